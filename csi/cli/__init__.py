@@ -1,0 +1,1 @@
+"""What a container or a person types: the `ossfuse` command."""

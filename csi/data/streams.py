@@ -1,0 +1,58 @@
+"""What the filesystem asks of the data engine: a reader per open file, a writer per file being written.
+
+`csi/data/engine.py` makes both. All calls are synchronous and thread-safe; they block on the network or on the memory
+ledger, never on the GIL-bound work of others. Errors are `csi.errors.StoreError`s, raised to whoever asked.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from csi.oss.store import Buffer, ObjectVersion, PutResult
+
+
+class Reader(Protocol):
+    """Random access to one version of one object. Several readers of one version share blocks."""
+
+    @property
+    def version(self) -> ObjectVersion: ...
+
+    def try_read(self, offset: int, size: int) -> Buffer | None:
+        """What `read` would return if it needs no waiting, else None (and the fetch has been started)."""
+
+    def read(self, offset: int, size: int) -> Buffer:
+        """Exactly `size` bytes from `offset`, fewer only at the end of the object (b'' at or past it).
+
+        The buffer stays valid as long as it is referenced. Raises PreconditionFailed when the object is no longer
+        this version.
+        """
+
+    def close(self) -> None:
+        """Give up the window; idempotent. Reads under way finish or raise BadHandle."""
+
+
+class Writer(Protocol):
+    """One object being written from its start (or from its end, in append mode), strictly in order."""
+
+    @property
+    def position(self) -> int:
+        """Bytes accepted so far, including those an appender found: where the next `write` must be."""
+
+    def write(self, data: Buffer) -> None:
+        """Take a copy of `data`; may wait for the uploader. A failure of an earlier part is raised here, and again
+        by every later call."""
+
+    def flush(self) -> None:
+        """Make what was written durable as far as the kind of object allows: append mode uploads everything and
+        returns when OSS has it; a multipart or single-PUT writer only raises an error that is already known."""
+
+    def finish(self) -> PutResult:
+        """The object appears, whole, with its CRC64 checked. Idempotent; a failed finish raises the same error again
+        and leaves no object and no upload behind."""
+
+    def abandon(self) -> None:
+        """Nothing appears (append mode: what was flushed stays). Idempotent; never raises."""
+
+    @property
+    def visible_version(self) -> ObjectVersion | None:
+        """In append mode the version readers can see now; None for an object not yet finished."""

@@ -1,0 +1,1 @@
+"""The CSI gRPC services: validation, idempotency, locks, error codes."""

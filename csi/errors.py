@@ -1,0 +1,255 @@
+"""The one exception hierarchy of the project.
+
+Every error that a user can meet is raised as one of these classes: the message says what failed and with which
+value, `hint` says what to do next. `csi/fuse/errno_map.py` maps them to errno, `csi/driver/status.py` to gRPC codes;
+nothing else decides either. No message ever contains a credential.
+"""
+
+from __future__ import annotations
+
+
+class OssFuseError(Exception):
+    """Base class. `str(error)` is the message followed by the hint."""
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}; {self.hint}" if self.hint else self.message
+
+
+# --- what the user asked for ---
+
+
+class InvalidOption(OssFuseError):
+    """A volume attribute, argument or quantity that cannot be accepted: names key, value and what is accepted."""
+
+    def __init__(self, key: str, value: object, accepted: str, *, hint: str = "") -> None:
+        shown = str(value)
+        if len(shown) > 200:
+            shown = f"{shown[:200]}… ({len(shown)} characters)"
+        super().__init__(f"{key}: {shown!r} is not accepted, expected {accepted}", hint=hint)
+        self.key = key
+        self.value = value
+
+
+class UnsupportedVolume(OssFuseError):
+    """A well-formed request for something this driver does not do (OSS-HDFS, block volumes)."""
+
+
+class CredentialsMissing(OssFuseError):
+    """The credentials a volume needs are absent or incomplete (a Secret with one half, an unreadable file)."""
+
+
+# --- what the object store answered ---
+
+
+class StoreError(OssFuseError):
+    """An answer of OSS, or its absence.
+
+    `status` is the HTTP status (0 when there was no answer), `code` the `Code` of the XML error, `request_id` the
+    `x-oss-request-id` that Alibaba's support asks for, `operation` the API name (GetObject, PutObject, …).
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 0,
+        code: str = "",
+        request_id: str = "",
+        operation: str = "",
+        key: str = "",
+        hint: str = "",
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+        self.code = code
+        self.request_id = request_id
+        self.operation = operation
+        self.key = key
+
+
+class ObjectNotFound(StoreError):
+    """404 NoSuchKey (also NoSuchUpload)."""
+
+
+class BucketNotFound(StoreError):
+    """404 NoSuchBucket."""
+
+
+class AuthenticationFailed(StoreError):
+    """403 InvalidAccessKeyId, SignatureDoesNotMatch, InvalidSecurityToken, SecurityTokenExpired, …"""
+
+
+class PermissionDenied(StoreError):
+    """403 AccessDenied and every other 403 that is about rights."""
+
+
+class ObjectArchived(StoreError):
+    """403 InvalidObjectState: the object is in an archive class and must be restored first."""
+
+
+class PreconditionFailed(StoreError):
+    """412: the object is no longer the version that was asked for (If-Match)."""
+
+
+class ObjectExists(StoreError):
+    """409 FileAlreadyExists: forbid-overwrite met an existing object."""
+
+
+class AppendConflict(StoreError):
+    """409 PositionNotEqualToLength or ObjectNotAppendable: somebody else appended, or the object is not appendable.
+
+    `next_position` is OSS's x-oss-next-append-position, −1 when not told.
+    """
+
+    next_position: int = -1
+
+
+class RangeNotSatisfiable(StoreError):
+    """416 InvalidRange."""
+
+
+class ObjectTooLarge(StoreError):
+    """400 EntityTooLarge, or a write that would need more than 10,000 parts."""
+
+
+class RequestRejected(StoreError):
+    """Any other 4xx: the request itself was refused."""
+
+
+class ServerFailure(StoreError):
+    """5xx or 429 that outlived its retries."""
+
+
+class EndpointUnreachable(StoreError):
+    """No HTTP answer: name resolution, connection refused, reset, TLS failure; retries are used up."""
+
+
+class DeadlineExceeded(StoreError):
+    """The total deadline of an operation passed."""
+
+
+class ChecksumMismatch(StoreError):
+    """CRC64 or length of a body differs from what OSS says."""
+
+
+# --- what the filesystem refuses (POSIX names in the docstrings) ---
+
+
+class FilesystemError(OssFuseError):
+    """Base of the refusals of `csi/fs`."""
+
+
+class NoSuchEntry(FilesystemError):
+    """ENOENT."""
+
+
+class EntryExists(FilesystemError):
+    """EEXIST."""
+
+
+class NotADirectory(FilesystemError):
+    """ENOTDIR."""
+
+
+class IsADirectory(FilesystemError):
+    """EISDIR."""
+
+
+class DirectoryNotEmpty(FilesystemError):
+    """ENOTEMPTY."""
+
+
+class ReadOnlyVolume(FilesystemError):
+    """EROFS."""
+
+
+class NameNotAllowed(FilesystemError):
+    """EINVAL: a name OSS cannot hold as an object key, or that the mount could never show again."""
+
+
+class NameTooLong(FilesystemError):
+    """ENAMETOOLONG: a component over 255 bytes or a key over 1023 bytes."""
+
+
+class OperationNotSupported(FilesystemError):
+    """ENOTSUP: an operation this mode of mounting does not have."""
+
+
+class OperationNotPermitted(FilesystemError):
+    """EPERM."""
+
+
+class InvalidOperation(FilesystemError):
+    """EINVAL: e.g. a write at a position that is not the end of a sequentially written file."""
+
+
+class BadHandle(FilesystemError):
+    """EBADF: the handle is not open for this."""
+
+
+class FileBusy(FilesystemError):
+    """EBUSY: reading a file that is being written, or a second writer of one file."""
+
+
+class StaleFile(FilesystemError):
+    """ESTALE: the object changed or vanished under an open file."""
+
+
+class FileTooLarge(FilesystemError):
+    """EFBIG: beyond 5 GiB in append mode, 48.8 TiB otherwise."""
+
+
+class NoAttribute(FilesystemError):
+    """ENODATA: no such extended attribute."""
+
+
+class OutOfMemoryBudget(FilesystemError):
+    """ENOMEM: too many files open for writing for the memory limit; raised at open only."""
+
+
+class AccessRefused(FilesystemError):
+    """EACCES."""
+
+
+class CrossVolume(FilesystemError):
+    """EXDEV."""
+
+
+# --- what the node refuses ---
+
+
+class MountError(OssFuseError):
+    """mount(2), umount2(2), /dev/fuse or a cgroup refused; `errno` is the kernel's."""
+
+    def __init__(self, message: str, *, errno: int = 0, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.errno = errno
+
+
+class TargetConflict(OssFuseError):
+    """The target path already holds a different volume or different options."""
+
+
+class TargetNotUsable(OssFuseError):
+    """The target path cannot be a mount point: a file, a symlink, a missing parent."""
+
+
+class SidecarFailed(OssFuseError):
+    """The sidecar did not get to READY, or died; `oom`: the kernel killed it for memory."""
+
+    def __init__(self, message: str, *, oom: bool = False, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.oom = oom
+
+
+class ProtocolError(OssFuseError):
+    """A frame on the hand-over socket that the protocol does not allow."""
+
+
+class OperationPending(OssFuseError):
+    """Another call for the same volume or target is under way; try again."""

@@ -1,0 +1,1 @@
+"""Names, inodes, handles, directories, attributes, and what each mode promises. No FUSE, no HTTP."""

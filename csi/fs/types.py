@@ -1,0 +1,93 @@
+"""The values `csi/fs` speaks in: plain data that a kernel session turns into FUSE replies."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from csi.volume.units import FileHandle, InodeNumber, Seconds
+
+ROOT_INODE = InodeNumber(1)
+
+
+class FileKind(enum.Enum):
+    FILE = "file"
+    DIRECTORY = "directory"
+    SYMLINK = "symlink"
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """struct stat of one inode. Times are nanoseconds since the epoch; `mode` includes the file type bits."""
+
+    inode: InodeNumber
+    kind: FileKind
+    mode: int
+    nlink: int
+    uid: int
+    gid: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    atime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """The answer to a lookup: attributes, and how long the kernel may trust name and attributes (seconds)."""
+
+    attributes: Attributes
+    entry_timeout: Seconds
+    attr_timeout: Seconds
+    generation: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DirectoryEntry:
+    """One name of a directory. `cookie` is what the kernel passes back to continue after this entry (stable across
+    processes: a 63-bit hash of the name)."""
+
+    name: bytes
+    entry: Entry
+    cookie: int
+
+
+@dataclass(frozen=True, slots=True)
+class OpenFile:
+    handle: FileHandle
+    keep_cache: bool
+    direct_io: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks: from the FUSE request."""
+
+    uid: int = 0
+    gid: int = 0
+    pid: int = 0
+    umask: int = 0o022
+
+
+@dataclass(frozen=True, slots=True)
+class AttributeChange:
+    """setattr(2) family: None means leave alone."""
+
+    size: int | None = None
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+    mtime_ns: int | None = None
+    atime_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FilesystemStatistics:
+    """statvfs(3) numbers shown for the mount; an object store has no end, so free is always large."""
+
+    block_size: int
+    blocks: int
+    blocks_free: int
+    files: int
+    files_free: int
+    name_max: int = 255

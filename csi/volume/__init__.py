@@ -1,0 +1,1 @@
+"""What was asked for: PersistentVolume attributes parsed once, at the boundary, into one frozen VolumeSpec."""
