@@ -253,3 +253,26 @@ class ProtocolError(OssFuseError):
 
 class OperationPending(OssFuseError):
     """Another call for the same volume or target is under way; try again."""
+
+
+# --- what the CSI services refuse ---
+
+
+class VolumeNotFound(OssFuseError):
+    """No such volume: never created by this driver, deleted, or not published at the path that was named."""
+
+
+class VolumeInUse(OssFuseError):
+    """The volume is published at another target path and its access mode allows only one."""
+
+
+class VolumeConflict(OssFuseError):
+    """A volume of that name exists with another capacity or other parameters."""
+
+
+class CapacityOutOfRange(OssFuseError):
+    """A capacity range that no volume can satisfy (negative, or a limit below what is required)."""
+
+
+class CallTimedOut(OssFuseError):
+    """A CSI call did not end within its deadline; its work goes on and the next call will find the result."""
