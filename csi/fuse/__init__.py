@@ -1,1 +1,1 @@
-"""Kernel sessions: decode a request, call the filesystem, encode the reply, map the error. No I/O, no policy."""
+"""FUSE requests decoded, handed to `csi/fs`, answered, errors mapped. No I/O of its own and no policy."""

@@ -1,0 +1,97 @@
+"""An open directory as the kernel reads it: page by page, from any position it was ever given.
+
+The listing under way is kept between two pages, so that reading a directory from end to end is one listing however
+small the kernel's pages are. rewinddir and seekdir start another one at their cookie. Every entry that was taken from
+the filesystem has been counted as told to the kernel; those that did not get there are given back.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Iterator
+
+import pyfuse3
+import trio
+
+from csi.fs.types import DirectoryEntry
+from csi.fuse.encode import entry_attributes
+from csi.fuse.served import ServedFilesystem
+from csi.fuse.workers import Workers
+from csi.volume.units import FileHandle
+
+_BATCH = 128
+"""Entries taken per hop to a thread: a page of the kernel holds 20 to 200 names of ordinary length."""
+
+_DOTS = (b".", b"..")
+
+
+class DirectoryStream:
+    """`lock`: one page of a handle at a time; it guards everything else here. Event loop only."""
+
+    def __init__(self, filesystem: ServedFilesystem, handle: FileHandle, workers: Workers) -> None:
+        self._filesystem = filesystem
+        self._handle = handle
+        self._workers = workers
+        self._lock = trio.Lock()
+        self._entries: Iterator[DirectoryEntry] | None = None
+        self._pending: deque[DirectoryEntry] = deque()
+        self._position = 0
+        self._ended = False
+
+    async def fill(self, cookie: int, token: pyfuse3.ReaddirToken) -> None:
+        """Answer one READDIRPLUS: entries after `cookie` until the kernel's page is full or there are no more.
+
+        An error is raised only when the page is still empty; else the next page meets it again.
+        """
+        async with self._lock:
+            if self._entries is None or cookie != self._position:
+                self._restart(cookie)
+            filled = False
+            while True:
+                while self._pending:
+                    entry = self._pending[0]
+                    if not pyfuse3.readdir_reply(token, entry.name, entry_attributes(entry.entry), entry.cookie):
+                        return
+                    self._pending.popleft()
+                    self._position = entry.cookie
+                    filled = True
+                if self._ended:
+                    return
+                try:
+                    await self._take()
+                except Exception:
+                    self._entries = None
+                    if not filled:
+                        raise
+                    return
+
+    def close(self) -> None:
+        """Give back what the kernel never got. The filesystem's handle is released by the caller."""
+        for entry in self._pending:
+            if entry.name not in _DOTS:
+                self._filesystem.forget(entry.entry.attributes.inode, 1)
+        self._pending.clear()
+        self._entries = None
+
+    def _restart(self, cookie: int) -> None:
+        self.close()
+        self._entries = self._filesystem.readdir(self._handle, cookie)
+        self._position = cookie
+        self._ended = False
+
+    async def _take(self) -> None:
+        entries = self._entries
+        assert entries is not None  # noqa: S101 - fill() has just set it
+        taken: list[DirectoryEntry] = []
+        try:
+            await self._workers.run(_extend, taken, entries)
+        finally:
+            # what came before an error has been counted, so it is shown or given back like the rest
+            self._pending.extend(taken)
+        self._ended = len(taken) < _BATCH
+
+
+def _extend(taken: list[DirectoryEntry], entries: Iterator[DirectoryEntry]) -> None:
+    for entry in itertools.islice(entries, _BATCH):
+        taken.append(entry)

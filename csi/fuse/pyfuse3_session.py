@@ -1,0 +1,152 @@
+"""The conservative kernel session: a mounted /dev/fuse descriptor served by pyfuse3 (libfuse) on a trio event loop.
+
+mount(2) was done by somebody else, perhaps in another process; the session gets the descriptor, answers INIT and then
+requests until the mount is gone. It mounts and unmounts nothing. It must not know what any operation means.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+
+import pyfuse3
+import trio
+
+from csi.fuse.errno_map import ErrorReporter
+from csi.fuse.operations import Operations
+from csi.fuse.pulse import read_pulse
+from csi.fuse.requests import SessionStatistics
+from csi.fuse.served import ServedFilesystem
+from csi.fuse.workers import Lanes
+from csi.volume.spec import MountArguments
+from csi.volume.units import InodeNumber, Seconds
+
+_log = logging.getLogger(__name__)
+
+_MAX_REQUESTS = 1000
+"""Requests being answered at once. Each that carries a write costs up to 2 MiB (libfuse's buffer and pyfuse3's copy);
+the kernel sends one write at a time for each open file, so the writers bound that, not this number."""
+
+STOP_GRACE = Seconds(5.0)
+"""After `stop`, how long requests under way may take before they are answered with EIO."""
+
+
+_NOTIFICATION_GRACE = Seconds(1.0)
+
+
+class Pyfuse3Session:
+    """Implements `csi.fuse.session.KernelSession`; at most one per process, since pyfuse3 keeps it in module globals.
+
+    `descriptor` is an open /dev/fuse whose mount(2) is done and whose INIT nobody has answered; the session owns it
+    from `serve` on and closes it at the end. `workers` is the number of threads of each lane (`csi/fuse/workers.py`).
+    `on_started` is called once, on a thread of its own, when INIT has been answered; what it raises ends `serve`.
+
+    Threads: `serve` runs the event loop on the thread that calls it (the main thread, see `csi/fuse/pulse.py`); `stop`,
+    `statistics` and `invalidate_inode` may be called from any other. `_notifying` keeps the libfuse session alive while
+    a notification uses it. `_stopping` and `_token` need no lock: each is set once, in an order that loses no `stop`.
+    """
+
+    def __init__(
+        self,
+        descriptor: int,
+        filesystem: ServedFilesystem,
+        arguments: MountArguments,
+        *,
+        workers: int,
+        on_started: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._descriptor = descriptor
+        self._on_started = on_started
+        self._lanes = Lanes(workers)
+        self._operations = Operations(filesystem, arguments, self._lanes, ErrorReporter(_log, clock), self._initialised)
+        self._token: trio.lowlevel.TrioToken | None = None
+        self._scope: trio.CancelScope | None = None
+        self._started: trio.Event | None = None
+        self._stopping = False
+        self._open = False
+        self._notifying = threading.Lock()
+
+    def serve(self) -> None:
+        """Answer requests until the mount is gone, the connection is aborted, or `stop` is called.
+
+        Raises RuntimeError when libfuse refuses the descriptor.
+        """
+        pyfuse3.init(self._operations, f"/dev/fd/{self._descriptor}", set())
+        self._open = True
+        try:
+            with read_pulse():
+                trio.run(self._main, strict_exception_groups=False)
+        finally:
+            self._lanes.close()
+            self._close()
+
+    def stop(self) -> None:
+        """Make `serve` return soon: requests under way get STOP_GRACE. Callable from any thread, signal handlers
+        included, any number of times, also before `serve`."""
+        self._stopping = True
+        token = self._token
+        if token is not None:
+            try:
+                token.run_sync_soon(self._terminate, idempotent=True)
+            except trio.RunFinishedError:
+                return  # it has stopped already
+
+    def invalidate_inode(self, inode: InodeNumber) -> None:
+        """Ask the kernel to drop attributes and cached pages of `inode`; from any thread, never from a handler.
+
+        The kernel may know nothing of it (never told, forgotten, unmounted): that is success.
+        """
+        with self._notifying:
+            if not self._open:
+                return
+            try:
+                pyfuse3.invalidate_inode(pyfuse3.InodeT(inode))
+            except OSError as error:
+                _log.debug("invalidate of inode %d: %s", inode, error)
+
+    def statistics(self) -> SessionStatistics:
+        """Requests answered and under way; from any thread."""
+        return self._operations.requests.statistics()
+
+    # --- on the event loop ---
+
+    async def _main(self) -> None:
+        self._started = trio.Event()
+        async with trio.open_nursery() as nursery:
+            self._scope = nursery.cancel_scope
+            self._token = trio.lowlevel.current_trio_token()
+            if self._stopping:
+                return
+            nursery.start_soon(self._announce)
+            await pyfuse3.main(max_tasks=_MAX_REQUESTS)
+            nursery.cancel_scope.cancel()
+
+    def _initialised(self) -> None:
+        # called while INIT is being answered; the event's waiter runs when that is done
+        if self._started is not None:
+            self._started.set()
+
+    async def _announce(self) -> None:
+        assert self._started is not None  # noqa: S101 - set by _main before this task exists
+        await self._started.wait()
+        await self._lanes.names.run(self._on_started)
+
+    def _close(self) -> None:
+        # a notification can be waiting in the kernel for a page that only an unanswered read would unlock: then closing
+        # the descriptor is what ends it, and the session's memory is left to the end of the process
+        idle = self._notifying.acquire(timeout=_NOTIFICATION_GRACE)
+        self._open = False
+        if idle:
+            pyfuse3.close(unmount=False)
+            self._notifying.release()
+        else:
+            os.close(self._descriptor)
+
+    def _terminate(self) -> None:
+        pyfuse3.terminate()
+        if self._scope is not None:
+            self._scope.deadline = min(self._scope.deadline, trio.current_time() + STOP_GRACE)

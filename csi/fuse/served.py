@@ -1,0 +1,98 @@
+"""The filesystem as a kernel session sees it: what is called for which request, and what must not block.
+
+`csi/fs/filesystem.py` is the one implementation of the product; tests script their own. Everything is synchronous and
+thread-safe; names, link targets and attribute names are bytes as the kernel has them. Any `csi.errors.OssFuseError`
+may be raised; `csi/fuse/errno_map.py` decides what the caller gets.
+
+The kernel counts how often it was told an inode (`lookup`, `create`, `mkdir`, `symlink` and every entry that `readdir`
+yields, except '.' and '..'); the filesystem counts the same and is told by `forget` when the kernel lets go. An entry
+that was yielded but never reached the kernel is given back with `forget(inode, 1)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from csi.fs.types import (
+    AttributeChange,
+    Caller,
+    DirectoryEntry,
+    Entry,
+    FilesystemStatistics,
+    OpenFile,
+)
+from csi.oss.store import Buffer
+from csi.volume.units import FileHandle, InodeNumber
+
+
+class ServedFilesystem(Protocol):
+    # --- never block: called on the event loop; None means that the answer needs the network ---
+
+    def lookup_cached(self, parent: InodeNumber, name: bytes) -> Entry | None:
+        """`lookup` from what is known; raises NoSuchEntry when it is known that there is nothing. Counts like it."""
+
+    def getattr_cached(self, inode: InodeNumber) -> Entry | None: ...
+
+    def read_ready(self, handle: FileHandle, offset: int, size: int) -> Buffer | None: ...
+
+    def forget(self, inode: InodeNumber, count: int) -> None: ...
+
+    def statfs(self) -> FilesystemStatistics: ...
+
+    # --- may block ---
+
+    def lookup(self, parent: InodeNumber, name: bytes, caller: Caller) -> Entry: ...
+
+    def getattr(self, inode: InodeNumber) -> Entry: ...
+
+    def setattr(
+        self, inode: InodeNumber, change: AttributeChange, handle: FileHandle | None, caller: Caller
+    ) -> Entry: ...
+
+    def readlink(self, inode: InodeNumber) -> bytes: ...
+
+    def symlink(self, parent: InodeNumber, name: bytes, target: bytes, caller: Caller) -> Entry: ...
+
+    def mkdir(self, parent: InodeNumber, name: bytes, mode: int, caller: Caller) -> Entry: ...
+
+    def rmdir(self, parent: InodeNumber, name: bytes) -> None: ...
+
+    def unlink(self, parent: InodeNumber, name: bytes) -> None: ...
+
+    def rename(
+        self, parent: InodeNumber, name: bytes, new_parent: InodeNumber, new_name: bytes, flags: int = 0
+    ) -> None:
+        """`flags` are renameat2(2)'s."""
+
+    def open(self, inode: InodeNumber, flags: int, caller: Caller) -> OpenFile: ...
+
+    def create(
+        self, parent: InodeNumber, name: bytes, mode: int, flags: int, caller: Caller
+    ) -> tuple[Entry, OpenFile]: ...
+
+    def read(self, handle: FileHandle, offset: int, size: int) -> Buffer:
+        """Exactly `size` bytes, fewer only at end of file: the kernel takes a short answer for the end."""
+
+    def write(self, handle: FileHandle, offset: int, data: Buffer) -> int: ...
+
+    def flush(self, handle: FileHandle) -> None: ...
+
+    def fsync(self, handle: FileHandle) -> None: ...
+
+    def release(self, handle: FileHandle) -> None: ...
+
+    def opendir(self, inode: InodeNumber) -> FileHandle: ...
+
+    def readdir(self, handle: FileHandle, cookie: int) -> Iterator[DirectoryEntry]:
+        """Entries after the one whose cookie is `cookie` (0: from the start); any cookie ever given may come back."""
+
+    def releasedir(self, handle: FileHandle) -> None: ...
+
+    def getxattr(self, inode: InodeNumber, name: bytes) -> bytes: ...
+
+    def listxattr(self, inode: InodeNumber) -> Sequence[bytes]: ...
+
+    def setxattr(self, inode: InodeNumber, name: bytes, value: bytes) -> None: ...
+
+    def removexattr(self, inode: InodeNumber, name: bytes) -> None: ...
