@@ -38,12 +38,10 @@ class DirectoryStream:
         self._pending: deque[DirectoryEntry] = deque()
         self._position = 0
         self._ended = False
+        self._failure: Exception | None = None
 
     async def fill(self, cookie: int, token: pyfuse3.ReaddirToken) -> None:
-        """Answer one READDIRPLUS: entries after `cookie` until the kernel's page is full or there are no more.
-
-        An error is raised only when the page is still empty; else the next page meets it again.
-        """
+        """Answer one READDIRPLUS: entries after `cookie` until the kernel's page is full or there are no more."""
         async with self._lock:
             if self._entries is None or cookie != self._position:
                 self._restart(cookie)
@@ -56,15 +54,12 @@ class DirectoryStream:
                     self._pending.popleft()
                     self._position = entry.cookie
                     filled = True
-                if self._ended:
+                if self._failure is not None and not filled:
+                    failure, self._failure, self._entries = self._failure, None, None
+                    raise failure
+                if self._failure is not None or self._ended:
                     return
-                try:
-                    await self._take()
-                except Exception:
-                    self._entries = None
-                    if not filled:
-                        raise
-                    return
+                await self._take()
 
     def close(self) -> None:
         """Give back what the kernel never got. The filesystem's handle is released by the caller."""
@@ -79,6 +74,7 @@ class DirectoryStream:
         self._entries = self._filesystem.readdir(self._handle, cookie)
         self._position = cookie
         self._ended = False
+        self._failure = None
 
     async def _take(self) -> None:
         entries = self._entries
@@ -86,9 +82,10 @@ class DirectoryStream:
         taken: list[DirectoryEntry] = []
         try:
             await self._workers.run(_extend, taken, entries)
-        finally:
-            # what came before an error has been counted, so it is shown or given back like the rest
-            self._pending.extend(taken)
+        except Exception as error:
+            self._failure = error
+        # what came before an error has been counted: it is shown, or given back, like the rest
+        self._pending.extend(taken)
         self._ended = len(taken) < _BATCH
 
 

@@ -79,7 +79,9 @@ class Pyfuse3Session:
         self._open = True
         try:
             with read_pulse():
-                trio.run(self._main, strict_exception_groups=False)
+                trio.run(self._main)
+        except BaseExceptionGroup as group:
+            raise _only(group) from None
         finally:
             self._lanes.close()
             self._close()
@@ -150,3 +152,11 @@ class Pyfuse3Session:
         pyfuse3.terminate()
         if self._scope is not None:
             self._scope.deadline = min(self._scope.deadline, trio.current_time() + STOP_GRACE)
+
+
+def _only(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The exception itself when it is the only one: trio wraps whatever ends a nursery."""
+    found: BaseException = group
+    while isinstance(found, BaseExceptionGroup) and len(found.exceptions) == 1:
+        found = found.exceptions[0]
+    return found

@@ -1,0 +1,157 @@
+"""Real FUSE mounts for tests: mounted here, served by another process, always gone at the end.
+
+The server must be another process: a test that waits in a system call on a mount which its own process serves waits for
+ever. Whatever happens in the test, the connection is aborted (which frees every caller), the mount is detached and the
+server is killed and reaped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from csi.errors import MountError
+from csi.handover.kernel import MNT_DETACH, MS_NODEV, MS_NOSUID, MS_RDONLY, LinuxKernel
+
+SOURCE_ROOT = Path(__file__).resolve().parents[2]
+_MOUNT_DATA = "fd={},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions"
+
+
+class ServerFailed(AssertionError):
+    """The process that should serve the mount did not get ready, or ended badly."""
+
+
+@dataclass
+class ServedMount:
+    """`path` is the mount point, `log` what the server wrote to stderr (complete only after the end)."""
+
+    path: Path
+    process: subprocess.Popen[bytes]
+    connection: Path
+    log_file: Path
+    ended: bool = field(default=False)
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def log(self) -> str:
+        return self.log_file.read_text(errors="replace")
+
+    def abort(self) -> None:
+        """End the connection as the node plugin does: every caller gets ENOTCONN."""
+        with contextlib.suppress(FileNotFoundError):
+            (self.connection / "abort").write_text("1")
+
+    def unmount(self, timeout: float = 30.0) -> int:
+        """Plain umount, then wait for the server: its exit status."""
+        LinuxKernel().umount2(str(self.path), 0)
+        return self.process.wait(timeout)
+
+    def terminate(self, timeout: float = 30.0) -> int:
+        """SIGTERM, then wait for the server: its exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout)
+
+
+def mountpoint_minor(path: Path) -> int | None:
+    """Minor device number of the topmost mount on `path` (the name of its fusectl directory), from mountinfo."""
+    found = None
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
+        for line in lines:
+            fields = line.split(" ")
+            if fields[4] == str(path):
+                found = int(fields[2].split(":")[1])
+    return found
+
+
+@contextlib.contextmanager
+def served_mount(
+    directory: Path,
+    command: Sequence[str],
+    *,
+    read_only: bool = False,
+    ready_timeout: float = 20.0,
+    tuning: bool = False,
+) -> Iterator[ServedMount]:
+    """Mount below `directory` and serve with `python -m command… --descriptor N`.
+
+    The server prints one line on stdout when it has answered INIT. `tuning` raises the mount's read-ahead as the node
+    plugin does. Raises ServerFailed with the server's stderr when the line does not come.
+    """
+    kernel = LinuxKernel()
+    path = directory / "mount"
+    path.mkdir(parents=True)
+    log_file = directory / "server.log"
+    descriptor = kernel.open_fuse_device()
+    try:
+        flags = MS_NODEV | MS_NOSUID | (MS_RDONLY if read_only else 0)
+        kernel.mount("ossfuse:test", str(path), "fuse.ossfuse", flags, _MOUNT_DATA.format(descriptor))
+    except BaseException:
+        os.close(descriptor)
+        raise
+    minor = mountpoint_minor(path)
+    assert minor is not None
+    process = None
+    try:
+        try:
+            process = _start([*command, "--descriptor", str(descriptor)], descriptor, log_file)
+        finally:
+            os.close(descriptor)
+        mount = ServedMount(path, process, Path(f"/sys/fs/fuse/connections/{minor}"), log_file)
+        _await_ready(mount, ready_timeout)
+        if tuning:
+            Path(f"/sys/class/bdi/0:{minor}/read_ahead_kb").write_text("1024")
+        yield mount
+    finally:
+        _end(path, minor, process)
+
+
+def _start(arguments: list[str], descriptor: int, log_file: Path) -> subprocess.Popen[bytes]:
+    with log_file.open("wb") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", *arguments],
+            stdin=subprocess.PIPE,  # the server ends when this closes, however the test process dies
+            stdout=subprocess.PIPE,
+            stderr=log,
+            pass_fds=[descriptor],
+            cwd=SOURCE_ROOT,
+            start_new_session=True,
+        )
+
+
+def _await_ready(mount: ServedMount, timeout: float) -> None:
+    assert mount.process.stdout is not None
+    watchdog = threading.Timer(timeout, mount.process.kill)
+    watchdog.start()
+    try:
+        line = mount.process.stdout.readline()
+    finally:
+        watchdog.cancel()
+        watchdog.join()
+    if line != b"ready\n":
+        mount.process.kill()
+        mount.process.wait()
+        raise ServerFailed(f"the server said {line!r} instead of ready:\n{mount.log()}")
+
+
+def _end(path: Path, minor: int, process: subprocess.Popen[bytes] | None) -> None:
+    with contextlib.suppress(OSError):
+        Path(f"/sys/fs/fuse/connections/{minor}/abort").write_text("1")
+    kernel = LinuxKernel()
+    while mountpoint_minor(path) is not None:
+        with contextlib.suppress(MountError):  # gone in between
+            kernel.umount2(str(path), MNT_DETACH)
+    if process is not None:
+        process.kill()
+        process.wait()
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                stream.close()

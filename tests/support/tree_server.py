@@ -1,0 +1,67 @@
+"""`python -m tests.support.tree_server`: serves a TreeFilesystem with some files in it on a descriptor."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+
+from csi import errors
+from csi.fuse.pyfuse3_session import Pyfuse3Session
+from csi.volume.spec import MountArguments
+from tests.support.tree_filesystem import TreeFilesystem
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--descriptor", type=int, required=True)
+    parser.add_argument("--threads-only", action="store_true")
+    parser.add_argument("--failing-flush", action="store_true")
+    parser.add_argument("--failing-start", action="store_true")
+    parser.add_argument("--arguments", default="{}", help="fields of MountArguments as JSON")
+    parser.add_argument("--calls", help="file that gets the filesystem's call counters as JSON at the end")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+
+    filesystem = TreeFilesystem(inline=not options.threads_only)
+    filesystem.add("hello.txt", b"hello, world\n")
+    filesystem.add("big.bin", bytes(range(256)) * 8192)
+    for number in range(3000):
+        filesystem.add(f"many/entry-{number:05d}", b"x" * (number % 7))
+    filesystem.add("half/a", b"a")
+    filesystem.add("half/unlistable", b"")
+    if options.failing_flush:
+        filesystem.flush_error = errors.PermissionDenied(
+            "no", status=403, code="AccessDenied", request_id="R1", key="k"
+        )
+
+    def started() -> None:
+        if options.failing_start:
+            raise OSError("nobody to tell")
+        print("ready", flush=True)
+
+    arguments = MountArguments(**json.loads(options.arguments))
+    session = Pyfuse3Session(options.descriptor, filesystem, arguments, workers=8, on_started=started)
+    signal.signal(signal.SIGTERM, lambda *_: session.stop())
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        session.serve()
+    finally:
+        filesystem.unblock.set()
+        if options.calls:
+            with open(options.calls, "w", encoding="utf-8") as file:
+                json.dump({**filesystem.calls, "handles": len(filesystem.handles)}, file)
+    return 0
+
+
+def _end_with_parent() -> None:
+    os.read(0, 1)
+    os._exit(9)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
