@@ -27,7 +27,7 @@ _DOTS = (b".", b"..")
 
 
 class DirectoryStream:
-    """`lock`: one page of a handle at a time; it guards everything else here. Event loop only."""
+    """`_lock`: one page of a handle at a time; it guards everything else here. Event loop only."""
 
     def __init__(self, filesystem: ServedFilesystem, handle: FileHandle, workers: Workers) -> None:
         self._filesystem = filesystem
@@ -41,9 +41,13 @@ class DirectoryStream:
         self._failure: Exception | None = None
 
     async def fill(self, cookie: int, token: pyfuse3.ReaddirToken) -> None:
-        """Answer one READDIRPLUS: entries after `cookie` until the kernel's page is full or there are no more."""
+        """Answer one READDIRPLUS: entries after `cookie` until the kernel's page is full or there are no more.
+
+        What came before an error is shown; the error is raised by the page after it.
+        """
         async with self._lock:
-            if self._entries is None or cookie != self._position:
+            # 0 is opendir or rewinddir: whoever rewinds wants to see what is there now
+            if cookie == 0 or cookie != self._position:
                 self._restart(cookie)
             filled = False
             while True:
@@ -71,24 +75,23 @@ class DirectoryStream:
 
     def _restart(self, cookie: int) -> None:
         self.close()
-        self._entries = self._filesystem.readdir(self._handle, cookie)
         self._position = cookie
         self._ended = False
         self._failure = None
 
     async def _take(self) -> None:
-        entries = self._entries
-        assert entries is not None  # noqa: S101 - fill() has just set it
         taken: list[DirectoryEntry] = []
         try:
-            await self._workers.run(_extend, taken, entries)
+            await self._workers.run(self._advance, taken)
         except Exception as error:
             self._failure = error
         # what came before an error has been counted: it is shown, or given back, like the rest
         self._pending.extend(taken)
         self._ended = len(taken) < _BATCH
 
-
-def _extend(taken: list[DirectoryEntry], entries: Iterator[DirectoryEntry]) -> None:
-    for entry in itertools.islice(entries, _BATCH):
-        taken.append(entry)
+    def _advance(self, taken: list[DirectoryEntry]) -> None:
+        """On a thread, while `fill` waits for it under the lock."""
+        if self._entries is None:
+            self._entries = self._filesystem.readdir(self._handle, self._position)
+        for entry in itertools.islice(self._entries, _BATCH):
+            taken.append(entry)
