@@ -34,6 +34,14 @@ class InvalidOption(OssFuseError):
         self.key = key
         self.value = value
 
+    @classmethod
+    def stating(cls, key: str, statement: str, *, hint: str = "") -> InvalidOption:
+        """A refusal in other words, for when the value must not be shown or is not what is wrong."""
+        error = cls(key, "", "", hint=hint)
+        error.message = statement
+        error.args = (statement,)
+        return error
+
 
 class UnsupportedVolume(OssFuseError):
     """A well-formed request for something this driver does not do (OSS-HDFS, block volumes)."""
@@ -122,11 +130,18 @@ class RequestRejected(StoreError):
 
 
 class ServerFailure(StoreError):
-    """5xx or 429 that outlived its retries."""
+    """5xx or 429 that outlived its retries. `retry_after`: seconds the server asked to wait, 0 when it did not."""
+
+    retry_after: float = 0.0
 
 
 class EndpointUnreachable(StoreError):
-    """No HTTP answer: name resolution, connection refused, reset, TLS failure; retries are used up."""
+    """No HTTP answer: name resolution, connection refused, reset, TLS failure; retries are used up.
+
+    `permanent`: trying again cannot help (a certificate that is not trusted, a malformed URL).
+    """
+
+    permanent: bool = False
 
 
 class DeadlineExceeded(StoreError):
@@ -276,3 +291,7 @@ class CapacityOutOfRange(OssFuseError):
 
 class CallTimedOut(OssFuseError):
     """A CSI call did not end within its deadline; its work goes on and the next call will find the result."""
+
+
+class PluginNotHealthy(OssFuseError):
+    """This process cannot do its work until it is restarted."""

@@ -29,7 +29,8 @@ class ObjectVersion:
 
 @dataclass(frozen=True, slots=True)
 class ListedObject:
-    """One `Contents` of a listing. `modified`: seconds since the epoch; `type`: Normal, Multipart, Appendable, Symlink."""
+    """One `Contents` of a listing. `modified`: seconds since the epoch; `type`: Normal, Multipart, Appendable or
+    Symlink."""
 
     key: ObjectKey
     size: Bytes

@@ -1,0 +1,248 @@
+"""One libcurl easy handle and the connection it keeps alive.
+
+Promises that bodies move without copies beyond libcurl's own, that no wait is unbounded, and that another thread can
+end an exchange under way. libcurl's options that read the environment (proxies, netrc) are switched off; what may be
+configured is passed in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import socket
+import threading
+from collections.abc import Mapping, Sequence
+
+import pycurl
+
+from csi import __version__
+from csi.errors import DeadlineExceeded, EndpointUnreachable
+from csi.oss.exchange import HttpAnswer, HttpRequest
+from csi.oss.store import Buffer
+from csi.volume.units import KIB, MIB, Seconds
+
+USER_AGENT = f"ossfuse-csi/{__version__}"
+_ERROR_BODY_LIMIT = 1 * MIB
+_DISCARDED = b"Expect:", b"Accept:"  # headers libcurl would add on its own
+
+# libcurl's failures that trying again cannot cure
+_PERMANENT = frozenset(
+    {
+        pycurl.E_UNSUPPORTED_PROTOCOL,
+        pycurl.E_URL_MALFORMAT,
+        pycurl.E_PEER_FAILED_VERIFICATION,
+        pycurl.E_SSL_CACERT_BADFILE,
+    }
+)
+_HINTS = {
+    pycurl.E_COULDNT_RESOLVE_HOST: "check the endpoint's name and the node's DNS",
+    pycurl.E_COULDNT_RESOLVE_PROXY: "check the proxy's name",
+    pycurl.E_COULDNT_CONNECT: "check the endpoint, the security groups and that an internal endpoint is used only "
+    "inside its region",
+    pycurl.E_PEER_FAILED_VERIFICATION: "the certificate does not match the endpoint or its issuer is not trusted",
+    pycurl.E_SSL_CACERT_BADFILE: "install ca-certificates",
+}
+
+
+class Connection:
+    """An easy handle, used by one thread at a time.
+
+    `_lock` guards `_sockets` (descriptors libcurl has open for this handle) and `_interrupted`; it is held only for
+    system calls that do not wait.
+    """
+
+    def __init__(self, share: pycurl.CurlShare, *, connect_timeout: Seconds, ca_bundle: str, proxy: str) -> None:
+        self._lock = threading.Lock()
+        self._sockets: set[int] = set()
+        self._interrupted = False
+        self._curl = curl = pycurl.Curl()
+        curl.setopt(pycurl.SHARE, share)
+        curl.setopt(pycurl.NOSIGNAL, 1)
+        curl.setopt(pycurl.TCP_NODELAY, 1)
+        curl.setopt(pycurl.TCP_KEEPALIVE, 1)
+        curl.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)
+        curl.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
+        curl.setopt(pycurl.PATH_AS_IS, 1)  # keys with '.' and '..' segments are keys, not paths
+        curl.setopt(pycurl.MAXCONNECTS, 1)
+        curl.setopt(pycurl.BUFFERSIZE, 128 * KIB)
+        curl.setopt(pycurl.UPLOAD_BUFFERSIZE, 256 * KIB)
+        curl.setopt(pycurl.USERAGENT, USER_AGENT)
+        curl.setopt(pycurl.CONNECTTIMEOUT_MS, max(1, round(connect_timeout * 1000)))
+        curl.setopt(pycurl.LOW_SPEED_LIMIT, 1)
+        curl.setopt(pycurl.PROXY, proxy)  # '' also switches off the proxies of the environment
+        if not proxy:
+            curl.setopt(pycurl.NOPROXY, "*")
+        if ca_bundle:
+            curl.setopt(pycurl.CAINFO, ca_bundle)
+        curl.setopt(pycurl.SOCKOPTFUNCTION, self._opened)
+        curl.setopt(pycurl.CLOSESOCKETFUNCTION, self._closed)
+
+    def exchange(self, request: HttpRequest, timeout: Seconds, stall: Seconds) -> HttpAnswer:
+        """See `Transport.send`."""
+        curl = self._curl
+        head: list[bytes] = []
+        sink = _Sink(request.target, head)
+        source = _Source(request.body, rewindable=not request.once)
+        self._prepare(request.method, source.size)
+        curl.setopt(pycurl.URL, request.url)
+        curl.setopt(pycurl.HTTPHEADER, [*request.headers, *_DISCARDED])
+        curl.setopt(pycurl.FRESH_CONNECT, int(request.once and not source.size))
+        curl.setopt(pycurl.TIMEOUT_MS, max(1, round(timeout * 1000)))
+        curl.setopt(pycurl.LOW_SPEED_TIME, max(1, math.ceil(stall)))
+        curl.setopt(pycurl.HEADERFUNCTION, head.append)
+        curl.setopt(pycurl.WRITEFUNCTION, sink.write)
+        curl.setopt(pycurl.READFUNCTION, source.read)
+        curl.setopt(pycurl.SEEKFUNCTION, source.seek)
+        try:
+            curl.perform()
+        except pycurl.error as error:
+            if not sink.overflow:
+                raise self._explain(error, request, timeout) from None
+        finally:
+            # the handle must not keep the caller's memory alive until its next exchange
+            sink.release()
+            source.release()
+        return HttpAnswer(sink.status(), _fields(head), bytes(sink.extra), sink.received, sink.overflow)
+
+    def interrupt(self) -> None:
+        """End the exchange under way, if any, from another thread; later ones fail. Idempotent."""
+        with self._lock:
+            self._interrupted = True
+            for descriptor in self._sockets:
+                with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as duplicate:
+                    duplicate.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Close the connection; not while an exchange is under way."""
+        self._curl.close()
+
+    def _prepare(self, method: str, size: int) -> None:
+        curl = self._curl
+        if method == "GET":
+            curl.setopt(pycurl.HTTPGET, 1)
+            curl.unsetopt(pycurl.CUSTOMREQUEST)
+        elif method == "HEAD":
+            curl.setopt(pycurl.HTTPGET, 1)
+            curl.setopt(pycurl.NOBODY, 1)
+            curl.unsetopt(pycurl.CUSTOMREQUEST)
+        elif method in ("PUT", "POST"):
+            curl.setopt(pycurl.HTTPGET, 1)
+            curl.setopt(pycurl.UPLOAD, 1)  # for POST too: CURLOPT_POST would add a Content-Type
+            curl.setopt(pycurl.INFILESIZE_LARGE, size)
+            curl.setopt(pycurl.CUSTOMREQUEST, method)
+        else:
+            curl.setopt(pycurl.HTTPGET, 1)
+            curl.setopt(pycurl.CUSTOMREQUEST, method)
+
+    def _opened(self, descriptor: int, _purpose: int) -> int:
+        with self._lock:
+            if self._interrupted:
+                return int(pycurl.SOCKOPT_ERROR)
+            self._sockets.add(descriptor)
+        return int(pycurl.SOCKOPT_OK)
+
+    def _closed(self, descriptor: int) -> int:
+        with self._lock:
+            self._sockets.discard(descriptor)
+            os.close(descriptor)
+        return 0
+
+    def _explain(self, error: pycurl.error, request: HttpRequest, timeout: Seconds) -> Exception:
+        number, text = error.args
+        where = request.url.split("?")[0].split("/", 3)[:3]
+        endpoint = "/".join(where)
+        if self._interrupted:
+            return EndpointUnreachable(f"{endpoint}: the client was closed")
+        if number == pycurl.E_OPERATION_TIMEDOUT:
+            return DeadlineExceeded(
+                f"{endpoint}: {text} (allowed: {timeout:.1f} s)",
+                hint="check the network to the endpoint, or raise fs.oss.timeout.millisecond",
+            )
+        failure = EndpointUnreachable(f"{endpoint}: {text} (libcurl error {number})", hint=_HINTS.get(number, ""))
+        failure.permanent = number in _PERMANENT
+        return failure
+
+
+class _Sink:
+    """Where the body of an answer goes: into the caller's memory, or aside if it is not a 2xx."""
+
+    __slots__ = ("_head", "_status", "_target", "extra", "overflow", "received")
+
+    def __init__(self, target: memoryview | None, head: Sequence[bytes]) -> None:
+        self._target = target
+        self._head = head
+        self._status = 0
+        self.extra = bytearray()
+        self.received = 0
+        self.overflow = False
+
+    def write(self, data: bytes) -> int | None:
+        status = self._status or self.status()
+        if self._target is None or status >= 300:
+            if len(self.extra) < _ERROR_BODY_LIMIT or status < 300:
+                self.extra += data
+            return None
+        end = self.received + len(data)
+        if end > len(self._target):
+            self.overflow = True
+            return -1
+        self._target[self.received : end] = data
+        self.received = end
+        return None
+
+    def status(self) -> int:
+        for line in reversed(self._head):
+            if line.startswith(b"HTTP/"):
+                with contextlib.suppress(IndexError, ValueError):
+                    self._status = int(line.split(None, 2)[1])
+                break
+        return self._status
+
+    def release(self) -> None:
+        self._target = None
+
+
+class _Source:
+    """The body of a request, handed to libcurl piece by piece."""
+
+    __slots__ = ("_index", "_offset", "_rewindable", "_views", "size")
+
+    def __init__(self, body: Sequence[Buffer], *, rewindable: bool) -> None:
+        self._views = [memoryview(part).cast("B") for part in body if len(part)]
+        self._index = 0
+        self._offset = 0
+        self._rewindable = rewindable
+        self.size = sum(len(view) for view in self._views)
+
+    def read(self, limit: int) -> bytes:
+        if self._index >= len(self._views):
+            return b""
+        view = self._views[self._index]
+        piece = bytes(view[self._offset : self._offset + limit])
+        self._offset += len(piece)
+        if self._offset == len(view):
+            self._index += 1
+            self._offset = 0
+        return piece
+
+    def seek(self, offset: int, origin: int) -> int:
+        if not self._rewindable or offset or origin:
+            return int(pycurl.SEEKFUNC_FAIL)
+        self._index = self._offset = 0
+        return int(pycurl.SEEKFUNC_OK)
+
+    def release(self) -> None:
+        self._views = []
+
+
+def _fields(head: Sequence[bytes]) -> Mapping[str, str]:
+    fields: dict[str, str] = {}
+    for line in head:
+        if line.startswith(b"HTTP/"):
+            fields.clear()  # only the last block counts, after 100 Continue or a proxy's answer
+            continue
+        name, colon, value = line.partition(b":")
+        if colon:
+            fields[name.decode("latin-1").lower()] = value.strip().decode("utf-8", "surrogateescape")
+    return fields

@@ -1,0 +1,58 @@
+"""One HTTP request and its answer, as values, and the protocol that carries them.
+
+`csi/oss/transport.py` implements `Transport` on libcurl; tests put their own in its place. Nothing here knows OSS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from csi.oss.store import Buffer
+from csi.volume.units import Seconds
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """`url` and `headers` (`Name: value`) are encoded already; the buffers of `body` are sent one after another.
+
+    The body of a 2xx answer goes to `target` if there is one. With `once`, a request that was sent down a connection
+    which then died is reported as failed instead of being sent again by the transport itself: the caller has to know
+    whether a first copy may have arrived.
+    """
+
+    method: str
+    url: str
+    headers: Sequence[bytes]
+    body: Sequence[Buffer] = ()
+    target: memoryview | None = None
+    once: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HttpAnswer:
+    """`headers` have lower-case names. `received` counts the bytes in `target`, `body` holds what did not go there.
+
+    `overflow`: the body is longer than `target`, and the exchange was ended.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = b""
+    received: int = 0
+    overflow: bool = False
+
+
+class Transport(Protocol):
+    """Carries exchanges; safe to call from any thread and after fork(2)."""
+
+    def send(self, request: HttpRequest, *, timeout: Seconds, stall: Seconds, patience: Seconds) -> HttpAnswer:
+        """Perform one exchange: no longer than `timeout`, and no longer than `stall` without a byte moving.
+
+        Waiting for a free connection comes on top and is bounded by `patience`, as is the whole call. Raises
+        DeadlineExceeded when a bound is hit, EndpointUnreachable when there is no complete answer.
+        """
+
+    def close(self) -> None:
+        """End exchanges under way with EndpointUnreachable, refuse new ones, close connections. Idempotent."""

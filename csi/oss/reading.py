@@ -1,0 +1,128 @@
+"""GetObject, HeadObject, ListObjectsV2 and GetSymlink: everything that changes nothing.
+
+Bodies arrive in the caller's memory. A body is accepted only if it is as long as OSS says, of the version that was
+asked for, and, when it is a whole object, of the checksum OSS keeps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from urllib.parse import unquote_to_bytes
+
+from csi.errors import PreconditionFailed, RangeNotSatisfiable, RequestRejected, ServerFailure
+from csi.oss.answers import metadata_of, shown
+from csi.oss.checksum import crc64_of
+from csi.oss.exchange import HttpAnswer
+from csi.oss.listing import parse_page
+from csi.oss.requests import Call
+from csi.oss.session import Session, mismatch
+from csi.oss.store import ListPage, ObjectMetadata
+from csi.volume.units import ETag, ObjectKey
+
+SYMLINK_TARGET_METADATA = "symlink-target"
+
+
+def read_into(
+    session: Session, key: ObjectKey, offset: int, target: memoryview, if_match: ETag | None
+) -> ObjectMetadata:
+    """See `ObjectStore.read_into`."""
+    if not len(target):
+        return _unchanged(head(session, key), if_match)
+    headers = {"range": f"bytes={offset}-{offset + len(target) - 1}", "x-oss-range-behavior": "standard"}
+    if if_match is not None:
+        headers["if-match"] = if_match
+    call = Call("GetObject", "GET", key, headers=headers, target=target)
+
+    def check(answer: HttpAnswer) -> None:
+        total = metadata_of(key, answer.headers).size
+        if offset + len(target) > total:
+            raise RangeNotSatisfiable(
+                f"bytes {offset} to {offset + len(target)} were asked for, the object has {total}", status=416
+            )
+        if answer.overflow or (answer.status != 206 and (offset or len(target) != total)):
+            raise RequestRejected("the server does not answer range requests", status=answer.status)
+        if answer.received != len(target):
+            raise mismatch("the length of the body", call, len(target), answer.received)
+        begin = answer.headers.get("content-range", "").partition("-")[0].removeprefix("bytes").strip()
+        if answer.status == 206 and begin != str(offset):
+            raise mismatch("the first byte of the body", call, offset, begin or "not told")
+
+    answer = session.call(call, check=check)
+    return _unchanged(metadata_of(key, answer.headers), if_match)
+
+
+def read_whole(
+    session: Session, key: ObjectKey, target: memoryview, if_match: ETag | None
+) -> tuple[ObjectMetadata, int]:
+    """See `ObjectStore.read_whole`."""
+    headers = {"if-match": if_match} if if_match is not None else {}
+    call = Call("GetObject", "GET", key, headers=headers, target=target)
+
+    def check(answer: HttpAnswer) -> None:
+        metadata = metadata_of(key, answer.headers)
+        if answer.overflow:
+            raise RangeNotSatisfiable(f"the object has {metadata.size} bytes, the buffer {len(target)}", status=416)
+        if answer.received != metadata.size:
+            raise mismatch("the length of the body", call, metadata.size, answer.received)
+        if session.write.crc64 and metadata.crc64 is not None:
+            found = crc64_of([target[: answer.received]])
+            if found != metadata.crc64:
+                raise mismatch("the CRC64 of the body", call, metadata.crc64, found)
+
+    answer = session.call(call, check=check)
+    return _unchanged(metadata_of(key, answer.headers), if_match), answer.received
+
+
+def head(session: Session, key: ObjectKey) -> ObjectMetadata:
+    """See `ObjectStore.head`."""
+    return metadata_of(key, session.call(Call("HeadObject", "HEAD", key)).headers)
+
+
+def list_page(
+    session: Session, prefix: str, *, delimiter: str, token: str, start_after: str, max_keys: int
+) -> ListPage:
+    """See `ObjectStore.list_page`."""
+    parameters = {
+        "list-type": "2",
+        "encoding-type": "url",
+        "max-keys": str(max_keys),
+        "prefix": prefix,
+        "delimiter": delimiter,
+        "continuation-token": token,
+        "start-after": start_after,
+    }
+    query = [(name, value) for name, value in parameters.items() if value]
+    return parse_page(session.call(Call("ListObjects", "GET", query=query)).body)
+
+
+def list_all(session: Session, prefix: str, *, delimiter: str, start_after: str) -> Iterator[ListPage]:
+    """See `ObjectStore.list_all`."""
+    token = ""
+    while True:
+        page = list_page(session, prefix, delimiter=delimiter, token=token, start_after=start_after, max_keys=1000)
+        yield page
+        if not page.next_token:
+            return
+        if page.next_token == token:
+            raise ServerFailure(
+                f"ListObjects {shown(prefix)}: the server repeats a continuation token", operation="ListObjects"
+            )
+        token = page.next_token
+
+
+def get_symlink(session: Session, key: ObjectKey) -> str:
+    """See `ObjectStore.get_symlink`."""
+    headers = session.call(Call("GetSymlink", "GET", key, query=[("symlink", "")])).headers
+    stored = headers.get(f"x-oss-meta-{SYMLINK_TARGET_METADATA}") or headers.get("x-oss-symlink-target", "")
+    return unquote_to_bytes(stored.encode("utf-8", "surrogateescape")).decode("utf-8", "surrogateescape")
+
+
+def _unchanged(metadata: ObjectMetadata, if_match: ETag | None) -> ObjectMetadata:
+    if if_match is not None and metadata.etag != if_match:  # a server that ignores If-Match
+        raise PreconditionFailed(
+            f"GetObject {shown(metadata.key)}: the object is now {metadata.etag}, not {if_match}",
+            status=412,
+            operation="GetObject",
+            key=metadata.key,
+        )
+    return metadata

@@ -1,0 +1,206 @@
+"""From a `Call` to a successful answer: addressing, signing, sending, retrying, refreshing credentials, counting.
+
+Every operation of the client goes through `Session.call`. It ends within the policy's deadline (plus a second for each
+MiB of body), raises typed errors only, and tells through `Trace` whether an earlier attempt may have taken effect.
+"""
+
+from __future__ import annotations
+
+import logging
+import random as chance
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from csi.errors import AuthenticationFailed, ChecksumMismatch, DeadlineExceeded, PermissionDenied, StoreError
+from csi.oss.answers import error_of, shown
+from csi.oss.credentials import Credentials, CredentialsProvider
+from csi.oss.exchange import HttpAnswer, HttpRequest, Transport
+from csi.oss.requests import Call, header_lines, url_of
+from csi.oss.retry import RetryPolicy, is_retryable, may_have_arrived
+from csi.oss.signing import Unsigned, signer_for
+from csi.volume.spec import HttpOptions, Location, WriteOptions
+from csi.volume.units import Seconds
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ClientStatistics:
+    """Since the client was made. `requests` counts attempts, `errors` operations that failed in the end."""
+
+    requests: int = 0
+    retries: int = 0
+    errors: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+
+
+@dataclass(slots=True)
+class Trace:
+    """What happened on the way to an answer; `lost` attempts may have taken effect although they failed."""
+
+    attempts: int = 0
+    lost: int = 0
+
+
+class Session:
+    """The way to one bucket. `_lock` guards the counters; `_closing` ends waits between attempts."""
+
+    def __init__(
+        self,
+        location: Location,
+        http: HttpOptions,
+        write: WriteOptions,
+        credentials: CredentialsProvider,
+        transport: Transport,
+        *,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], object] | None = None,
+        random: Callable[[], float] = chance.random,
+    ) -> None:
+        self.location = location
+        self.write = write
+        self._policy = RetryPolicy.of(http)
+        self._signer = signer_for(http.signature_version, location.region)
+        self._credentials = credentials
+        self._transport = transport
+        self._clock = clock
+        self._monotonic = monotonic
+        self._random = random
+        self._closing = threading.Event()
+        self._sleep = sleep or self._closing.wait
+        self._lock = threading.Lock()
+        self._requests = self._retries = self._errors = self._bytes_in = self._bytes_out = 0
+
+    def call(
+        self,
+        call: Call,
+        *,
+        check: Callable[[HttpAnswer], None] | None = None,
+        trace: Trace | None = None,
+        policy: RetryPolicy | None = None,
+    ) -> HttpAnswer:
+        """The 2xx answer to `call`. `check` may raise ChecksumMismatch to have the attempt counted as failed.
+
+        Raises a StoreError, or CredentialsMissing.
+        """
+        policy = policy or self._policy
+        trace = trace or Trace()
+        size = call.body_size + (len(call.target) if call.target is not None else 0)
+        allowance = policy.allowance(size)
+        deadline = self._monotonic() + policy.deadline + allowance
+        refreshed = False
+        attempt = 0
+        while True:
+            credentials = self._credentials.current()
+            trace.attempts += 1
+            try:
+                answer = self._attempt(call, credentials, policy, allowance, deadline)
+                if check is not None:
+                    check(answer)
+            except StoreError as error:
+                self._name(error, call)
+                trace.lost += may_have_arrived(error)
+                if not refreshed and self._has_newer_credentials(error, credentials):
+                    refreshed = True
+                    continue
+                left = deadline - self._monotonic()
+                wait = policy.wait_before_retry(error, attempt, left, self._random)
+                if wait is None or self._closing.is_set():
+                    self._count(errors=1)
+                    if wait is None and attempt < policy.retries and is_retryable(error):
+                        raise self._too_late(error, call, attempt, Seconds(policy.deadline + allowance)) from error
+                    raise
+                attempt += 1
+                self._count(retries=1)
+                _log.info("attempt %d of %s failed, next in %.2f s: %s", attempt, call.operation, wait, error.message)
+                self._sleep(wait)
+            else:
+                return answer
+
+    def statistics(self) -> ClientStatistics:
+        with self._lock:
+            return ClientStatistics(self._requests, self._retries, self._errors, self._bytes_in, self._bytes_out)
+
+    def close(self) -> None:
+        self._closing.set()
+        self._transport.close()
+
+    def _attempt(
+        self, call: Call, credentials: Credentials | None, policy: RetryPolicy, allowance: Seconds, deadline: float
+    ) -> HttpAnswer:
+        headers = dict(call.headers)
+        if credentials is not None:
+            unsigned = Unsigned(call.method, self.location.bucket, call.key, call.query, headers)
+            self._signer.sign(unsigned, credentials, self._clock())
+        request = HttpRequest(
+            call.method,
+            url_of(self.location, call.key, call.query),
+            header_lines(headers, call.operation),
+            call.body,
+            call.target,
+            call.once,
+        )
+        self._count(requests=1, bytes_out=call.body_size)
+        answer = self._transport.send(
+            request,
+            timeout=Seconds(policy.timeout + allowance),
+            stall=policy.timeout,
+            patience=Seconds(deadline - self._monotonic()),
+        )
+        self._count(bytes_in=answer.received + len(answer.body))
+        if not 200 <= answer.status < 300:
+            raise error_of(answer, call, self.location)
+        return answer
+
+    def _has_newer_credentials(self, error: StoreError, used: Credentials | None) -> bool:
+        """Whether another attempt with what the source holds now is worthwhile after a refusal."""
+        refused = isinstance(error, AuthenticationFailed) or (isinstance(error, PermissionDenied) and not error.code)
+        if not refused:
+            return False
+        if self._credentials.current() == used:
+            self._credentials.refresh()
+        return self._credentials.current() != used
+
+    @staticmethod
+    def _name(error: StoreError, call: Call) -> None:
+        if not error.operation:
+            error.operation, error.key = call.operation, call.key
+            error.message = f"{call.operation} {shown(call.key)}: {error.message}"
+            error.args = (error.message,)
+
+    @staticmethod
+    def _too_late(error: StoreError, call: Call, attempt: int, deadline: Seconds) -> DeadlineExceeded:
+        return DeadlineExceeded(
+            f"{call.operation} {shown(call.key)}: not done within {deadline:.1f} s and {attempt + 1} attempts; "
+            f"the last one: {error.message}",
+            status=error.status,
+            code=error.code,
+            request_id=error.request_id,
+            operation=call.operation,
+            key=call.key,
+            hint=error.hint,
+        )
+
+    def _count(
+        self, *, requests: int = 0, retries: int = 0, errors: int = 0, bytes_in: int = 0, bytes_out: int = 0
+    ) -> None:
+        with self._lock:
+            self._requests += requests
+            self._retries += retries
+            self._errors += errors
+            self._bytes_in += bytes_in
+            self._bytes_out += bytes_out
+
+
+def mismatch(what: str, call: Call, expected: object, found: object) -> ChecksumMismatch:
+    """The error of a body that is not what OSS says it is."""
+    return ChecksumMismatch(
+        f"{call.operation} {shown(call.key)}: {what} is {found}, expected {expected}",
+        operation=call.operation,
+        key=call.key,
+        hint="the data was damaged on the way; the attempt is repeated",
+    )

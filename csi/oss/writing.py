@@ -1,0 +1,134 @@
+"""PutObject, PutSymlink, DeleteObject and DeleteMultipleObjects.
+
+An object that was put is the one that was sent, by OSS's own checksum. A put that must not overwrite and whose answer
+was lost is recognised as ours by its content.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from urllib.parse import unquote_to_bytes
+from xml.etree import ElementTree
+from xml.sax.saxutils import escape
+
+from csi.errors import ObjectExists, ObjectNotFound, ServerFailure
+from csi.oss import reading
+from csi.oss.answers import crc64_in, element
+from csi.oss.checksum import crc64_of
+from csi.oss.exchange import HttpAnswer
+from csi.oss.requests import Call, write_headers
+from csi.oss.session import Session, Trace, mismatch
+from csi.oss.signing import quote_bytes
+from csi.oss.store import Buffer, DeleteFailure, PutResult
+from csi.volume.units import Crc64, ETag, ObjectKey
+
+DELETE_BATCH = 1000
+_ESCAPES = {"\r": "&#13;", "\n": "&#10;", "\t": "&#9;", '"': "&quot;"}
+
+
+def put(
+    session: Session,
+    key: ObjectKey,
+    body: Sequence[Buffer],
+    *,
+    user: Mapping[str, str] | None,
+    content_type: str,
+    forbid_overwrite: bool,
+) -> PutResult:
+    """See `ObjectStore.put`."""
+    headers = write_headers(session.write, user=user, content_type=content_type, forbid_overwrite=forbid_overwrite)
+    call = Call("PutObject", "PUT", key, headers=headers, body=body, once=forbid_overwrite)
+    ours = crc64_of(body) if session.write.crc64 else None
+    trace = Trace()
+    try:
+        answer = session.call(call, check=crc_check(call, ours), trace=trace)
+    except ObjectExists:
+        # Nothing tells our empty object from another's, so an empty one counts as another's.
+        if not trace.lost or not call.body_size:
+            raise
+        found = reading.head(session, key)
+        if found.size != call.body_size or found.crc64 is None or found.crc64 != (ours or crc64_of(body)):
+            raise
+        return PutResult(found.etag, found.crc64)
+    return put_result(answer)
+
+
+def put_symlink(session: Session, key: ObjectKey, target: str) -> None:
+    """See `ObjectStore.put_symlink`."""
+    encoded = quote_bytes(target)
+    headers = write_headers(session.write, user={reading.SYMLINK_TARGET_METADATA: encoded})
+    headers["x-oss-symlink-target"] = encoded
+    session.call(Call("PutSymlink", "PUT", key, query=[("symlink", "")], headers=headers))
+
+
+def delete(session: Session, key: ObjectKey) -> None:
+    """See `ObjectStore.delete`."""
+    try:
+        session.call(Call("DeleteObject", "DELETE", key))
+    except ObjectNotFound:
+        return
+
+
+def delete_many(session: Session, keys: Sequence[ObjectKey]) -> Sequence[DeleteFailure]:
+    """See `ObjectStore.delete_many`. Keys that XML cannot hold are deleted one by one."""
+    listable = [key for key in keys if _fits_xml(key)]
+    failures: list[DeleteFailure] = []
+    for start in range(0, len(listable), DELETE_BATCH):
+        failures += _delete_batch(session, listable[start : start + DELETE_BATCH])
+    for key in keys:
+        if not _fits_xml(key):
+            delete(session, key)
+    return failures
+
+
+def crc_check(call: Call, ours: Crc64 | None) -> Callable[[HttpAnswer], None]:
+    """A check that what OSS stored has our checksum; nothing is checked when `ours` is None."""
+
+    def check(answer: HttpAnswer) -> None:
+        theirs = crc64_in(answer.headers)
+        if ours is not None and theirs is not None and theirs != ours:
+            raise mismatch("the CRC64 of what OSS stored", call, ours, theirs)
+
+    return check
+
+
+def put_result(answer: HttpAnswer) -> PutResult:
+    """The result in the headers of PutObject or (with the ETag in the document) of a copy or a completed upload."""
+    etag = answer.headers.get("etag") or element(answer.body, "ETag")
+    return PutResult(ETag(etag), crc64_in(answer.headers), answer.headers.get("x-oss-request-id", ""))
+
+
+def _delete_batch(session: Session, keys: Sequence[ObjectKey]) -> list[DeleteFailure]:
+    names = "".join(f"<Object><Key>{escape(key, _ESCAPES)}</Key></Object>" for key in keys)
+    document = f'<?xml version="1.0" encoding="UTF-8"?><Delete><Quiet>false</Quiet>{names}</Delete>'.encode()
+    digest = hashlib.md5(document, usedforsecurity=False).digest()
+    headers = {"content-type": "application/xml", "content-md5": base64.b64encode(digest).decode()}
+    query = [("delete", ""), ("encoding-type", "url")]
+    call = Call("DeleteMultipleObjects", "POST", query=query, headers=headers, body=[document])
+    try:
+        root = ElementTree.fromstring(session.call(call).body)  # noqa: S314 - expat bounds entity expansion by itself
+    except ElementTree.ParseError as error:
+        raise ServerFailure(
+            f"DeleteMultipleObjects: the answer is not XML: {error}", operation=call.operation
+        ) from None
+    is_encoded = root.findtext("EncodingType", "") == "url"
+    left = dict.fromkeys(keys)
+    failures = []
+    for node in root:
+        key = ObjectKey(_decoded(node.findtext("Key", ""), is_encoded))
+        if node.tag in ("Deleted", "Error") and key in left:
+            del left[key]
+            if node.tag == "Error":
+                failures.append(DeleteFailure(key, node.findtext("Code", ""), node.findtext("Message", "")))
+    failures += [DeleteFailure(key, "NotDeleted", "OSS does not list the object as deleted") for key in left]
+    return failures
+
+
+def _fits_xml(key: str) -> bool:
+    return not any((c < " " and c not in "\t\n\r") or "\ud800" <= c <= "\udfff" or c in "\ufffe\uffff" for c in key)
+
+
+def _decoded(text: str, is_encoded: bool) -> str:
+    return unquote_to_bytes(text).decode("utf-8", "surrogateescape") if is_encoded else text
