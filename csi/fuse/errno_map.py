@@ -65,6 +65,13 @@ ERRNO_BY_CLASS = MappingProxyType(
         errors.SidecarFailed: errno.EIO,
         errors.ProtocolError: errno.EPROTO,
         errors.OperationPending: errno.EAGAIN,
+        # of the CSI services only: no program can meet them through a mount
+        errors.VolumeNotFound: errno.ENODEV,
+        errors.VolumeConflict: errno.EBUSY,
+        errors.VolumeInUse: errno.EBUSY,
+        errors.CapacityOutOfRange: errno.EINVAL,
+        errors.CallTimedOut: errno.ETIMEDOUT,
+        errors.PluginNotHealthy: errno.EIO,
     }
 )
 """Every class of `csi.errors` has its own line here; a test fails when one is missing."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pyfuse3
 import trio
@@ -40,9 +40,10 @@ class DirectoryStream:
         self._ended = False
         self._failure: Exception | None = None
 
-    async def fill(self, cookie: int, token: pyfuse3.ReaddirToken) -> None:
+    async def fill(self, cookie: int, reply: Callable[[bytes, pyfuse3.EntryAttributes, int], bool]) -> None:
         """Answer one READDIRPLUS: entries after `cookie` until the kernel's page is full or there are no more.
 
+        `reply(name, attributes, cookie)` adds one to the page and is False when it has no room (readdir_reply).
         What came before an error is shown; the error is raised by the page after it.
         """
         async with self._lock:
@@ -53,7 +54,7 @@ class DirectoryStream:
             while True:
                 while self._pending:
                     entry = self._pending[0]
-                    if not pyfuse3.readdir_reply(token, entry.name, entry_attributes(entry.entry), entry.cookie):
+                    if not reply(entry.name, entry_attributes(entry.entry), entry.cookie):
                         return
                     self._pending.popleft()
                     self._position = entry.cookie

@@ -311,7 +311,7 @@ class Operations(pyfuse3.Operations):
         stream = self._directories.get(fh)
         if stream is None:
             raise pyfuse3.FUSEError(errno.EBADF)
-        await stream.fill(start_id, token)
+        await stream.fill(start_id, functools.partial(pyfuse3.readdir_reply, token))
 
     @_answered("releasedir")
     async def releasedir(self, fh: pyfuse3.FileHandleT) -> None:
