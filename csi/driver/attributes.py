@@ -1,0 +1,85 @@
+"""From what kubelet and the provisioner send to what a volume is: attributes, secrets, access mode, checked together.
+
+`csi/volume` parses attributes and knows nothing of CSI; here its result meets the request around it. Whatever
+contradicts (a read-only argument on a writing access mode, a Secret with one half) is refused before anything is
+touched, and the effective options are logged, which is how a user finds out what a mode really meant.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from csi.driver.capabilities import Access
+from csi.driver.redaction import redact_value
+from csi.errors import CredentialsMissing, InvalidOption
+from csi.oss.credentials import credentials_from_secret
+from csi.volume.parse import ParsedVolume, parse_volume
+from csi.volume.spec import AuthType, CredentialOptions, Mode
+
+KUBERNETES_CONTEXT = "csi.storage.k8s.io/"
+"""Prefix of the keys that kubelet and the provisioner add to attributes and parameters: never options."""
+
+
+def without_kubernetes_context(attributes: Mapping[str, str]) -> dict[str, str]:
+    return {key: value for key, value in attributes.items() if not key.startswith(KUBERNETES_CONTEXT)}
+
+
+def parse_published(attributes: Mapping[str, str], access: Access, *, cpu_count: int) -> ParsedVolume:
+    """The volume as it shall be mounted for `access`; raises InvalidOption, UnsupportedVolume."""
+    parsed = parse_volume(
+        without_kubernetes_context(attributes),
+        cpu_count=cpu_count,
+        read_only=access.read_only,
+        mount_group=access.mount_group,
+        mount_flags=access.mount_flags,
+    )
+    refuse_contradiction(parsed, access)
+    return parsed
+
+
+def refuse_contradiction(parsed: ParsedVolume, access: Access) -> None:
+    """`-oro` on a writing access mode is refused; `mode: readonly` is not, its promise is that nothing is written."""
+    if parsed.spec.arguments.read_only and not access.read_only and parsed.spec.mode is not Mode.READONLY:
+        flags = {flag for text in access.mount_flags for flag in text.replace(",", " ").split()}
+        raise InvalidOption(
+            "mountOptions" if flags & {"ro", "-oro"} else "fs.jindo.args",
+            "-oro",
+            f"arguments that allow writing, because the access mode is {access.mode}",
+            hint="use accessModes: [ReadOnlyMany] or readOnly: true, or mode: readonly, or remove -oro",
+        )
+
+
+def check_secrets(
+    options: CredentialOptions,
+    secrets: Mapping[str, str],
+    *,
+    reference: str = "name one in nodePublishSecretRef of the PersistentVolume",
+) -> dict[str, str]:
+    """The Secret's pairs that credentials are made of, empty where the volume takes them from elsewhere.
+
+    Raises CredentialsMissing that names the missing half and never a value; `reference` says where Secrets are named.
+    """
+    if options.auth_type is not AuthType.SECRET:
+        return {}
+    if not secrets:
+        raise CredentialsMissing(
+            "secrets: the volume takes its credentials from a Secret (authType: secret) and none was given",
+            hint=f"{reference}, or set authType: public for a public bucket",
+        )
+    credentials_from_secret(secrets)
+    return dict(secrets)
+
+
+def log_effective(log: logging.Logger, volume_id: str, target: Path, parsed: ParsedVolume) -> None:
+    """One line with the options in force and where each came from, one line for each warning."""
+    if not log.isEnabledFor(logging.INFO):
+        return
+    settings = ", ".join(
+        f"{setting.key}={redact_value(setting.key, str(setting.value))} ({setting.origin})"
+        for setting in parsed.settings
+    )
+    log.info("volume %s at %s: %s", volume_id, target, settings)
+    for warning in parsed.warnings:
+        log.warning("volume %s: %s", volume_id, warning)

@@ -1,0 +1,178 @@
+"""The Node service: validation, idempotency and words for what kubelet asks; the mounting itself is `csi/handover`'s.
+
+It promises that a refused request has touched nothing, that a call which runs out of time leaves work that the retry
+will find, and that no call ever touches a mount: what is known about one comes from mountinfo and from the sidecar.
+It knows nothing of FUSE, sockets or cgroups.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+
+from csi.driver.attributes import check_secrets, log_effective, parse_published
+from csi.driver.capabilities import parse_access
+from csi.driver.interceptors import patience
+from csi.driver.locks import KeyedLocks
+from csi.driver.workers import Workers
+from csi.errors import InvalidOption, VolumeInUse, VolumeNotFound
+from csi.handover.types import PublishRequest, VolumeCondition, VolumeMounts
+from csi.v1 import csi_pb2, csi_pb2_grpc
+
+log = logging.getLogger(__name__)
+
+_LONGEST_ID = 512
+"""Bytes of a volume id. CSI says 128, but a static PersistentVolume's handle is the user's and works all the same."""
+_LONGEST_NODE_ID = 256
+_LONGEST_PATH = 4095
+
+_Rpc = csi_pb2.NodeServiceCapability.RPC
+_CAPABILITIES = (
+    _Rpc.GET_VOLUME_STATS,
+    _Rpc.VOLUME_CONDITION,
+    _Rpc.SINGLE_NODE_MULTI_WRITER,
+    _Rpc.VOLUME_MOUNT_GROUP,
+)
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class NodeService(csi_pb2_grpc.NodeServicer):
+    """`node_id` is the node's name; `cpu_count` what the modes' thread counts multiply. `close` waits for its work."""
+
+    def __init__(self, mounts: VolumeMounts, *, node_id: str, cpu_count: int) -> None:
+        if not 0 < len(node_id.encode()) <= _LONGEST_NODE_ID:
+            raise InvalidOption("node-id", node_id, f"1 to {_LONGEST_NODE_ID} bytes", hint="pass the node's name")
+        self._mounts = mounts
+        self._node_id = node_id
+        self._cpu_count = cpu_count
+        # three pools, so that a node full of slow mounts can still unmount and still say how its volumes are
+        targets = KeyedLocks()
+        self._publishing = Workers("publish", 16, targets)
+        self._unpublishing = Workers("unpublish", 16, targets)
+        self._asking = Workers("ask", 4, KeyedLocks())
+
+    async def close(self) -> None:
+        for workers in (self._publishing, self._unpublishing, self._asking):
+            await workers.close()
+
+    async def NodePublishVolume(
+        self, request: csi_pb2.NodePublishVolumeRequest, context: _Context
+    ) -> csi_pb2.NodePublishVolumeResponse:
+        volume_id = _volume_id(request.volume_id)
+        target = _path("target_path", request.target_path)
+        capability = request.volume_capability if request.HasField("volume_capability") else None
+        access = parse_access(capability, readonly=request.readonly)
+        parsed = parse_published(dict(request.volume_context), access, cpu_count=self._cpu_count)
+        order = PublishRequest(
+            volume_id=volume_id,
+            target=target,
+            spec=parsed.spec,
+            read_only=access.read_only or parsed.spec.arguments.read_only,
+            mount_group=access.mount_group,
+            credentials=check_secrets(parsed.spec.credentials, request.secrets),
+        )
+        deadline = patience()
+
+        def publish() -> None:
+            if access.one_target:
+                self._refuse_second_target(volume_id, target, access.mode)
+            log_effective(log, volume_id, target, parsed)
+            self._mounts.publish(order, deadline)
+
+        await self._publishing.run(
+            publish,
+            # per target, not per volume: two pods may start with one volume at the same moment
+            keys=(("target", target), ("volume", volume_id)) if access.one_target else (("target", target),),
+            what=f"publishing {volume_id} at {target}",
+            patience=deadline,
+        )
+        return csi_pb2.NodePublishVolumeResponse()
+
+    async def NodeUnpublishVolume(
+        self, request: csi_pb2.NodeUnpublishVolumeRequest, context: _Context
+    ) -> csi_pb2.NodeUnpublishVolumeResponse:
+        volume_id = _volume_id(request.volume_id)
+        target = _path("target_path", request.target_path)
+        await self._unpublishing.run(
+            lambda: self._mounts.unpublish(volume_id, target),
+            keys=(("target", target),),
+            what=f"unpublishing {volume_id} from {target}",
+            patience=patience(),
+        )
+        return csi_pb2.NodeUnpublishVolumeResponse()
+
+    async def NodeGetVolumeStats(
+        self, request: csi_pb2.NodeGetVolumeStatsRequest, context: _Context
+    ) -> csi_pb2.NodeGetVolumeStatsResponse:
+        volume_id = _volume_id(request.volume_id)
+        if not request.volume_path:
+            raise InvalidOption("volume_path", "", "the path the volume is published at")
+        path = Path(os.path.normpath(request.volume_path))
+        found = await self._asking.run(
+            lambda: self._mounts.condition(volume_id, path),
+            what=f"asking for the condition of {volume_id}",
+            patience=patience(),
+        )
+        if found is None:
+            raise VolumeNotFound(
+                f"volume {volume_id!r} is not published at {request.volume_path!r} on node {self._node_id}"
+            )
+        return csi_pb2.NodeGetVolumeStatsResponse(
+            # OSS has no capacity and counting what is used would mean listing it all: known to be unknown
+            usage=[csi_pb2.VolumeUsage(unit=csi_pb2.VolumeUsage.BYTES, total=0, used=0, available=0)],
+            volume_condition=csi_pb2.VolumeCondition(abnormal=found.abnormal, message=_words(found)),
+        )
+
+    async def NodeGetCapabilities(
+        self, request: csi_pb2.NodeGetCapabilitiesRequest, context: _Context
+    ) -> csi_pb2.NodeGetCapabilitiesResponse:
+        return csi_pb2.NodeGetCapabilitiesResponse(
+            capabilities=[csi_pb2.NodeServiceCapability(rpc=_Rpc(type=kind)) for kind in _CAPABILITIES]
+        )
+
+    async def NodeGetInfo(self, request: csi_pb2.NodeGetInfoRequest, context: _Context) -> csi_pb2.NodeGetInfoResponse:
+        # no topology: a bucket is reachable from every node; no limit: the scheduler counts the sidecars' memory
+        return csi_pb2.NodeGetInfoResponse(node_id=self._node_id)
+
+    def _refuse_second_target(self, volume_id: str, target: Path, mode: str) -> None:
+        others = [found.target for found in self._mounts.published() if found.volume_id == volume_id]
+        other = next((path for path in others if path != target), None)
+        if other is not None:
+            raise VolumeInUse(
+                f"volume {volume_id!r} is already published at {str(other)!r} and its access mode {mode} allows one "
+                f"target path, not also {str(target)!r}",
+                hint="wait until the other pod is gone, or use ReadWriteMany",
+            )
+
+
+def _words(condition: VolumeCondition) -> str:
+    if condition.memory_used is None or condition.memory_limit is None:
+        return condition.message
+    used, limit = condition.memory_used // 2**20, condition.memory_limit // 2**20
+    return f"{condition.message} (sidecar memory {used} of {limit} MiB)"
+
+
+def _volume_id(text: str) -> str:
+    if not text:
+        raise InvalidOption("volume_id", "", "the volume's handle")
+    if len(text.encode()) > _LONGEST_ID or not text.isprintable():
+        raise InvalidOption("volume_id", text, f"at most {_LONGEST_ID} bytes of printable text")
+    return text
+
+
+def _path(key: str, text: str) -> Path:
+    if not text:
+        raise InvalidOption(key, "", "an absolute path")
+    if not text.startswith("/") or "\0" in text or ".." in text.split("/"):
+        raise InvalidOption(key, text, "an absolute path without '..'")
+    if len(text.encode()) > _LONGEST_PATH:
+        raise InvalidOption(key, text, f"a path of at most {_LONGEST_PATH} bytes")
+    path = Path(os.path.normpath(text))
+    if path == Path("/"):
+        raise InvalidOption(key, text, "a path below the root directory")
+    return path
