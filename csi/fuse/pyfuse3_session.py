@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import threading
 import time
 from collections.abc import Callable
@@ -31,7 +32,8 @@ _MAX_REQUESTS = 1000
 the kernel sends one write at a time for each open file, so the writers bound that, not this number."""
 
 STOP_GRACE = Seconds(5.0)
-"""After `stop`, how long requests under way may take before they are answered with EIO."""
+
+_WATCH_INTERVAL = Seconds(1.0)
 
 
 _NOTIFICATION_GRACE = Seconds(1.0)
@@ -43,6 +45,8 @@ class Pyfuse3Session:
     `descriptor` is an open /dev/fuse whose mount(2) is done and whose INIT nobody has answered; the session owns it
     from `serve` on and closes it at the end. `workers` is the number of threads of each lane (`csi/fuse/workers.py`).
     `on_started` is called once, on a thread of its own, when INIT has been answered; what it raises ends `serve`.
+    `stop_grace`: after `stop`, or when the connection was aborted, how long requests under way may take before they are
+    answered with EIO.
 
     Threads: `serve` runs the event loop on the thread that calls it (the main thread, see `csi/fuse/pulse.py`); `stop`,
     `statistics` and `invalidate_inode` may be called from any other. `_notifying` keeps the libfuse session alive while
@@ -57,10 +61,12 @@ class Pyfuse3Session:
         *,
         workers: int,
         on_started: Callable[[], None],
+        stop_grace: Seconds = STOP_GRACE,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._descriptor = descriptor
         self._on_started = on_started
+        self._stop_grace = stop_grace
         self._lanes = Lanes(workers)
         self._operations = Operations(filesystem, arguments, self._lanes, ErrorReporter(_log, clock), self._initialised)
         self._token: trio.lowlevel.TrioToken | None = None
@@ -87,7 +93,7 @@ class Pyfuse3Session:
             self._close()
 
     def stop(self) -> None:
-        """Make `serve` return soon: requests under way get STOP_GRACE. Callable from any thread, signal handlers
+        """Make `serve` return soon: requests under way get `stop_grace`. Callable from any thread, signal handlers
         included, any number of times, also before `serve`."""
         self._stopping = True
         token = self._token
@@ -124,6 +130,7 @@ class Pyfuse3Session:
             if self._stopping:
                 return
             nursery.start_soon(self._announce)
+            nursery.start_soon(self._watch_for_the_end)
             await pyfuse3.main(max_tasks=_MAX_REQUESTS)
             nursery.cancel_scope.cancel()
 
@@ -136,6 +143,14 @@ class Pyfuse3Session:
         assert self._started is not None  # noqa: S101 - set by _main before this task exists
         await self._started.wait()
         await self._lanes.names.run(self._on_started)
+
+    async def _watch_for_the_end(self) -> None:
+        """pyfuse3 notices an aborted connection but then waits for what is under way, whose callers are gone."""
+        events = select.poll()
+        events.register(self._descriptor, 0)  # no events asked for: POLLERR and POLLHUP are always told
+        while not events.poll(0):
+            await trio.sleep(_WATCH_INTERVAL)
+        self._terminate()
 
     def _close(self) -> None:
         # a notification can be waiting in the kernel for a page that only an unanswered read would unlock: then closing
@@ -151,7 +166,7 @@ class Pyfuse3Session:
     def _terminate(self) -> None:
         pyfuse3.terminate()
         if self._scope is not None:
-            self._scope.deadline = min(self._scope.deadline, trio.current_time() + STOP_GRACE)
+            self._scope.deadline = min(self._scope.deadline, trio.current_time() + self._stop_grace)
 
 
 def _only(group: BaseExceptionGroup[BaseException]) -> BaseException:

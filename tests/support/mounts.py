@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from csi.errors import MountError
@@ -36,7 +36,6 @@ class ServedMount:
     process: subprocess.Popen[bytes]
     connection: Path
     log_file: Path
-    ended: bool = field(default=False)
 
     @property
     def pid(self) -> int:
@@ -47,8 +46,7 @@ class ServedMount:
 
     def abort(self) -> None:
         """End the connection as the node plugin does: every caller gets ENOTCONN."""
-        with contextlib.suppress(FileNotFoundError):
-            (self.connection / "abort").write_text("1")
+        (self.connection / "abort").write_text("1")
 
     def unmount(self, timeout: float = 30.0) -> int:
         """Plain umount, then wait for the server: its exit status."""
@@ -86,32 +84,38 @@ def served_mount(
     The server prints one line on stdout when it has answered INIT. `tuning` raises the mount's read-ahead as the node
     plugin does. Raises ServerFailed with the server's stderr when the line does not come.
     """
-    kernel = LinuxKernel()
-    path = directory / "mount"
+    path, control, log_file = directory / "mount", directory / "fusectl", directory / "server.log"
     path.mkdir(parents=True)
-    log_file = directory / "server.log"
-    descriptor = kernel.open_fuse_device()
-    try:
-        flags = MS_NODEV | MS_NOSUID | (MS_RDONLY if read_only else 0)
-        kernel.mount("ossfuse:test", str(path), "fuse.ossfuse", flags, _MOUNT_DATA.format(descriptor))
-    except BaseException:
-        os.close(descriptor)
-        raise
-    minor = mountpoint_minor(path)
-    assert minor is not None
-    process = None
-    try:
-        try:
-            process = _start([*command, "--descriptor", str(descriptor)], descriptor, log_file)
-        finally:
-            os.close(descriptor)
-        mount = ServedMount(path, process, Path(f"/sys/fs/fuse/connections/{minor}"), log_file)
+    control.mkdir()
+    kernel = LinuxKernel()
+    with contextlib.ExitStack() as stack:
+        # a fusectl of our own: this machine may not have it on /sys/fs/fuse/connections
+        kernel.mount("fusectl", str(control), "fusectl", MS_NODEV | MS_NOSUID, "")
+        stack.callback(kernel.umount2, str(control), MNT_DETACH)
+        with contextlib.closing(_Descriptor(kernel.open_fuse_device())) as device:
+            flags = MS_NODEV | MS_NOSUID | (MS_RDONLY if read_only else 0)
+            kernel.mount("ossfuse:test", str(path), "fuse.ossfuse", flags, _MOUNT_DATA.format(device.number))
+            stack.callback(_detach, path)
+            minor = mountpoint_minor(path)
+            connection = control / str(minor)
+            stack.callback(_abort, connection)
+            process = _start([*command, "--descriptor", str(device.number)], device.number, log_file)
+            stack.callback(_kill, process)
+        mount = ServedMount(path, process, connection, log_file)
         _await_ready(mount, ready_timeout)
         if tuning:
             Path(f"/sys/class/bdi/0:{minor}/read_ahead_kb").write_text("1024")
+        # callers that hang must be freed first, before anything waits for them or for the server
+        stack.callback(_abort, connection)
         yield mount
-    finally:
-        _end(path, minor, process)
+
+
+@dataclass
+class _Descriptor:
+    number: int
+
+    def close(self) -> None:
+        os.close(self.number)
 
 
 def _start(arguments: list[str], descriptor: int, log_file: Path) -> subprocess.Popen[bytes]:
@@ -142,16 +146,20 @@ def _await_ready(mount: ServedMount, timeout: float) -> None:
         raise ServerFailed(f"the server said {line!r} instead of ready:\n{mount.log()}")
 
 
-def _end(path: Path, minor: int, process: subprocess.Popen[bytes] | None) -> None:
-    with contextlib.suppress(OSError):
-        Path(f"/sys/fs/fuse/connections/{minor}/abort").write_text("1")
-    kernel = LinuxKernel()
+def _abort(connection: Path) -> None:
+    with contextlib.suppress(OSError):  # gone with its mount
+        (connection / "abort").write_text("1")
+
+
+def _detach(path: Path) -> None:
     while mountpoint_minor(path) is not None:
         with contextlib.suppress(MountError):  # gone in between
-            kernel.umount2(str(path), MNT_DETACH)
-    if process is not None:
-        process.kill()
-        process.wait()
-        for stream in (process.stdin, process.stdout):
-            if stream is not None:
-                stream.close()
+            LinuxKernel().umount2(str(path), MNT_DETACH)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            stream.close()

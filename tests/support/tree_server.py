@@ -13,6 +13,7 @@ import threading
 from csi import errors
 from csi.fuse.pyfuse3_session import Pyfuse3Session
 from csi.volume.spec import MountArguments
+from csi.volume.units import Seconds
 from tests.support.tree_filesystem import TreeFilesystem
 
 
@@ -45,7 +46,9 @@ def main() -> int:
         print("ready", flush=True)
 
     arguments = MountArguments(**json.loads(options.arguments))
-    session = Pyfuse3Session(options.descriptor, filesystem, arguments, workers=8, on_started=started)
+    session = Pyfuse3Session(
+        options.descriptor, filesystem, arguments, workers=8, on_started=started, stop_grace=Seconds(0.5)
+    )
     signal.signal(signal.SIGTERM, lambda *_: session.stop())
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
