@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from csi.volume.option import Kind, Option, Topic, implemented
+from csi.volume.option import Kind, Option, Topic, implemented, no_effect
 
 _LOCATION = (
     implemented(
@@ -136,17 +136,10 @@ _CREDENTIALS = (
         Topic.CREDENTIALS,
         Kind.CHOICE,
         "Where credentials come from: `secret` (the Secret that the volume references), `file` (`credentialFile`), "
-        "`environment` (of the sidecar), `rrsa` (the pod's service account), `public` (none).",
+        "`environment` (of the sidecar), `public` (none). `rrsa` is refused: not supported by this version.",
         default="secret",
         sets="credentials.auth_type",
-        choices={
-            "": "secret",
-            "secret": "secret",
-            "file": "file",
-            "environment": "environment",
-            "rrsa": "rrsa",
-            "public": "public",
-        },
+        choices={"": "secret", "secret": "secret", "file": "file", "environment": "environment", "public": "public"},
     ),
     implemented(
         "credentialFile",
@@ -156,31 +149,22 @@ _CREDENTIALS = (
         "and `Expiration`; read again when expired.",
         sets="credentials.credential_file",
     ),
-    implemented(
-        "roleArn",
-        Topic.CREDENTIALS,
-        Kind.TEXT,
-        "With `authType: rrsa`: the RAM role to assume.",
-        sets="credentials.role_arn",
-    ),
-    implemented(
-        "oidcProviderArn",
-        Topic.CREDENTIALS,
-        Kind.TEXT,
-        "With `authType: rrsa`: the identity provider of the cluster.",
-        sets="credentials.oidc_provider_arn",
-    ),
-    implemented(
-        "serviceAccountName",
-        Topic.CREDENTIALS,
-        Kind.TEXT,
-        "With `authType: rrsa`: the service account whose token is used.",
-        sets="credentials.service_account_name",
+    *(
+        no_effect(key, Topic.CREDENTIALS, "used with authType: rrsa, which this version does not support")
+        for key in ("roleArn", "oidcProviderArn", "serviceAccountName")
     ),
 )
 
 _OWNERSHIP = (
-    implemented("uid", Topic.OWNERSHIP, Kind.INTEGER, "Owner of everything in the mount.", default="0", minimum=0),
+    implemented(
+        "uid",
+        Topic.OWNERSHIP,
+        Kind.INTEGER,
+        "Owner of everything in the mount.",
+        default="0",
+        minimum=0,
+        maximum=2**32 - 2,
+    ),
     implemented(
         "gid",
         Topic.OWNERSHIP,
@@ -188,6 +172,7 @@ _OWNERSHIP = (
         "Group of everything in the mount; the pod's `fsGroup` wins.",
         default="0",
         minimum=0,
+        maximum=2**32 - 2,
     ),
     implemented(
         "umask",

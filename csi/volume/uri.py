@@ -26,6 +26,7 @@ _REGIONS = (
     re.compile(r"([a-z0-9-]+?)(?:-internal)?\.oss-data-acc\.aliyuncs\.com"),
     re.compile(r"[a-z0-9.-]+\.oss\.([a-z0-9-]+)\.privatelink\.aliyuncs\.com"),
 )
+_REGION = re.compile(r"(?!oss-)[a-z0-9]+(?:-[a-z0-9]+)*(?<!-internal)")
 _NO_REGION = ("accelerate", "accelerate-overseas", "enet", "internal")
 _LONGEST_KEY = 1023
 _LARGEST_PORT = 65535
@@ -142,6 +143,15 @@ def parse_endpoint(text: str, *, key: str = "url") -> Endpoint:
         raise oss_hdfs(key, host)
     standard = {"http": "80", "https": "443"}.get(scheme, "443")
     return Endpoint(scheme, host, "" if not port or int(port) == int(standard) else str(int(port)))
+
+
+def parse_region(text: str) -> str:
+    """A region id such as `cn-hangzhou`, '' for ''; raises InvalidOption."""
+    if text and not _REGION.fullmatch(text):
+        near = text.strip().lower().removeprefix("oss-").removesuffix("-internal")
+        hint = f"did you mean {near}?" if _REGION.fullmatch(near) else ""
+        raise InvalidOption("region", text, "a region such as cn-hangzhou", hint=hint)
+    return text
 
 
 def oss_hdfs(key: str, value: str) -> UnsupportedVolume:
