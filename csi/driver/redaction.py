@@ -82,7 +82,7 @@ def _strip(message: Message) -> None:
                 _strip(nested)
         elif field.name == "mount_flags":
             flags = [_safe_options(flag) for flag in value]
-            message.ClearField("mount_flags")
+            del value[:]
             value.extend(flags)
 
 

@@ -18,7 +18,7 @@ LONGEST_ID = 128
 """Bytes; the size limit of CSI for strings."""
 
 _DOMAIN = ".aliyuncs.com"
-_DIGEST = re.compile(r"[a-z2-7]{26}")
+_DIGEST = re.compile(r"[a-z2-7]{16}")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
 _SHORT_ENDPOINT = re.compile(r"oss-[a-z0-9-]+")
 _OTHER_ENDPOINT = re.compile(r"(https?:)?(\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
@@ -49,10 +49,8 @@ def make_volume_id(
 ) -> VolumeId:
     """The id of the volume called `name`; raises InvalidOption when endpoint and bucket are too long for one."""
     # keyed by place as well: a name that came up in two buckets must not name one volume
-    digest = hashlib.sha256("\0".join((endpoint, bucket, name)).encode()).digest()[:16]
-    found = VolumeId(
-        endpoint, bucket, base64.b32encode(digest).decode().lower().rstrip("="), region, signer, path_style
-    )
+    digest = hashlib.sha256("\0".join((endpoint, bucket, name)).encode()).digest()[:10]
+    found = VolumeId(endpoint, bucket, base64.b32encode(digest).decode().lower(), region, signer, path_style)
     if len(str(found).encode()) > LONGEST_ID:
         raise InvalidOption(
             "url",
