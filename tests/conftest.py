@@ -1,0 +1,3 @@
+"""Fixtures every lane may use."""
+
+pytest_plugins = ["tests.support.emulator"]
