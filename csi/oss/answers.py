@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import calendar
 import contextlib
 import re
 from collections.abc import Mapping
@@ -36,6 +37,8 @@ from csi.oss.store import ObjectMetadata
 from csi.volume.spec import Location
 from csi.volume.units import Bytes, Crc64, ETag, ObjectKey
 
+_MONTH_NAMES = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_MONTHS = {name: number for number, name in enumerate(_MONTH_NAMES, start=1)}
 _ENTITIES = {"&quot;": '"', "&apos;": "'"}
 
 _KEYS = "check AccessKeyId and AccessKeySecret"
@@ -124,10 +127,9 @@ def error_of(answer: HttpAnswer, call: Call, location: Location) -> StoreError:
 
 def metadata_of(key: ObjectKey, headers: Mapping[str, str]) -> ObjectMetadata:
     """The metadata in the headers of GetObject or HeadObject; the size is that of the whole object."""
-    total = headers.get("content-range", "").rpartition("/")[2]
     return ObjectMetadata(
         key=key,
-        size=Bytes(int(total) if total.isdigit() else _integer(headers.get("content-length"), 0)),
+        size=whole_size(headers),
         etag=ETag(headers.get("etag", "")),
         modified=_moment(headers.get("last-modified", "")),
         type=headers.get("x-oss-object-type", "Normal"),
@@ -137,6 +139,12 @@ def metadata_of(key: ObjectKey, headers: Mapping[str, str]) -> ObjectMetadata:
         user={name[11:]: value for name, value in headers.items() if name.startswith("x-oss-meta-")},
         next_append_position=_integer(headers.get("x-oss-next-append-position"), -1),
     )
+
+
+def whole_size(headers: Mapping[str, str]) -> Bytes:
+    """The size of the whole object, of which the body may be a range."""
+    total = headers.get("content-range", "").rpartition("/")[2]
+    return Bytes(int(total) if total.isdigit() else _integer(headers.get("content-length"), 0))
 
 
 def crc64_in(headers: Mapping[str, str]) -> Crc64 | None:
@@ -174,5 +182,11 @@ def _integer(text: str | None, default: int) -> int:
 
 
 def _moment(text: str) -> float:
+    """Seconds since the epoch of an HTTP date; the usual form, `Sun, 06 Nov 1994 08:49:37 GMT`, quickly."""
+    month = _MONTHS.get(text[8:11], 0)
+    if month and len(text) == 29 and text.endswith(" GMT"):
+        with contextlib.suppress(ValueError):
+            day = (int(text[12:16]), month, int(text[5:7]), int(text[17:19]), int(text[20:22]), int(text[23:25]))
+            return float(calendar.timegm(day))
     parsed = parsedate_tz(text)
     return float(mktime_tz(parsed)) if parsed else 0.0

@@ -103,7 +103,7 @@ class Connection:
             # the handle must not keep the caller's memory alive until its next exchange
             sink.release()
             source.release()
-        return HttpAnswer(sink.status(), _fields(head), bytes(sink.extra), sink.received, sink.overflow)
+        return HttpAnswer(sink.status, _fields(head), bytes(sink.extra), sink.received, sink.overflow)
 
     def interrupt(self) -> None:
         """End the exchange under way, if any, from another thread; later ones fail. Idempotent."""
@@ -178,20 +178,28 @@ class _Sink:
         self.overflow = False
 
     def write(self, data: bytes) -> int | None:
-        status = self._status or self.status()
-        if self._target is None or status >= 300:
-            if len(self.extra) < _ERROR_BODY_LIMIT or status < 300:
-                self.extra += data
+        """Called by libcurl for every 16 KiB, so it does as little as it can."""
+        target = self._target
+        if target is None or (self._status or self.status) >= 300:
+            self._put_aside(data)
             return None
-        end = self.received + len(data)
-        if end > len(self._target):
+        received = self.received
+        end = received + len(data)
+        if end > len(target):
             self.overflow = True
             return -1
-        self._target[self.received : end] = data
+        target[received:end] = data
         self.received = end
         return None
 
+    def _put_aside(self, data: bytes) -> None:
+        if len(self.extra) < _ERROR_BODY_LIMIT or self.status < 300:
+            self.extra += data
+
+    @property
     def status(self) -> int:
+        if self._status:
+            return self._status
         for line in reversed(self._head):
             if line.startswith(b"HTTP/"):
                 with contextlib.suppress(IndexError, ValueError):

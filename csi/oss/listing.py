@@ -40,6 +40,7 @@ def parse_page(document: bytes) -> ListPage:
         and len(prefixes) == document.count(b"<CommonPrefixes")
         and truncated is not None
         and b"<!" not in document
+        and document.rstrip().endswith(b"</ListBucketResult>")
     )
     if not is_plain:
         return _parse_any(document)
@@ -133,7 +134,8 @@ def _moments() -> Callable[[str], float]:
             day = days[text[:10]] = calendar.timegm(time.strptime(text[:10], "%Y-%m-%d"))
         if text[10:11] != "T" or not text.endswith("Z"):
             raise ValueError(f"{text!r} is not a time")
-        return day + int(text[11:13]) * 3600 + int(text[14:16]) * 60 + float(text[17:-1])
+        seconds = day + int(text[11:13]) * 3600 + int(text[14:16]) * 60 + int(text[17:19])
+        return float(f"{seconds}{text[19:-1]}")
 
     return moment
 

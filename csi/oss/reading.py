@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from urllib.parse import unquote_to_bytes
 
 from csi.errors import PreconditionFailed, RangeNotSatisfiable, RequestRejected, ServerFailure
-from csi.oss.answers import metadata_of, shown
+from csi.oss.answers import crc64_in, metadata_of, shown, whole_size
 from csi.oss.checksum import crc64_of
 from csi.oss.exchange import HttpAnswer
 from csi.oss.listing import parse_page
@@ -34,7 +34,7 @@ def read_into(
     call = Call("GetObject", "GET", key, headers=headers, target=target)
 
     def check(answer: HttpAnswer) -> None:
-        total = metadata_of(key, answer.headers).size
+        total = whole_size(answer.headers)
         if offset + len(target) > total:
             raise RangeNotSatisfiable(
                 f"bytes {offset} to {offset + len(target)} were asked for, the object has {total}", status=416
@@ -59,15 +59,16 @@ def read_whole(
     call = Call("GetObject", "GET", key, headers=headers, target=target)
 
     def check(answer: HttpAnswer) -> None:
-        metadata = metadata_of(key, answer.headers)
+        size = whole_size(answer.headers)
         if answer.overflow:
-            raise RangeNotSatisfiable(f"the object has {metadata.size} bytes, the buffer {len(target)}", status=416)
-        if answer.received != metadata.size:
-            raise mismatch("the length of the body", call, metadata.size, answer.received)
-        if session.write.crc64 and metadata.crc64 is not None:
-            found = crc64_of([target[: answer.received]])
-            if found != metadata.crc64:
-                raise mismatch("the CRC64 of the body", call, metadata.crc64, found)
+            raise RangeNotSatisfiable(f"the object has {size} bytes, the buffer {len(target)}", status=416)
+        if answer.received != size:
+            raise mismatch("the length of the body", call, size, answer.received)
+        theirs = crc64_in(answer.headers)
+        if session.write.crc64 and theirs is not None:
+            found = crc64_of([target[:size]])
+            if found != theirs:
+                raise mismatch("the CRC64 of the body", call, theirs, found)
 
     answer = session.call(call, check=check)
     return _unchanged(metadata_of(key, answer.headers), if_match), answer.received

@@ -121,6 +121,11 @@ class Session:
             else:
                 return answer
 
+    def identity(self) -> str:
+        """Who signs, recognisable but of no use to others: for messages."""
+        credentials = self._credentials.current()
+        return "without credentials" if credentials is None else f"access key …{credentials.tail}"
+
     def statistics(self) -> ClientStatistics:
         with self._lock:
             return ClientStatistics(self._requests, self._retries, self._errors, self._bytes_in, self._bytes_out)

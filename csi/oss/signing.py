@@ -22,13 +22,14 @@ from csi.oss.credentials import Credentials
 _ENCODED = ("utf-8", "surrogateescape")
 
 # Query parameters that are part of the resource V1 signs ("CanonicalizedResource" in the API reference).
-_V1_SUBRESOURCES = frozenset(
-    "acl append bucketInfo comp continuation-token cors delete encryption lifecycle link location logging objectInfo "
-    "objectMeta partNumber policy position qos referer replication requestPayment resourceGroup response-cache-control "
-    "response-content-disposition response-content-encoding response-content-language response-content-type "
-    "response-expires restore security-token sequential startTime endTime stat status symlink tagging uploadId uploads "
-    "versionId versioning versions website worm wormId x-oss-process x-oss-request-payer x-oss-traffic-limit".split()  # noqa: SIM905 - a list of words
-)
+_V1_SUBRESOURCES = """
+    acl append bucketInfo comp continuation-token cors delete encryption lifecycle link location logging objectInfo
+    objectMeta partNumber policy position qos referer replication requestPayment resourceGroup response-cache-control
+    response-content-disposition response-content-encoding response-content-language response-content-type
+    response-expires restore security-token sequential startTime endTime stat status symlink tagging uploadId uploads
+    versionId versioning versions website worm wormId x-oss-process x-oss-request-payer x-oss-traffic-limit
+"""
+_V1_SUBRESOURCE_NAMES = frozenset(_V1_SUBRESOURCES.split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ class V1Signer:
     @staticmethod
     def _resource(request: Unsigned) -> str:
         resource = f"/{request.bucket}/{request.key}" if request.bucket else "/"
-        signed = sorted((name, value) for name, value in request.query if name in _V1_SUBRESOURCES)
+        signed = sorted((name, value) for name, value in request.query if name in _V1_SUBRESOURCE_NAMES)
         if not signed:
             return resource
         return resource + "?" + "&".join(f"{name}={value}" if value else name for name, value in signed)
