@@ -8,6 +8,7 @@ the filesystem has been counted as told to the kernel; those that did not get th
 from __future__ import annotations
 
 import itertools
+import stat
 from collections import deque
 from collections.abc import Callable, Iterator
 
@@ -18,23 +19,28 @@ from csi.fs.types import DirectoryEntry
 from csi.fuse.encode import entry_attributes
 from csi.fuse.served import ServedFilesystem
 from csi.fuse.workers import Workers
-from csi.volume.units import FileHandle
+from csi.volume.units import FileHandle, InodeNumber
 
 _BATCH = 128
 """Entries taken per hop to a thread: a page of the kernel holds 20 to 200 names of ordinary length."""
 
-_DOTS = (b".", b"..")
+_DOTS = ((b".", 1), (b"..", 2))
+"""Names every directory begins with, and their cookies; the filesystem's own cookies are hashes of names and larger."""
+
+_UNKNOWN_INODE = 0xFFFFFFFF  # what libfuse shows where a filesystem has no number to show
 
 
 class DirectoryStream:
     """`_lock`: one page of a handle at a time; it guards everything else here. Event loop only."""
 
-    def __init__(self, filesystem: ServedFilesystem, handle: FileHandle, workers: Workers) -> None:
+    def __init__(self, filesystem: ServedFilesystem, inode: InodeNumber, handle: FileHandle, workers: Workers) -> None:
         self._filesystem = filesystem
+        self._inode = inode
         self._handle = handle
         self._workers = workers
         self._lock = trio.Lock()
         self._entries: Iterator[DirectoryEntry] | None = None
+        self._dots: deque[tuple[bytes, int]] = deque()
         self._pending: deque[DirectoryEntry] = deque()
         self._position = 0
         self._ended = False
@@ -51,6 +57,13 @@ class DirectoryStream:
             if cookie == 0 or cookie != self._position:
                 self._restart(cookie)
             filled = False
+            while self._dots:
+                name, position = self._dots[0]
+                if not reply(name, self._dot(name), position):
+                    return
+                self._dots.popleft()
+                self._position = position
+                filled = True
             while True:
                 while self._pending:
                     entry = self._pending[0]
@@ -69,13 +82,13 @@ class DirectoryStream:
     def close(self) -> None:
         """Give back what the kernel never got. The filesystem's handle is released by the caller."""
         for entry in self._pending:
-            if entry.name not in _DOTS:
-                self._filesystem.forget(entry.entry.attributes.inode, 1)
+            self._filesystem.forget(entry.entry.attributes.inode, 1)
         self._pending.clear()
         self._entries = None
 
     def _restart(self, cookie: int) -> None:
         self.close()
+        self._dots = deque(dot for dot in _DOTS if dot[1] > cookie)
         self._position = cookie
         self._ended = False
         self._failure = None
@@ -93,6 +106,14 @@ class DirectoryStream:
     def _advance(self, taken: list[DirectoryEntry]) -> None:
         """On a thread, while `fill` waits for it under the lock."""
         if self._entries is None:
-            self._entries = self._filesystem.readdir(self._handle, self._position)
+            first = self._position <= _DOTS[-1][1]
+            self._entries = self._filesystem.readdir(self._handle, 0 if first else self._position)
         for entry in itertools.islice(self._entries, _BATCH):
             taken.append(entry)
+
+    def _dot(self, name: bytes) -> pyfuse3.EntryAttributes:
+        """The kernel takes number and type from it and, for these two names, nothing else: it is not counted."""
+        attributes = pyfuse3.EntryAttributes()
+        attributes.st_ino = pyfuse3.InodeT(self._inode if name == b"." else _UNKNOWN_INODE)
+        attributes.st_mode = pyfuse3.ModeT(stat.S_IFDIR)
+        return attributes

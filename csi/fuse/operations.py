@@ -303,7 +303,7 @@ class Operations(pyfuse3.Operations):
     @_answered("opendir")
     async def opendir(self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext) -> pyfuse3.FileHandleT:
         handle = await self._lanes.names.run(self._filesystem.opendir, InodeNumber(inode))
-        self._directories[handle] = DirectoryStream(self._filesystem, handle, self._lanes.names)
+        self._directories[handle] = DirectoryStream(self._filesystem, InodeNumber(inode), handle, self._lanes.names)
         return pyfuse3.FileHandleT(handle)
 
     @_answered("readdir")

@@ -5,7 +5,7 @@ thread-safe; names, link targets and attribute names are bytes as the kernel has
 may be raised; `csi/fuse/errno_map.py` decides what the caller gets.
 
 The kernel counts how often it was told an inode (`lookup`, `create`, `mkdir`, `symlink` and every entry that `readdir`
-yields, except '.' and '..'); the filesystem counts the same and is told by `forget` when the kernel lets go. An entry
+yields); the filesystem counts the same and is told by `forget` when the kernel lets go. An entry
 that was yielded but never reached the kernel is given back with `forget(inode, 1)`.
 """
 
@@ -85,7 +85,8 @@ class ServedFilesystem(Protocol):
     def opendir(self, inode: InodeNumber) -> FileHandle: ...
 
     def readdir(self, handle: FileHandle, cookie: int) -> Iterator[DirectoryEntry]:
-        """Entries after the one whose cookie is `cookie` (0: from the start); any cookie ever given may come back."""
+        """Entries after the one whose cookie is `cookie` (0: from the start, as it is now); any cookie ever given may
+        come back. Cookies are above 2; '.' and '..' are the session's business."""
 
     def releasedir(self, handle: FileHandle) -> None: ...
 

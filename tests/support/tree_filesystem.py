@@ -205,7 +205,7 @@ class TreeFilesystem:
         with self.lock:
             self.calls["readdir"] += 1
             names = list(self._opened(handle).children.items())
-        for position, (name, inode) in enumerate(names, 1):
+        for position, (name, inode) in enumerate(names, 3):
             if position > cookie:
                 if name == b"unlistable":
                     raise errors.ServerFailure("the listing broke off", status=503)

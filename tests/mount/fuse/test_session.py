@@ -125,6 +125,14 @@ class Directory:
         self._libc.closedir(self._stream)
 
 
+def test_dot_and_dot_dot_are_listed_first(tree: ServedMount) -> None:
+    directory = Directory(tree.path / "many")
+    try:
+        assert directory.names(2) == [b".", b".."]
+    finally:
+        directory.close()
+
+
 def test_a_directory_can_be_read_again_from_any_position(tree: ServedMount) -> None:
     directory = Directory(tree.path / "many")
     try:

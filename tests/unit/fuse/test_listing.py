@@ -21,12 +21,13 @@ class Page:
     def __init__(self, room: int) -> None:
         self.room = room
         self.names: list[bytes] = []
+        self.dots: list[bytes] = []
         self.cookies: list[int] = []
 
     def reply(self, name: bytes, _attributes: pyfuse3.EntryAttributes, cookie: int) -> bool:
-        if len(self.names) == self.room:
+        if len(self.names) + len(self.dots) == self.room:
             return False
-        self.names.append(name)
+        (self.dots if name in (b".", b"..") else self.names).append(name)
         self.cookies.append(cookie)
         return True
 
@@ -38,7 +39,7 @@ class Opened:
             self.filesystem.add(name.decode(), b"")
         handle = self.filesystem.opendir(InodeNumber(1))
         self.workers = Workers("listing", 1)
-        self.stream = DirectoryStream(self.filesystem, FileHandle(handle), self.workers)
+        self.stream = DirectoryStream(self.filesystem, InodeNumber(1), FileHandle(handle), self.workers)
 
     def page(self, cookie: int, room: int) -> Page:
         page = Page(room)
@@ -60,9 +61,7 @@ def opened() -> object:
 def test_pages_of_any_size_show_every_name_once_from_one_listing(opened: Opened, room: int) -> None:
     seen: list[bytes] = []
     cookie = 0
-    while page := opened.page(cookie, room):
-        if not page.names:
-            break
+    while (page := opened.page(cookie, room)).cookies:
         seen += page.names
         cookie = page.cookies[-1]
 
@@ -75,9 +74,17 @@ def test_any_earlier_position_can_be_read_again(opened: Opened) -> None:
     first = opened.page(0, 50)
     opened.page(first.cookies[-1], 50)
 
-    again = opened.page(first.cookies[9], 5)
+    again = opened.page(first.cookies[11], 5)
 
     assert again.names == NAMES[10:15]
+
+
+@pytest.mark.parametrize(("cookie", "dots"), [(0, [b".", b".."]), (1, [b".."]), (2, [])])
+def test_every_directory_begins_with_the_two_dots(opened: Opened, cookie: int, dots: list[bytes]) -> None:
+    page = opened.page(cookie, 5)
+
+    assert page.dots == dots
+    assert page.names == NAMES[: 5 - len(dots)]
 
 
 def test_a_rewound_directory_shows_what_is_there_now() -> None:
@@ -90,15 +97,15 @@ def test_a_rewound_directory_shows_what_is_there_now() -> None:
 
 
 def test_entries_the_kernel_never_got_are_given_back_at_close(opened: Opened) -> None:
-    opened.page(0, 3)
+    opened.page(0, 5)
     opened.stream.close()
 
     assert opened.counted() == 3
 
 
 def test_entries_the_kernel_never_got_are_given_back_at_a_rewind(opened: Opened) -> None:
-    opened.page(0, 3)
-    opened.page(0, 2)
+    opened.page(0, 5)
+    opened.page(0, 4)
     opened.stream.close()
 
     assert opened.counted() == 5
@@ -118,7 +125,7 @@ def test_names_before_an_error_are_shown_and_the_next_page_is_the_error() -> Non
 def test_after_an_error_a_listing_can_be_tried_again() -> None:
     opened = Opened([b"unlistable"])
     with pytest.raises(ServerFailure):
-        opened.page(0, 10)
+        opened.page(2, 10)
     opened.filesystem.unlink(InodeNumber(1), b"unlistable")
     opened.filesystem.add("fine", b"")
 
