@@ -40,15 +40,17 @@ def parse_published(attributes: Mapping[str, str], access: Access, *, cpu_count:
 
 
 def refuse_contradiction(parsed: ParsedVolume, access: Access) -> None:
-    """`-oro` on a writing access mode is refused; `mode: readonly` is not, its promise is that nothing is written."""
-    if parsed.spec.arguments.read_only and not access.read_only and parsed.spec.mode is not Mode.READONLY:
-        flags = {flag for text in access.mount_flags for flag in text.replace(",", " ").split()}
-        raise InvalidOption(
-            "mountOptions" if flags & {"ro", "-oro"} else "fs.jindo.args",
-            "-oro",
-            f"arguments that allow writing, because the access mode is {access.mode}",
-            hint="use accessModes: [ReadOnlyMany] or readOnly: true, or mode: readonly, or remove -oro",
-        )
+    """A read-only argument on a writing access mode is refused. `mode: readonly` is not: that nothing is written is
+    what the mode promises, whatever the claim was bound with."""
+    origin = parsed.read_only_origin
+    if access.read_only or not origin or parsed.spec.mode is Mode.READONLY:
+        return
+    raise InvalidOption(
+        origin,
+        "-oro",
+        f"arguments that allow writing, because the access mode is {access.mode}",
+        hint="use accessModes: [ReadOnlyMany] or readOnly: true, or mode: readonly, or remove -oro",
+    )
 
 
 def check_secrets(
@@ -81,5 +83,8 @@ def log_effective(log: logging.Logger, volume_id: str, target: Path, parsed: Par
         for setting in parsed.settings
     )
     log.info("volume %s at %s: %s", volume_id, target, settings)
+    for setting in parsed.settings:
+        if setting.note:
+            log.info("volume %s: %s: %s", volume_id, setting.key, setting.note)
     for warning in parsed.warnings:
         log.warning("volume %s: %s", volume_id, warning)

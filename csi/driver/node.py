@@ -22,6 +22,7 @@ from csi.driver.workers import Workers
 from csi.errors import InvalidOption, VolumeInUse, VolumeNotFound
 from csi.handover.types import PublishRequest, VolumeCondition, VolumeMounts
 from csi.v1 import csi_pb2, csi_pb2_grpc
+from csi.volume.spec import VolumeSpec
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ class NodeService(csi_pb2_grpc.NodeServicer):
         self._publishing = Workers("publish", 16, targets)
         self._unpublishing = Workers("unpublish", 16, targets)
         self._asking = Workers("ask", 4, KeyedLocks())
+        self._shown: dict[Path, VolumeSpec] = {}  # whose options are in the log: republishing says nothing new
 
     async def close(self) -> None:
         for workers in (self._publishing, self._unpublishing, self._asking):
@@ -76,12 +78,14 @@ class NodeService(csi_pb2_grpc.NodeServicer):
             mount_group=access.mount_group,
             credentials=check_secrets(parsed.spec.credentials, request.secrets),
         )
+        if self._shown.get(target) != parsed.spec:
+            log_effective(log, volume_id, target, parsed)
+            self._shown[target] = parsed.spec
         deadline = patience()
 
         def publish() -> None:
             if access.one_target:
                 self._refuse_second_target(volume_id, target, access.mode)
-            log_effective(log, volume_id, target, parsed)
             self._mounts.publish(order, deadline)
 
         await self._publishing.run(
@@ -104,6 +108,7 @@ class NodeService(csi_pb2_grpc.NodeServicer):
             what=f"unpublishing {volume_id} from {target}",
             patience=patience(),
         )
+        self._shown.pop(target, None)
         return csi_pb2.NodeUnpublishVolumeResponse()
 
     async def NodeGetVolumeStats(
