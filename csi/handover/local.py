@@ -1,0 +1,46 @@
+"""SidecarMounts as this machine runs them: real kernel, real cgroups, local sidecar processes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from csi.handover.cgroup import CgroupRoom, MemoryHierarchy, memory_hierarchy
+from csi.handover.connections import FuseConnections
+from csi.handover.kernel import Kernel, LinuxKernel
+from csi.handover.mountinfo import read_mountinfo
+from csi.handover.mounts import Patience, Preflight, SidecarMounts
+from csi.handover.process import SIDECAR_GID, SIDECAR_UID, Launcher, LocalLauncher, LocalProcess
+from csi.handover.state import StateDirectory
+
+_MEMBERSHIP = Path("/proc/self/cgroup")
+
+
+def local_mounts(
+    state_directory: Path,
+    preflight: Preflight,
+    *,
+    launcher: Launcher | None = None,
+    kernel: Kernel | None = None,
+    patience: Patience = Patience(),  # noqa: B008 - frozen
+) -> SidecarMounts:
+    """Opened, recovered and ready; `close` it at the end. Raises MountError."""
+    kernel = kernel if kernel is not None else LinuxKernel()
+    state = StateDirectory(state_directory, kernel, read_mountinfo, uid=SIDECAR_UID, gid=SIDECAR_GID)
+    mounts = SidecarMounts(
+        state,
+        kernel=kernel,
+        connections=FuseConnections(kernel, read_mountinfo, state.path / ".connections"),
+        room=CgroupRoom(this_hierarchy, state.identity),
+        launcher=launcher if launcher is not None else LocalLauncher(),
+        find=LocalProcess,
+        preflight=preflight,
+        entries=read_mountinfo,
+        patience=patience,
+    )
+    mounts.open()
+    return mounts
+
+
+def this_hierarchy() -> MemoryHierarchy:
+    """The memory cgroups of this process, looked up now. Raises MountError."""
+    return memory_hierarchy(read_mountinfo(), _MEMBERSHIP.read_text(encoding="utf-8", errors="replace"))

@@ -1,0 +1,313 @@
+"""Publishing volumes on this node: `SidecarMounts`, the implementation of `VolumeMounts` with local sidecars.
+
+What is published is what the mount table says; what this process remembers (attendants) can be lost and is rebuilt by
+`recover`. A call that fails leaves nothing of itself behind, a repeated call finds what is there, calls for one target
+exclude each other, and no call ever touches one of the mounts: a mount whose sidecar is dead or hung costs a bounded
+time and never a stuck thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from csi.errors import MountError, OperationPending, OssFuseError, TargetConflict
+from csi.handover.attendant import Attendant, Attended
+from csi.handover.cgroup import CgroupRoom, MemoryCgroup
+from csi.handover.condition import SILENCE, condition_of, without_sidecar
+from csi.handover.connections import FuseConnections
+from csi.handover.kernel import Kernel
+from csi.handover.listener import SidecarListener
+from csi.handover.mountinfo import MountEntry, mount_source, published_volume
+from csi.handover.process import Launcher, SidecarFinder, SidecarProcess, reap
+from csi.handover.publication import Publication, Tools
+from csi.handover.state import SOCKET_NAME, StateDirectory, runtime_name
+from csi.handover.target import check_target, remove_target_directory, resolved_target
+from csi.handover.types import PublishedVolume, PublishRequest, VolumeCondition
+from csi.handover.unmount import Unmounter
+from csi.volume.encode import spec_hash
+from csi.volume.units import Seconds
+
+_log = logging.getLogger(__name__)
+
+Preflight = Callable[[PublishRequest, Seconds], None]
+"""One cheap signed request before anything is mounted; raises StoreError or CredentialsMissing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long things may take when a volume is taken away. `grace`: for a sidecar that is finishing uploads;
+    `polite`: for umount2(2) to write back what is dirty."""
+
+    grace: Seconds = Seconds(30.0)
+    polite: Seconds = Seconds(5.0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Served:
+    """A volume with a sidecar, as far as this process knows."""
+
+    attendant: Attendant
+    process: SidecarProcess
+    memory: MemoryCgroup
+
+
+class SidecarMounts:
+    """`_lock` guards `_served` and `_busy`; it is never held during a system call that can wait.
+
+    `open` must be called first, `close` at the end. Several instances on one machine need different state directories.
+    """
+
+    def __init__(
+        self,
+        state: StateDirectory,
+        *,
+        kernel: Kernel,
+        connections: FuseConnections,
+        room: CgroupRoom,
+        launcher: Launcher,
+        find: SidecarFinder,
+        preflight: Preflight,
+        entries: Callable[[], Sequence[MountEntry]],
+        patience: Patience = Patience(),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._state = state
+        self._kernel = kernel
+        self._connections = connections
+        self._room = room
+        self._find = find
+        self._preflight = preflight
+        self._entries = entries
+        self._patience = patience
+        self._clock = clock
+        self._unmounter = Unmounter(kernel, connections, entries)
+        self._tools = Tools(kernel, connections, room, launcher, self._unmounter, patience.grace)
+        self._lock = threading.Lock()
+        self._served: dict[str, _Served] = {}
+        self._busy: set[str] = set()
+
+    def open(self) -> None:
+        """Take the state directory, then `recover`. Raises MountError."""
+        self._state.open()
+        try:
+            self._connections.open()
+            self.recover()
+        except BaseException:
+            self.close()
+            raise
+
+    # --- VolumeMounts ---
+
+    def publish(self, request: PublishRequest, deadline: Seconds) -> None:
+        end = self._clock() + deadline
+        target = resolved_target(request.target)
+        with self._exclusively(target):
+            name = runtime_name(request.volume_id, target)
+            if self._published_already(request, target, name):
+                return
+            check_target(target)
+            self._preflight(request, Seconds(max(0.1, end - self._clock())))
+            self._clear(target, name)
+            self._publish_anew(request, target, name, end)
+
+    def unpublish(self, volume_id: str, target: Path, *, remove_target: bool = True) -> None:
+        """As `VolumeMounts.unpublish`; a mount point that was somebody's own directory can be left there."""
+        path = resolved_target(target)
+        with self._exclusively(path):
+            name = runtime_name(volume_id, path)
+            layers = self._unmounter.layers(path)
+            others = [entry for entry in layers if not _is_volume(entry, volume_id)]
+            if others and len(others) == len(layers):
+                raise TargetConflict(
+                    f"{path} holds {_describe(others[-1])}, not volume {volume_id}",
+                    hint="unmount it by hand if it is not wanted",
+                )
+            if layers:
+                self._finish(path, name)
+            self._clear(path, name)
+            if remove_target:
+                remove_target_directory(path)
+
+    def published(self) -> list[PublishedVolume]:
+        names = set(self._state.names())
+        found = [volume for entry in self._entries() if (volume := published_volume(entry)) is not None]
+        return [volume for volume in found if runtime_name(volume.volume_id, str(volume.target)) in names]
+
+    def condition(self, volume_id: str, target: Path) -> VolumeCondition | None:
+        path = resolved_target(target)
+        name = runtime_name(volume_id, path)
+        with self._lock:
+            served = self._served.get(name)
+        mounted = any(_is_volume(entry, volume_id) for entry in self._unmounter.layers(path))
+        if not mounted:
+            return None
+        if served is None:
+            return without_sidecar(volume_id)
+        attendant = served.attendant
+        return condition_of(
+            volume_id, attendant.situation, served.memory, served.process.pid, attendant.last_words(), time.monotonic()
+        )
+
+    def close(self) -> None:
+        with self._lock:
+            served, self._served = self._served, {}
+        for one in served.values():
+            one.attendant.close()
+            one.process.close()
+        if not self._state.names():
+            self._connections.close()
+        self._state.close()
+
+    # --- after a restart ---
+
+    def recover(self) -> None:
+        """Listen again for the sidecars that went on serving, and clean up after those that did not. Volumes of other
+        state directories are left alone. One that cannot be recovered is logged and does not stop the others."""
+        volumes = {runtime_name(v.volume_id, str(v.target)): v for v in self.published()}
+        for name in self._state.names():
+            try:
+                volume = volumes.get(name)
+                if volume is None or not self._resume(name, volume):
+                    _log.info("cleaning up after a sidecar that ended (%s)", volume.target if volume else name)
+                    self._clear(str(volume.target) if volume else "", name)
+            except OssFuseError as error:
+                _log.warning("runtime directory %s could not be recovered: %s", name, error)
+        known = {served.memory.path for served in self._served.values()}
+        for memory in self._room.leftovers():
+            if memory.path not in known:
+                _remove_cgroup(memory)
+
+    def _resume(self, name: str, volume: PublishedVolume) -> bool:
+        runtime = self._state.runtime(name)
+        memory = self._room.adopt(runtime.noted("cgroup"))
+        process = self._living(memory)
+        if memory is None or process is None:
+            return False
+        listener = SidecarListener(runtime.path, SOCKET_NAME, uid=runtime.uid, gid=runtime.gid, kernel=self._kernel)
+        attended = Attended(volume.volume_id, volume.spec_hash, process, memory, listener)
+        attendant = Attendant(attended, None)
+        attendant.start()
+        with self._lock:
+            self._served[name] = _Served(attendant, process, memory)
+        _log.info("volume %s at %s goes on with sidecar %d", volume.volume_id, volume.target, process.pid)
+        return True
+
+    def _living(self, memory: MemoryCgroup | None) -> SidecarProcess | None:
+        for pid in memory.pids() if memory is not None else ():
+            with contextlib.suppress(ProcessLookupError, OSError):
+                return self._find(pid)
+        return None
+
+    # --- steps ---
+
+    def _published_already(self, request: PublishRequest, target: str, name: str) -> bool:
+        """Raises TargetConflict when something else is there; False when nothing is, or a dead mount of this volume."""
+        layers = self._unmounter.layers(target)
+        if not layers:
+            return False
+        wanted = mount_source(request.volume_id, spec_hash(request.spec))
+        for entry in layers:
+            if published_volume(entry) is None:
+                raise TargetConflict(
+                    f"{target} already holds {_describe(entry)}", hint="unmount it, or publish to another path"
+                )
+            if entry.source != wanted or entry.read_only != request.read_only:
+                what = "volume" if not _is_volume(entry, request.volume_id) else "options"
+                access = "read-only" if entry.read_only else "writable"
+                raise TargetConflict(
+                    f"{target} is published already with different {what}: it holds {entry.source} ({access})",
+                    hint="unpublish it first",
+                )
+        with self._lock:
+            served = self._served.get(name)
+        if (
+            len(layers) > 1
+            or served is None
+            or served.process.poll() is not None
+            or served.attendant.situation.farewell
+        ):
+            _log.warning("volume %s at %s has no living sidecar: mounting it anew", request.volume_id, target)
+            return False
+        self._state.runtime(name).credentials.write(request.credentials)
+        return True
+
+    def _publish_anew(self, request: PublishRequest, target: str, name: str, end: float) -> None:
+        publication = Publication(self._tools, request, target, self._state.runtime(name), name)
+        attendant = publication.run(lambda: Seconds(max(0.1, end - self._clock())))
+        with self._lock:
+            self._served[name] = _Served(attendant, attendant.attended.process, attendant.attended.memory)
+
+    def _finish(self, target: str, name: str) -> None:
+        """Let a sidecar that can still do so finish what is being written."""
+        with self._lock:
+            served = self._served.get(name)
+        if served is None or served.process.poll() is not None or served.process.stopped():
+            return
+        attendant, grace = served.attendant, self._patience.grace
+        if time.monotonic() - attendant.situation.heard > SILENCE:
+            return
+        unmounted = self._unmounter.ask(target, self._patience.polite)
+        if unmounted and attendant.wait_ended(Seconds(1.0)):
+            return
+        # still mounted somewhere (a process uses it, or another mount namespace has it): ask the sidecar itself
+        if not attendant.drain(grace):
+            served.process.signal(signal.SIGTERM)
+        end = time.monotonic() + grace
+        while not attendant.wait_ended(Seconds(0.5)):
+            silent = time.monotonic() - attendant.situation.heard > SILENCE
+            if time.monotonic() > end or silent or served.process.stopped():
+                _log.warning("sidecar %d of %s did not finish in time and is ended", served.process.pid, target)
+                return
+
+    def _clear(self, target: str, name: str) -> None:
+        """Remove every trace of a volume: mounts, processes, cgroup, runtime directory. Raises MountError."""
+        runtime = self._state.runtime(name)
+        with self._lock:
+            served = self._served.pop(name, None)
+        memory = served.memory if served is not None else self._room.adopt(runtime.noted("cgroup"))
+        if target:
+            self._unmounter.force(target)
+        if served is not None:
+            served.attendant.close()
+            reap(served.process, served.memory)
+        if memory is not None and memory.exists:
+            _remove_cgroup(memory)
+        runtime.remove()
+
+    @contextlib.contextmanager
+    def _exclusively(self, target: str) -> Iterator[None]:
+        with self._lock:
+            if target in self._busy:
+                raise OperationPending(
+                    f"another call for {target} is under way", hint="wait for it; the same call can be made again"
+                )
+            self._busy.add(target)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._busy.discard(target)
+
+
+def _is_volume(entry: MountEntry, volume_id: str) -> bool:
+    volume = published_volume(entry)
+    return volume is not None and volume.volume_id == volume_id
+
+
+def _describe(entry: MountEntry) -> str:
+    return f"a mount of type {entry.fstype} from {entry.source}"
+
+
+def _remove_cgroup(memory: MemoryCgroup) -> None:
+    memory.kill()
+    try:
+        memory.remove()
+    except MountError as error:
+        _log.warning("%s", error)

@@ -1,0 +1,195 @@
+"""The language node plugin and sidecar speak over their socket: typed messages in frames.
+
+A frame is `u32 big-endian length | u8 type | JSON object`; the length counts the type and the JSON and is at most
+1 MiB. Decoding is strict: anything that is not exactly a known message is a ProtocolError, so that neither side ever
+acts on half an understanding. Only HELLO may carry fields this version does not know, because a newer sidecar must be
+able to introduce itself. No message has a place for a secret: credentials are files beside the socket, and a frame may
+be logged.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, ClassVar, Final
+
+from csi.errors import ProtocolError
+
+VERSION: Final = 1
+MAX_FRAME: Final = 1 << 20
+_HEADER: Final = struct.Struct(">I")
+
+
+class Message:
+    """Base class; `TYPE` is the type byte and `DESCRIPTORS` how many file descriptors travel with the frame."""
+
+    __slots__ = ()
+    TYPE: ClassVar[int] = 0
+    DESCRIPTORS: ClassVar[int] = 0
+    TOLERANT: ClassVar[bool] = False
+
+
+@dataclass(frozen=True, slots=True)
+class Hello(Message):
+    """Sidecar: here I am. `resume`: I already serve `volume_id` with the options `spec_hash`, and lost the socket."""
+
+    TYPE = 1
+    TOLERANT = True
+    version: int
+    pid: int
+    resume: bool = False
+    volume_id: str = ""
+    spec_hash: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Mount(Message):
+    """Node plugin: serve this, with the one /dev/fuse descriptor that comes along. `spec` is the JSON of the
+    VolumeSpec (`csi.volume.encode`), `credentials` a directory relative to the socket's ('' when there are none),
+    `memory_limit` bytes, `grace` the seconds a leaving sidecar may use to finish uploads."""
+
+    TYPE = 2
+    DESCRIPTORS = 1
+    version: int
+    volume_id: str
+    spec_hash: str
+    spec: str
+    read_only: bool
+    credentials: str
+    memory_limit: int
+    grace: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ready(Message):
+    """Sidecar: the kernel's INIT is answered, the mount works."""
+
+    TYPE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Failed(Message):
+    """Sidecar: it will not work. `code` is the name of the error's class."""
+
+    TYPE = 4
+    code: str
+    message: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Health(Message):
+    """Sidecar, every few seconds: bytes resident, files open, requests being answered, age in seconds of the oldest
+    of these, the last error a user could have met ('' if none), and counters for people."""
+
+    TYPE = 5
+    memory: int
+    open_files: int
+    inflight: int
+    oldest_request: float
+    last_error: str = ""
+    statistics: Mapping[str, int | float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Drain(Message):
+    """Node plugin: finish what is being written within `grace` seconds, then leave."""
+
+    TYPE = 6
+    grace: float
+
+
+@dataclass(frozen=True, slots=True)
+class Bye(Message):
+    """Either side, before it closes: why. From a sidecar it means that nobody serves the mount any more."""
+
+    TYPE = 7
+    reason: str
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+_MESSAGES: Final[Mapping[int, type[Message]]] = {
+    kind.TYPE: kind for kind in (Hello, Mount, Ready, Failed, Health, Drain, Bye)
+}
+_CHECKS: Final[Mapping[str, Callable[[Any], bool]]] = {
+    "int": lambda value: isinstance(value, int) and not isinstance(value, bool),
+    "float": _is_number,
+    "str": lambda value: isinstance(value, str),
+    "bool": lambda value: isinstance(value, bool),
+    "Mapping[str, int | float]": lambda value: (
+        isinstance(value, dict) and all(_is_number(number) for number in value.values())
+    ),
+}
+
+
+def encode(message: Message) -> bytes:
+    """The frame of `message`. Raises ProtocolError when it is over 1 MiB."""
+    content = asdict(message)  # type: ignore[call-overload]  # every Message is a dataclass; the base is only a name
+    body = json.dumps(content, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode("ascii")
+    if len(body) + 1 > MAX_FRAME:
+        raise ProtocolError(f"{type(message).__name__} frame of {len(body) + 1} bytes is over the {MAX_FRAME} allowed")
+    return _HEADER.pack(len(body) + 1) + bytes([message.TYPE]) + body
+
+
+def take_frame(buffer: bytearray) -> Message | None:
+    """Remove the first frame from `buffer` and decode it; None when it is not whole yet. Raises ProtocolError."""
+    if len(buffer) < _HEADER.size:
+        return None
+    (length,) = _HEADER.unpack_from(buffer)
+    if not 1 <= length <= MAX_FRAME:
+        raise ProtocolError(f"a frame of {length} bytes is not allowed, expected 1 to {MAX_FRAME}")
+    end = _HEADER.size + length
+    if len(buffer) < end:
+        return None
+    payload = bytes(buffer[_HEADER.size : end])
+    del buffer[:end]
+    return decode(payload)
+
+
+def decode(payload: bytes) -> Message:
+    """The message of one frame without its length. Raises ProtocolError for anything that is not exactly one."""
+    kind = _MESSAGES.get(payload[0]) if payload else None
+    if kind is None:
+        raise ProtocolError(
+            f"frame type {payload[:1].hex() or 'missing'} is unknown, expected 01 to {len(_MESSAGES):02x}"
+        )
+    try:
+        content = json.loads(payload[1:].decode("utf-8"), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(f"{kind.__name__} frame is not JSON: {_short(error)}") from None
+    if not isinstance(content, dict):
+        raise ProtocolError(f"{kind.__name__} frame is not a JSON object")
+    return _build(kind, content)
+
+
+def _build(kind: type[Message], content: dict[str, Any]) -> Message:
+    known = {item.name: item for item in fields(kind)}  # type: ignore[arg-type]  # every Message is a dataclass
+    unknown = sorted(content.keys() - known.keys())
+    if unknown and not kind.TOLERANT:
+        raise ProtocolError(f"{kind.__name__} frame has unknown fields: {_short(', '.join(unknown))}")
+    values: dict[str, Any] = {}
+    for name, item in known.items():
+        if name not in content:
+            if item.default is item.default_factory:  # both MISSING: the field is required
+                raise ProtocolError(f"{kind.__name__} frame lacks {name}")
+            continue
+        value = content[name]
+        if not _CHECKS[str(item.type)](value):
+            raise ProtocolError(f"{kind.__name__} frame: {name} is {_short(repr(value))}, expected {item.type}")
+        values[name] = float(value) if item.type == "float" else value
+    return kind(**values)
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _short(what: object) -> str:
+    text = str(what)
+    return text if len(text) <= 120 else f"{text[:120]}…"

@@ -1,0 +1,122 @@
+"""Puts the rooms together for one volume: OSS client, memory ledger, data engine, filesystem, kernel session.
+
+Importing this module imports everything a sidecar will ever need, because after the rights are given up the
+interpreter's own files may be out of reach.
+"""
+
+from __future__ import annotations
+
+import encodings.ascii
+import encodings.idna
+import encodings.latin_1
+import encodings.punycode
+import encodings.utf_8
+import linecache
+import stringprep
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from csi.data.engine import DataEngine
+from csi.data.ledger import MemoryLedger, budget_for
+from csi.errors import CredentialsMissing
+from csi.fs.filesystem import Filesystem
+from csi.fuse.pyfuse3_session import Pyfuse3Session
+from csi.handover.wire import Mount
+from csi.oss.client import OssClient
+from csi.oss.credentials import (
+    AnonymousCredentials,
+    CredentialsProvider,
+    EnvironmentCredentials,
+    FileCredentials,
+    SecretDirectory,
+)
+from csi.sidecar.health import Activity
+from csi.volume.encode import decode_spec
+from csi.volume.spec import AuthType, VolumeSpec
+from csi.volume.units import Bytes, Seconds
+
+_LATE_IMPORTS: Final = (
+    encodings.ascii,
+    encodings.idna,
+    encodings.latin_1,
+    encodings.punycode,
+    encodings.utf_8,
+    linecache,
+    stringprep,
+    traceback,
+)
+"""Modules the standard library imports only when it first needs them."""
+_WORKERS: Final = 16
+
+
+class ServedVolume:
+    """Everything one volume needs, from the store to the session; `close` takes it down from the top."""
+
+    def __init__(self, store: OssClient, engine: DataEngine, filesystem: Filesystem, session: Pyfuse3Session) -> None:
+        self._store = store
+        self._engine = engine
+        self._filesystem = filesystem
+        self.session = session
+
+    def activity(self) -> Activity:
+        session, filesystem = self.session.statistics(), self._filesystem.statistics()
+        figures = {"filesystem": filesystem, "engine": self._engine.statistics(), "store": self._store.statistics()}
+        open_files = self._filesystem.open_files()
+        return Activity(open_files, session.in_flight, session.oldest_age, figures)
+
+    def flush(self, grace: Seconds) -> None:
+        self._filesystem.flush_all(grace)
+
+    def close(self) -> None:
+        self._filesystem.close()
+        self._engine.close()
+        self._store.close()
+
+
+def assemble(
+    volume: Mount,
+    descriptor: int,
+    credentials: str,
+    on_started: Callable[[], None],
+    *,
+    environ: Mapping[str, str],
+) -> ServedVolume:
+    """Make the volume of a MOUNT frame servable. `credentials` is a directory of secret files, '' when there is none;
+    `environ` may hold some instead.
+
+    Raises ProtocolError for a spec that cannot be decoded, CredentialsMissing. Nothing is asked of the network yet.
+    """
+    spec = decode_spec(volume.spec)
+    store = OssClient(spec.location, spec.http, spec.write, credentials_of(spec, credentials, environ))
+    ledger = MemoryLedger(budget_for(Bytes(volume.memory_limit)))
+    engine = DataEngine(store, read=spec.read, write=spec.write, ledger=ledger)
+    filesystem = Filesystem(
+        store,
+        engine,
+        prefix=spec.location.prefix,
+        arguments=spec.arguments,
+        ownership=spec.ownership,
+        write=spec.write,
+        read_only=volume.read_only or spec.arguments.read_only,
+    )
+    session = Pyfuse3Session(descriptor, filesystem, spec.arguments, workers=_WORKERS, on_started=on_started)
+    return ServedVolume(store, engine, filesystem, session)
+
+
+def credentials_of(spec: VolumeSpec, directory: str, environ: Mapping[str, str]) -> CredentialsProvider:
+    """Where a sidecar's credentials come from (CONTRACT §4). Raises CredentialsMissing."""
+    match spec.credentials.auth_type:
+        case AuthType.PUBLIC:
+            return AnonymousCredentials()
+        case AuthType.FILE:
+            return FileCredentials(spec.credentials.credential_file)
+        case AuthType.ENVIRONMENT if not directory:
+            return EnvironmentCredentials(environ)
+        case AuthType.SECRET | AuthType.ENVIRONMENT if directory:
+            return SecretDirectory(directory)
+        case other:
+            raise CredentialsMissing(
+                f"authType {other.value}: the sidecar has no credentials",
+                hint="reference a Secret with akId and akSecret (nodePublishSecretRef), or set authType: public",
+            )

@@ -1,0 +1,96 @@
+"""The sidecar's log: one record a line on stderr, JSON or text, without secrets.
+
+Writing a log line never ends or blocks the sidecar's work for good: when the reader of stderr is gone the line is
+dropped. What looks like a credential is struck out, whoever logged it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+import time
+from typing import IO, Final
+
+_SENSITIVE: Final = re.compile(
+    r"(?i)\b(access[_-]?key[_-]?secret|ak[_-]?secret|security[_-]?token|session[_-]?token|x-oss-security-token|"
+    r"signature|x-oss-signature|authorization|password)(\"?'?\s*[=:]\s*\"?'?)(?:(?:OSS4-HMAC-SHA256|OSS)\s+)?[^\s\"',;&]+"
+)
+LEVELS: Final = ("debug", "info", "warning", "error")
+
+
+def redacted(text: str) -> str:
+    """`text` with the values of credential-like names replaced."""
+    return _SENSITIVE.sub(lambda match: f"{match[1]}{match[2]}***", text)
+
+
+class _Formatter(logging.Formatter):
+    """`context` (such as the volume) is added to every record once it is known."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.context: dict[str, str] = {}
+
+    def message_of(self, record: logging.LogRecord) -> str:
+        text = record.getMessage()
+        if record.exc_info:
+            text = f"{text}\n{self.formatException(record.exc_info)}"
+        return redacted(text)
+
+
+class JsonFormatter(_Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        fields = {"time": f"{stamp}.{int(record.msecs):03d}Z", "level": record.levelname.lower(), "logger": record.name}
+        return json.dumps(fields | self.context | {"message": self.message_of(record)}, ensure_ascii=False)
+
+
+class TextFormatter(_Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
+        context = "".join(f" {name}={value}" for name, value in self.context.items())
+        return f"{stamp} {record.levelname:<7} {record.name}{context}: {self.message_of(record)}"
+
+
+class LastProblem(logging.Handler):
+    """Remembers the newest warning or error, for health reports."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.text = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.text = redacted(record.getMessage())[:500]
+
+
+class _Handler(logging.StreamHandler[IO[str]]):
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """The reader of the log is gone: there is nobody to tell."""
+
+
+class SidecarLog:
+    """What `configure` set up."""
+
+    def __init__(self, formatter: _Formatter, problems: LastProblem) -> None:
+        self._formatter = formatter
+        self._problems = problems
+
+    @property
+    def last_problem(self) -> str:
+        return self._problems.text
+
+    def add_context(self, **context: str) -> None:
+        self._formatter.context |= context
+
+
+def configure(style: str, level: str, stream: IO[str] | None = None) -> SidecarLog:
+    """Send the process's log to `stream` (stderr) as `style` (json, text), from `level` upwards."""
+    formatter = JsonFormatter() if style == "json" else TextFormatter()
+    handler = _Handler(stream if stream is not None else sys.stderr)
+    handler.setFormatter(formatter)
+    problems = LastProblem()
+    root = logging.getLogger()
+    root.handlers[:] = [handler, problems]
+    root.setLevel(level.upper())
+    return SidecarLog(formatter, problems)

@@ -1,0 +1,185 @@
+"""The entry point of a sidecar: `python -m csi.sidecar --socket DIRECTORY`.
+
+The order matters: everything is imported while the process may still read the interpreter's directories, then the
+rights are given up, and only then does it listen to anybody. An error before the volume is served is told to the
+node plugin as FAILED, so that it ends up in the event on the pod, and in the log.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import logging
+import os
+import resource
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final, Protocol
+
+from csi.errors import OssFuseError, SidecarFailed
+from csi.handover.kernel import LinuxKernel
+from csi.handover.wire import Failed, Mount
+from csi.sidecar.logs import LEVELS, SidecarLog, configure
+from csi.sidecar.node_link import NodeLink
+from csi.sidecar.privileges import give_up_rights
+from csi.sidecar.service import Serving, SidecarService
+from csi.volume.units import Seconds
+
+_log = logging.getLogger(__name__)
+
+SOCKET_NAME: Final = "s"
+_NOBODY: Final = 65534
+_PATIENCE: Final = Seconds(300.0)
+_SWITCH_INTERVAL: Final = 0.0005
+"""Seconds. At Python's 5 ms one busy thread makes every system call of the others wait 5 ms for the GIL."""
+
+
+class Assemble(Protocol):
+    """`csi.sidecar.assemble.assemble`; a stand-in in tests."""
+
+    def __call__(self, volume: Mount, descriptor: int, credentials: str, on_started: Callable[[], None]) -> Serving: ...
+
+
+def main(arguments: Sequence[str] | None = None, load: Callable[[], Assemble] | None = None) -> int:
+    """Run one sidecar; the exit status. `load` imports what serves the volume."""
+    options = _parser().parse_args(sys.argv[1:] if arguments is None else arguments)
+    # held back from every thread that will ever be; one of them takes the signals in turn
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDINGS)
+    log = configure(options.log_format, options.log_level)
+    sys.setswitchinterval(_SWITCH_INTERVAL)
+    try:
+        directory, name = _open_runtime(options.socket)
+    except OSError as error:
+        _log.error("the runtime directory %s cannot be opened: %s", options.socket, error.strerror)
+        return 2
+    assemble = _Loaded(load or _load_assemble)
+    try:
+        give_up_rights(LinuxKernel(), _NOBODY, _NOBODY)
+    except (OssFuseError, OSError) as error:
+        _log.error("%s", error)
+        return 2
+    _allow_many_files()
+    return _serve(directory, name, log, assemble)
+
+
+_ENDINGS: Final = frozenset({signal.SIGTERM, signal.SIGINT})
+
+
+class _Loaded:
+    """The result of importing, or why it failed: told to the node plugin once there is a connection to it."""
+
+    def __init__(self, load: Callable[[], Assemble]) -> None:
+        self._assemble: Assemble | None = None
+        self._error: Exception | None = None
+        try:
+            self._assemble = load()
+        except Exception as error:
+            _log.exception("the sidecar's modules cannot be loaded")
+            self._error = error
+
+    def get(self) -> Assemble:
+        if self._assemble is None:
+            raise SidecarFailed(
+                f"the sidecar's modules cannot be loaded: {self._error}", hint="install ossfuse-csi again on this node"
+            )
+        return self._assemble
+
+
+def _serve(directory: int, name: str, log: SidecarLog, assemble: _Loaded) -> int:
+    link = NodeLink(directory, name)
+    endings = _Endings(link.interrupt)
+    try:
+        try:
+            volume, descriptor = link.take_volume(_PATIENCE)
+        except (OssFuseError, OSError) as error:
+            if endings.came:
+                _log.info("leaving before there was a volume: %s", endings.came)
+                return 0
+            _log.error("%s", error)
+            return 1
+        log.add_context(volume=volume.volume_id)
+        service = SidecarService(volume, link, log)
+        endings.then(service.leave)
+        credentials = f"/proc/self/fd/{directory}/{volume.credentials}" if volume.credentials else ""
+        try:
+            serving = assemble.get()(volume, descriptor, credentials, service.started)
+        except Exception as error:
+            os.close(descriptor)
+            _report_failure(link, error)
+            return 1
+        try:
+            return service.run(serving)
+        except Exception as error:
+            _report_failure(link, error)
+            return 1
+    finally:
+        link.close()
+
+
+def _report_failure(link: NodeLink, error: Exception) -> None:
+    known = isinstance(error, OssFuseError)
+    _log.error("the volume cannot be served: %s", error, exc_info=None if known else error)
+    message, hint = (error.message, error.hint) if isinstance(error, OssFuseError) else (repr(error), "")
+    link.send(Failed(type(error).__name__, message, hint or "the sidecar's log has the details"))
+
+
+class _Endings:
+    """Takes SIGTERM and SIGINT on a thread of its own: no Python code runs inside a signal handler, and none of the
+    others is interrupted. `_lock` guards both fields."""
+
+    def __init__(self, first: Callable[[], None]) -> None:
+        self._lock = threading.Lock()
+        self._first = first
+        self._leave: Callable[[str], None] | None = None
+        self.came = ""
+        threading.Thread(target=self._wait, name="signals", daemon=True).start()
+
+    def then(self, leave: Callable[[str], None]) -> None:
+        """From now on a signal (also one that came already) means `leave(reason)`."""
+        with self._lock:
+            self._leave = leave
+            came = self.came
+        if came:
+            leave(came)
+
+    def _wait(self) -> None:
+        while True:
+            name = signal.Signals(signal.sigwait(_ENDINGS)).name
+            with self._lock:
+                self.came = name
+                leave = self._leave
+            self._first()
+            if leave is not None:
+                leave(name)
+
+
+def _load_assemble() -> Assemble:
+    from csi.sidecar.assemble import assemble  # noqa: PLC0415 - its failure must be reportable
+
+    return functools.partial(assemble, environ=os.environ)
+
+
+def _open_runtime(socket: Path) -> tuple[int, str]:
+    directory, name = (socket, SOCKET_NAME) if socket.is_dir() else (socket.parent, socket.name)
+    return os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC), name
+
+
+def _allow_many_files() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ossfuse sidecar", description="Serve one volume handed over by a node plugin."
+    )
+    parser.add_argument(
+        "--socket", type=Path, required=True, help="the node plugin's socket, or the directory it is in (as 's')"
+    )
+    parser.add_argument("--log-format", choices=("json", "text"), default="json")
+    parser.add_argument("--log-level", choices=LEVELS, default="info")
+    return parser

@@ -1,0 +1,177 @@
+"""The sidecar's end of the hand-over socket: says HELLO, takes the volume, and comes back when the socket breaks.
+
+The runtime directory is held by a descriptor opened before the rights were given up, so no parent directory needs to
+be passable for the sidecar's user. Losing the node plugin changes nothing for the mount: the link tries again, with
+growing pauses, until it may report again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable
+
+from csi.errors import ProtocolError, SidecarFailed
+from csi.handover.channel import Channel, Received
+from csi.handover.wire import VERSION, Bye, Drain, Hello, Message, Mount
+from csi.volume.units import Seconds
+
+_log = logging.getLogger(__name__)
+
+_FIRST_PAUSE = Seconds(0.05)
+_LONGEST_PAUSE = Seconds(2.0)
+
+
+class NodeLink:
+    """`_lock` guards `_channel`; it is not held while sending. `directory` is a descriptor, `name` the socket in it."""
+
+    def __init__(self, directory: int, name: str) -> None:
+        self._path = f"/proc/self/fd/{directory}/{name}"
+        self._lock = threading.Lock()
+        self._channel: Channel | None = None
+        self._closing = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._wake, self._woken = socket.socketpair()
+
+    def take_volume(self, patience: Seconds) -> tuple[Mount, int]:
+        """Connect, waiting for the socket to appear, and receive the volume and its /dev/fuse descriptor.
+
+        Raises SidecarFailed when the node plugin says nothing within `patience`, and ProtocolError.
+        """
+        end = time.monotonic() + patience
+        pause = _FIRST_PAUSE
+        while not self._closing.is_set():
+            channel = self._connect(Hello(version=VERSION, pid=os.getpid()))
+            if channel is not None:
+                return self._receive_volume(channel, end)
+            if time.monotonic() > end:
+                break
+            self._closing.wait(pause)
+            pause = Seconds(min(pause * 2, _LONGEST_PAUSE))
+        raise SidecarFailed(
+            f"the node plugin offered no volume within {patience:.0f} s", hint="look at the node plugin's log"
+        )
+
+    def attend(self, volume: Mount, on_drain: Callable[[Seconds], None]) -> None:
+        """From now on, on a thread: hear DRAIN, reconnect after a loss as the sidecar that serves `volume`."""
+        hello = Hello(VERSION, os.getpid(), resume=True, volume_id=volume.volume_id, spec_hash=volume.spec_hash)
+        self._thread = threading.Thread(target=self._run, args=(hello, on_drain), name="node link", daemon=True)
+        self._thread.start()
+
+    def send(self, message: Message) -> bool:
+        """Tell the node plugin if it is there; False when it is not."""
+        with self._lock:
+            channel = self._channel
+        if channel is None:
+            return False
+        try:
+            channel.send(message, timeout=Seconds(2.0))
+        except (OSError, ProtocolError) as error:
+            _log.debug("the node plugin does not hear %s: %s", type(message).__name__, error)
+            return False
+        return True
+
+    def interrupt(self) -> None:
+        """Make a `take_volume` that waits for the socket give up."""
+        self._closing.set()
+
+    def close(self) -> None:
+        """Idempotent."""
+        self._closing.set()
+        with contextlib.suppress(OSError):
+            self._woken.shutdown(socket.SHUT_RDWR)
+        if self._thread is not None:
+            self._thread.join(5.0)
+        self._replace(None)
+        self._wake.close()
+        self._woken.close()
+
+    def _receive_volume(self, channel: Channel, end: float) -> tuple[Mount, int]:
+        try:
+            volume = _volume_in(channel.receive(Seconds(max(1.0, end - time.monotonic()))))
+        except (ProtocolError, SidecarFailed, OSError):
+            channel.close()
+            raise
+        self._replace(channel)
+        return volume
+
+    def _run(self, hello: Hello, on_drain: Callable[[Seconds], None]) -> None:
+        pause = _FIRST_PAUSE
+        while not self._closing.is_set():
+            with self._lock:
+                channel = self._channel
+            if channel is None:
+                channel = self._connect(hello)
+                if channel is None:
+                    self._closing.wait(pause)
+                    pause = Seconds(min(pause * 2, _LONGEST_PAUSE))
+                    continue
+                _log.info("connected to the node plugin again")
+                self._replace(channel)
+            if self._listen(channel, on_drain):
+                pause = _FIRST_PAUSE
+            if not self._closing.is_set():
+                self._replace(None)
+                self._closing.wait(pause)
+                pause = Seconds(min(pause * 2, _LONGEST_PAUSE))
+
+    def _listen(self, channel: Channel, on_drain: Callable[[Seconds], None]) -> bool:
+        """Until the connection ends; whether it lasted a while."""
+        since = time.monotonic()
+        poll = select.poll()
+        poll.register(channel, select.POLLIN)
+        poll.register(self._wake, select.POLLIN)
+        try:
+            while not channel.ended:
+                if any(descriptor == self._wake.fileno() for descriptor, _ in poll.poll()):
+                    return True
+                for received in channel.receive_ready():
+                    _obey(received, on_drain)
+        except (ProtocolError, OSError) as error:
+            _log.warning("connection to the node plugin dropped: %s", error)
+        else:
+            _log.info("the node plugin is gone; the mount goes on")
+        return time.monotonic() - since > _LONGEST_PAUSE
+
+    def _connect(self, hello: Hello) -> Channel | None:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        try:
+            connection.connect(self._path)
+            channel = Channel(connection)
+            channel.send(hello)
+        except OSError:
+            connection.close()
+            return None
+        return channel
+
+    def _replace(self, channel: Channel | None) -> None:
+        with self._lock:
+            previous, self._channel = self._channel, channel
+        if previous is not None and previous is not channel:
+            previous.close()
+
+
+def _volume_in(received: Received | None) -> tuple[Mount, int]:
+    if received is None:
+        raise SidecarFailed("the node plugin closed the connection", hint="look at the node plugin's log")
+    if isinstance(received.message, Bye):
+        raise SidecarFailed(f"the node plugin refused: {received.message.reason}", hint="look at the node plugin's log")
+    if not isinstance(received.message, Mount) or received.descriptor is None:
+        raise ProtocolError(f"expected MOUNT, got {type(received.message).__name__}")
+    return received.message, received.descriptor
+
+
+def _obey(received: Received, on_drain: Callable[[Seconds], None]) -> None:
+    if isinstance(received.message, Drain):
+        on_drain(Seconds(received.message.grace))
+    elif isinstance(received.message, Bye):
+        _log.warning("the node plugin says: %s", received.message.reason)
+    else:
+        if received.descriptor is not None:
+            os.close(received.descriptor)
+        raise ProtocolError(f"a node plugin does not send {type(received.message).__name__} now")

@@ -1,0 +1,109 @@
+"""A sidecar's life from the descriptor to the end: serve, report, and leave without losing what was written.
+
+There are three ways out, all with exit status 0: the mount is gone (unmounted or aborted), the node plugin says DRAIN,
+or SIGTERM comes. In each of them open writers are finished within the grace period before the process ends; what could
+not be finished is logged by name.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass
+from typing import Protocol
+
+from csi.errors import OssFuseError
+from csi.fuse.session import KernelSession
+from csi.handover.wire import Bye, Mount, Ready
+from csi.sidecar.health import Activity, HealthReports
+from csi.sidecar.logs import SidecarLog
+from csi.sidecar.node_link import NodeLink
+from csi.volume.units import Seconds
+
+_log = logging.getLogger(__name__)
+
+
+class Serving(Protocol):
+    """A volume ready to be served (`csi/sidecar/assemble.py`)."""
+
+    @property
+    def session(self) -> KernelSession: ...
+
+    def activity(self) -> Activity: ...
+
+    def flush(self, grace: Seconds) -> None:
+        """Finish every open writer. Raises OssFuseError naming what could not be finished."""
+
+    def close(self) -> None:
+        """Close everything below the session."""
+
+
+@dataclass(frozen=True, slots=True)
+class Departure:
+    """A request to leave: why, and the seconds open writers may take."""
+
+    reason: str
+    grace: Seconds
+
+
+class SidecarService:
+    """`leave` may be called from any thread and more than once: the first counts. `run` is for the main thread."""
+
+    def __init__(self, volume: Mount, link: NodeLink, log: SidecarLog) -> None:
+        self._volume = volume
+        self._link = link
+        self._log = log
+        self._asked = threading.Condition()
+        self._departure: Departure | None = None
+        self._over = False
+
+    def leave(self, reason: str, grace: Seconds | None = None) -> None:
+        with self._asked:
+            if self._departure is None:
+                self._departure = Departure(reason, Seconds(self._volume.grace) if grace is None else grace)
+                self._asked.notify_all()
+
+    def started(self) -> None:
+        """INIT is answered."""
+        _log.info("ready")
+        self._link.send(Ready())
+
+    def run(self, serving: Serving) -> int:
+        """Serve until the end; the exit status."""
+        self._link.attend(self._volume, lambda grace: self.leave("the node plugin asked", grace))
+        reports = HealthReports(serving.activity, lambda: self._log.last_problem, self._link.send)
+        reports.start()
+        leaver = threading.Thread(target=self._see_off, args=(serving,), name="leaver", daemon=True)
+        leaver.start()
+        try:
+            serving.session.serve()
+        finally:
+            with self._asked:
+                asked, self._over = self._departure, True
+                self._asked.notify_all()
+            reason = asked.reason if asked is not None else "the mount is gone"
+            _log.info("leaving: %s", reason)
+            leaver.join(self._volume.grace)
+            self._finish(serving, asked.grace if asked is not None else Seconds(self._volume.grace))
+            reports.close()
+            self._link.send(Bye(reason=reason))
+        return 0
+
+    def _see_off(self, serving: Serving) -> None:
+        with self._asked:
+            self._asked.wait_for(lambda: self._departure is not None or self._over)
+            asked = self._departure
+        if asked is not None:
+            _log.info("finishing open files: %s", asked.reason)
+            self._flush(serving, asked.grace)
+            serving.session.stop()
+
+    def _finish(self, serving: Serving, grace: Seconds) -> None:
+        self._flush(serving, grace)
+        serving.close()
+
+    def _flush(self, serving: Serving, grace: Seconds) -> None:
+        try:
+            serving.flush(grace)
+        except OssFuseError as error:
+            _log.error("not everything that was being written could be finished: %s", error)
