@@ -63,11 +63,12 @@ def check_secrets(
 
     Raises CredentialsMissing that names the missing half and never a value; `reference` says where Secrets are named.
     """
-    if options.auth_type is not AuthType.SECRET:
+    if options.auth_type not in {AuthType.SECRET, AuthType.ENVIRONMENT}:
         return {}
     if not secrets:
+        # a sidecar's environment is empty by design: what it would hold is handed over like a Secret
         raise CredentialsMissing(
-            "secrets: the volume takes its credentials from a Secret (authType: secret) and none was given",
+            f"secrets: the volume needs a Secret (authType: {options.auth_type.value}) and none was given",
             hint=f"{reference}, or set authType: public for a public bucket",
         )
     credentials_from_secret(secrets)

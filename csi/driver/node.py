@@ -20,6 +20,7 @@ from csi.driver.interceptors import patience
 from csi.driver.locks import KeyedLocks
 from csi.driver.workers import Workers
 from csi.errors import InvalidOption, VolumeInUse, VolumeNotFound
+from csi.handover.target import resolved_target
 from csi.handover.types import PublishRequest, VolumeCondition, VolumeMounts
 from csi.v1 import csi_pb2, csi_pb2_grpc
 from csi.volume.spec import VolumeSpec
@@ -145,8 +146,9 @@ class NodeService(csi_pb2_grpc.NodeServicer):
         return csi_pb2.NodeGetInfoResponse(node_id=self._node_id)
 
     def _refuse_second_target(self, volume_id: str, target: Path, mode: str) -> None:
+        here = Path(resolved_target(target))
         others = [found.target for found in self._mounts.published() if found.volume_id == volume_id]
-        other = next((path for path in others if path != target), None)
+        other = next((path for path in others if path != here), None)
         if other is not None:
             raise VolumeInUse(
                 f"volume {volume_id!r} is already published at {str(other)!r} and its access mode {mode} allows one "

@@ -13,7 +13,6 @@ import os
 import signal
 import socket
 import stat
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,9 +22,11 @@ from csi.driver.controller import ControllerService
 from csi.driver.identity import DRIVER_NAME, IdentityService, Readiness, version
 from csi.driver.interceptors import CallInterceptor
 from csi.driver.node import NodeService
+from csi.driver.starting import MountsFactory, StartingMounts
 from csi.driver.stores import StoreFactory, open_store
 from csi.errors import InvalidOption, MountError
-from csi.handover.types import VolumeMounts
+from csi.handover.local import local_mounts
+from csi.handover.preflight import bucket_preflight
 from csi.v1 import csi_pb2_grpc
 from csi.volume.units import Seconds
 
@@ -39,11 +40,13 @@ _LARGEST_REQUEST = 16 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class NodeConfig:
-    """`endpoint` as in CSI_ENDPOINT (`unix:///csi/csi.sock`); `grace` for calls under way when the process ends."""
+    """`endpoint` as in CSI_ENDPOINT (`unix:///csi/csi.sock`); `grace` for calls under way when the process ends;
+    `state_directory` holds what sidecars need while they run, and is best on a tmpfs."""
 
     endpoint: str
     node_id: str
     cpu_count: int
+    state_directory: Path = Path("/run/ossfuse")
     grace: Seconds = Seconds(10.0)
 
 
@@ -56,13 +59,14 @@ class ControllerConfig:
     grace: Seconds = Seconds(10.0)
 
 
-def serve_node(config: NodeConfig, mounts: VolumeMounts, *, recover: Callable[[], None] | None = None) -> None:
-    """Serve Identity and Node until SIGTERM or SIGINT; `recover` finds what an earlier process left, then all is ready.
+def serve_node(config: NodeConfig, *, open_mounts: MountsFactory | None = None) -> None:
+    """Serve Identity and Node until SIGTERM or SIGINT; mounts and sidecars go on afterwards.
 
-    Blocks; call it on the main thread. Closes `mounts`. Raises InvalidOption for a bad endpoint or node id, MountError
-    when the socket cannot be made.
+    Blocks; call it on the main thread. `open_mounts` is called on another thread once the socket is there; by default
+    it finds the volumes that an earlier process published from `state_directory`. Raises InvalidOption for a bad
+    endpoint or node id, MountError when the socket or the state directory cannot be used.
     """
-    asyncio.run(_serve_node(config, mounts, recover))
+    asyncio.run(_serve_node(config, open_mounts or (lambda: local_mounts(config.state_directory, bucket_preflight))))
 
 
 def serve_controller(config: ControllerConfig, *, stores: StoreFactory = open_store) -> None:
@@ -149,20 +153,20 @@ def _make_way(path: Path) -> None:
     raise MountError(f"another process listens on {path}", hint="stop it first, or choose another endpoint")
 
 
-async def _serve_node(config: NodeConfig, mounts: VolumeMounts, recover: Callable[[], None] | None) -> None:
+async def _serve_node(config: NodeConfig, open_mounts: MountsFactory) -> None:
+    mounts = StartingMounts()
+    node = NodeService(mounts, node_id=config.node_id, cpu_count=config.cpu_count)
+    server = Server(config.endpoint, config.grace)
+    ended = _end_signals()
+    await server.start(node=node)
     try:
-        node = NodeService(mounts, node_id=config.node_id, cpu_count=config.cpu_count)
-        server = Server(config.endpoint, config.grace)
-        ended = _end_signals()
-        await server.start(node=node)
-        try:
-            await asyncio.get_running_loop().run_in_executor(None, recover or _nothing)
-            server.readiness.ready = True
-            await ended.wait()
-        finally:
-            await server.stop()
-            await node.close()
+        mounts.started(await asyncio.get_running_loop().run_in_executor(None, open_mounts))
+        server.readiness.ready = True
+        log.info("node %s is ready", config.node_id)
+        await ended.wait()
     finally:
+        await server.stop()
+        await node.close()
         mounts.close()
 
 
@@ -185,7 +189,3 @@ def _end_signals() -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
     return ended
-
-
-def _nothing() -> None:
-    """There is nothing to recover."""

@@ -1,7 +1,7 @@
-"""From a volume and a Secret to the store that holds it: the one place where the services meet `csi/oss`.
+"""From a volume and a Secret to the store that holds it: where the controller meets `csi/oss`.
 
-Used by the controller for its records and by the node for the request it makes before it mounts. Tests put a factory
-of their own in its place.
+It opens a bucket for the few requests that a record needs, each bounded so that a call of the provisioner can still
+tell its own failure. Tests put a factory of their own in its place.
 """
 
 from __future__ import annotations
@@ -9,12 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from csi.handover.types import PublishRequest
 from csi.oss.client import OssClient
-from csi.oss.credentials import AnonymousCredentials, CredentialsProvider, StaticCredentials, credentials_from_secret
-from csi.oss.preflight import preflight
+from csi.oss.credentials import StaticCredentials, credentials_from_secret
 from csi.oss.store import ObjectStore
-from csi.volume.spec import AuthType, VolumeSpec
+from csi.volume.spec import VolumeSpec
 from csi.volume.units import Seconds
 
 StoreFactory = Callable[[VolumeSpec, Mapping[str, str]], ObjectStore]
@@ -25,29 +23,6 @@ _CONTROL_DEADLINE = Seconds(10.0)
 
 
 def open_store(spec: VolumeSpec, secrets: Mapping[str, str]) -> ObjectStore:
-    """A client for `spec`'s bucket. Raises CredentialsMissing."""
-    return _client(spec, secrets, _CONTROL_DEADLINE)
-
-
-def check_volume(request: PublishRequest, deadline: Seconds) -> None:
-    """One cheap signed request for a volume that shall be mounted, so that a wrong bucket, key or endpoint is told now.
-
-    Raises StoreError and CredentialsMissing. Credentials that only the sidecar can see are left to it.
-    """
-    if request.spec.credentials.auth_type not in {AuthType.SECRET, AuthType.PUBLIC}:
-        return
-    client = _client(request.spec, request.credentials, deadline)
-    try:
-        preflight(client)
-    finally:
-        client.close()
-
-
-def _client(spec: VolumeSpec, secrets: Mapping[str, str], deadline: Seconds) -> OssClient:
-    http = replace(spec.http, deadline=Seconds(min(deadline, spec.http.deadline)))
-    credentials: CredentialsProvider
-    if spec.credentials.auth_type is AuthType.PUBLIC:
-        credentials = AnonymousCredentials()
-    else:
-        credentials = StaticCredentials(credentials_from_secret(secrets))
-    return OssClient(spec.location, http, spec.write, credentials)
+    """A client for `spec`'s bucket that signs with `secrets`. Raises CredentialsMissing."""
+    http = replace(spec.http, deadline=Seconds(min(_CONTROL_DEADLINE, spec.http.deadline)))
+    return OssClient(spec.location, http, spec.write, StaticCredentials(credentials_from_secret(secrets)))
