@@ -77,12 +77,14 @@ def served_mount(
     *,
     read_only: bool = False,
     ready_timeout: float = 20.0,
+    patience: float = 150.0,
     tuning: bool = False,
 ) -> Iterator[ServedMount]:
     """Mount below `directory` and serve with `python -m command… --descriptor N`.
 
     The server prints one line on stdout when it has answered INIT. `tuning` raises the mount's read-ahead as the node
-    plugin does. Raises ServerFailed with the server's stderr when the line does not come.
+    plugin does. After `patience` seconds the connection is aborted, so that a test stuck in a system call fails instead
+    of hanging for ever. Raises ServerFailed with the server's stderr when the line does not come.
     """
     path, control, log_file = directory / "mount", directory / "fusectl", directory / "server.log"
     path.mkdir(parents=True)
@@ -101,6 +103,9 @@ def served_mount(
             stack.callback(_abort, connection)
             process = _start([*command, "--descriptor", str(device.number)], device.number, log_file)
             stack.callback(_kill, process)
+            watchdog = threading.Timer(patience, _abort, [connection])
+            watchdog.start()
+            stack.callback(watchdog.cancel)
         mount = ServedMount(path, process, connection, log_file)
         _await_ready(mount, ready_timeout)
         if tuning:

@@ -1,0 +1,112 @@
+"""Every access pattern gives the bytes of the object, in every mode, with the page cache and without."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.support.emulator import RunningEmulator
+from tests.support.volumes import MountedVolume, mounted_volume
+
+MIB = 1 << 20
+SIZE = 40 * MIB + 12_345
+DATA = random.Random(5).randbytes(SIZE)
+
+Patterns = dict[str, Callable[[int], list[tuple[int, int]]]]
+
+
+def sequence(low: int, high: int, block: int) -> list[tuple[int, int]]:
+    return [(offset, block) for offset in range(low, high, block)]
+
+
+def scattered() -> list[tuple[int, int]]:
+    dice = random.Random(7)
+    return [(dice.randrange(SIZE), dice.choice((1, 4096, 100_000, MIB))) for _ in range(60)]
+
+
+PATTERNS = {
+    "4 KiB from the start": sequence(0, 8 * MIB, 4096),
+    "100003 bytes from the start": sequence(0, 24 * MIB, 100_003),
+    "1 MiB whole": sequence(0, SIZE, MIB),
+    "50000 bytes across a block border": sequence(8 * MIB - 12_345, 16 * MIB, 50_000),
+    "the tail": sequence(SIZE - 4 * MIB - 777, SIZE, 65_537),
+    "random": scattered(),
+    "backwards": sequence(0, 8 * MIB, 131_072)[::-1],
+}
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        ("fast", "", {}),
+        ("fast", "-odirect_io", {}),
+        ("incremental", "", {}),
+        ("consistent", "", {}),
+        ("consistent", "-odirect_io", {}),
+        ("readonly", "", {}),
+        ("custom", "-opread", {}),
+        ("fast", "", {"fs.jindo.fuse.pod.mem.limit": "256Mi"}),
+    ],
+    ids=["fast", "fast-direct", "incremental", "consistent", "consistent-direct", "readonly", "pread", "256Mi"],
+)
+def volume(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, emulator_process: RunningEmulator
+) -> Iterator[MountedVolume]:
+    mode, arguments, attributes = request.param
+    own = replace(emulator_process, bucket=emulator_process.create_bucket())
+    home = tmp_path_factory.mktemp("reading")
+    with mounted_volume(home, own, mode=mode, arguments=arguments, attributes=attributes) as mounted:
+        mounted.put("big", DATA)
+        yield mounted
+
+
+def wrong_reads(path: Path, reads: list[tuple[int, int]]) -> list[tuple[int, int, int]]:
+    wrong = []
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        for offset, size in reads:
+            found = os.pread(descriptor, size, offset)
+            if found != DATA[offset : offset + size]:
+                wrong.append((offset, size, len(found)))
+    finally:
+        os.close(descriptor)
+    return wrong
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_the_bytes_are_those_of_the_object(volume: MountedVolume, pattern: str) -> None:
+    _drop_page_cache()
+
+    assert wrong_reads(volume.path / "big", PATTERNS[pattern]) == []
+
+
+def test_four_readers_at_once_see_the_same_object(volume: MountedVolume) -> None:
+    _drop_page_cache()
+    quarter = SIZE // 4
+    wrong: list[tuple[int, int, int]] = []
+
+    def read(part: int) -> None:
+        start = part * quarter + 13
+        wrong.extend(wrong_reads(volume.path / "big", sequence(start, start + quarter // 2, 77_777)))
+
+    threads = [threading.Thread(target=read, args=(part,)) for part in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert wrong == []
+
+
+def test_the_size_is_that_of_the_object(volume: MountedVolume) -> None:
+    assert (volume.path / "big").stat().st_size == SIZE
+
+
+def _drop_page_cache() -> None:
+    Path("/proc/sys/vm/drop_caches").write_text("1")

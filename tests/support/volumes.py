@@ -1,0 +1,62 @@
+"""Volumes of the emulator mounted for tests, the whole way of a byte: kernel, csi/fuse, csi/fs, csi/data, csi/oss."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support.emulator import RunningEmulator
+from tests.support.mounts import ServedMount, served_mount
+
+
+@dataclass
+class MountedVolume:
+    """A bucket as a folder: `path` is the mount, `emulator.bucket` what is behind it, `prefix` where in it."""
+
+    served: ServedMount
+    emulator: RunningEmulator
+    prefix: str
+
+    @property
+    def path(self) -> Path:
+        return self.served.path
+
+    def put(self, name: str, data: bytes) -> None:
+        """Another client writes the object that the mount shows as `name`."""
+        self.emulator.seed(self.prefix + name, data)
+
+    def gets(self, name: str) -> int:
+        return len(self.emulator.requests("GetObject", self.prefix + name))
+
+
+@contextlib.contextmanager
+def mounted_volume(
+    directory: Path,
+    emulator: RunningEmulator,
+    *,
+    mode: str = "fast",
+    arguments: str = "",
+    prefix: str = "data/",
+    read_only: bool = False,
+    attributes: dict[str, str] | None = None,
+) -> Iterator[MountedVolume]:
+    """Mount `prefix` of the emulator's bucket. `arguments` are `fs.jindo.args`, `attributes` anything else."""
+    home = directory / uuid.uuid4().hex[:8]
+    secret = home / "secret"
+    secret.mkdir(parents=True)
+    (secret / "akId").write_text(emulator.access_key_id)
+    (secret / "akSecret").write_text(emulator.access_key_secret)
+    given = {"bucket": emulator.bucket, "url": emulator.endpoint, "path": f"/{prefix}", "mode": mode}
+    if arguments:
+        given["fs.jindo.args"] = arguments
+    given.update(attributes or {})
+    volume = home / "volume.json"
+    volume.write_text(json.dumps({"attributes": given, "read_only": read_only}))
+    command = ["tests.support.volume_server", "--volume", str(volume), "--credentials", str(secret)]
+    kernel_read_only = read_only or mode == "readonly"
+    with served_mount(home, command, read_only=kernel_read_only, tuning=True) as served:
+        yield MountedVolume(served, emulator, prefix)
