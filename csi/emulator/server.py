@@ -20,21 +20,22 @@ from pathlib import Path
 
 from aiohttp import web
 
-from csi.emulator.access import check_anonymous
-from csi.emulator.admin import Admin
-from csi.emulator.answers import Answer, refusal_answer
-from csi.emulator.buckets import check_bucket_name
-from csi.emulator.call import Call, address, first_values, parse_query
-from csi.emulator.faults import Faults, Plan
-from csi.emulator.intake import Intake
-from csi.emulator.keyring import Keyring, expired_token
-from csi.emulator.refusals import Refusal
-from csi.emulator.routing import operation_name, operations
-from csi.emulator.send import ConnectionEnded, send
-from csi.emulator.signatures import Verifier
-from csi.emulator.storage import Storage
-from csi.emulator.sts import SecurityTokenService
-from csi.emulator.traffic import Entry, Traffic
+from csi.emulator.control.admin import Admin
+from csi.emulator.control.faults import Faults, Plan
+from csi.emulator.control.traffic import Entry, Traffic
+from csi.emulator.identity.access import check_anonymous
+from csi.emulator.identity.keyring import Keyring, expired_token
+from csi.emulator.identity.oidc import OidcProviders
+from csi.emulator.identity.signatures import Verifier
+from csi.emulator.identity.sts import SecurityTokenService, is_sts
+from csi.emulator.operations.buckets import check_bucket_name
+from csi.emulator.operations.routing import operation_name, operations
+from csi.emulator.store.storage import Storage
+from csi.emulator.wire.answers import Answer, refusal_answer
+from csi.emulator.wire.call import Call, address, first_values, parse_query
+from csi.emulator.wire.intake import Intake
+from csi.emulator.wire.refusals import Refusal
+from csi.emulator.wire.send import ConnectionEnded, send
 from csi.errors import OssFuseError
 
 _CLIENT_GONE = (ConnectionError, asyncio.IncompleteReadError, web.RequestPayloadError)
@@ -80,8 +81,9 @@ class Emulator:
         self._traffic = Traffic()
         reserved = frozenset(path.strip("/") for path in (config.sts_path, config.admin_path))
         self._operations = operations(self._storage, config.region, reserved)
-        self._admin = Admin(self._storage, self._keyring, self._faults, self._traffic)
-        self._sts = SecurityTokenService(self._storage.index, self._keyring, dict(config.access_keys), now)
+        providers = OidcProviders(self._storage.index)
+        self._sts = SecurityTokenService(self._keyring, providers, now)
+        self._admin = Admin(self._storage, self._keyring, providers, self._faults, self._traffic)
         self._connections: weakref.WeakKeyDictionary[asyncio.BaseTransport, int] = weakref.WeakKeyDictionary()
         self._connection_serial = 0
         for name in (*config.buckets, *config.public_buckets):
@@ -160,7 +162,7 @@ class Emulator:
             found = address(raw_path, call.host, self._config.domains)
             call.path, call.bucket, call.key = found.path, found.bucket, found.key
             call.virtual_host = found.virtual_host
-            if not found.virtual_host and found.path.rstrip("/") == self._config.sts_path:
+            if not found.virtual_host and is_sts(call, self._config.sts_path):
                 call.bucket = call.key = ""
                 call.operation = "SecurityTokenService"
                 return None
@@ -173,7 +175,7 @@ class Emulator:
         """The whole of a request but the wire: identity, right, operation."""
         try:
             if refusal is not None:
-                raise refusal
+                raise refusal  # noqa: TRY301 - answered like every other refusal, below
             if call.operation == "EmulatorAdmin":
                 answer = await self._admin.answer(call)
             elif call.operation == "SecurityTokenService":
@@ -184,7 +186,7 @@ class Emulator:
             answer = refusal_answer(refused, call)
         except (ConnectionEnded, *_CLIENT_GONE):
             raise
-        except Exception:  # noqa: BLE001 - the last resort of a server: told to the client and on stderr
+        except Exception:  # the last resort of a server: told to the client and on stderr
             traceback.print_exc(file=sys.stderr)
             answer = refusal_answer(Refusal(500, "InternalError", "We encountered an internal error."), call)
         answer.headers.setdefault("Server", "AliyunOSS")

@@ -53,7 +53,7 @@ class RunningEmulator:
     def sts_endpoint(self) -> str:
         return self.endpoint + "/sts"
 
-    # --- faults (csi/emulator/faults.py names every setting) ---
+    # --- faults (csi/emulator/control/faults.py names every setting) ---
 
     def fault(self, **rule: object) -> str:
         """Add a fault rule, e.g. fault(operation="GetObject", status=503, count=2); returns its id."""
@@ -92,7 +92,7 @@ class RunningEmulator:
         return name
 
     def seed(self, key: str, content: bytes | str | None = None, **settings: object) -> None:
-        """Make an object (or `count` of them, `{n}` in the key): see csi/emulator/seeds.py for the settings."""
+        """Make an object (or `count` of them, `{n}` in the key): see csi/emulator/control/seeds.py for the settings."""
         self.seed_many([{"key": key, **({} if content is None else {"content": content}), **settings}])
 
     def seed_many(self, objects: list[dict[str, Any]]) -> None:

@@ -1,0 +1,1 @@
+"""What real OSS has not: faults on request, counters, seeding, the admin API."""

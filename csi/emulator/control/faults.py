@@ -1,0 +1,186 @@
+"""Misbehaviour on request: which faults strike a request, decided once when it arrives.
+
+A rule selects requests by operation, bucket and key, and may skip the first ones, strike only the next few, or strike
+with a probability from a seeded generator, so a run can be repeated. It must not know sockets: the effects are carried
+out by `csi/emulator/wire/send.py` and the body reader.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fnmatch
+import random
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+
+from csi.emulator.wire.call import Call
+from csi.emulator.wire.refusals import invalid_argument
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Selection, then effects. Sizes in bytes, times in seconds; −1 and '' mean "not this effect".
+
+    operation: names of operations separated by commas, `*` any. key, bucket: shell patterns.
+    skip: let so many selected requests pass first. count: then strike so many (−1: for ever).
+    probability, seed: strike each with this probability, repeatable.
+
+    latency: wait before doing anything. bandwidth: bytes per second, both ways, for each connection.
+    status, code: answer this error without doing the operation. reset_after: reset the connection after so many bytes
+    of the response body. reset_upload_after: likewise of the request body. drop_answer: do the operation, then reset
+    the connection instead of answering. truncate_after: end the connection after so many bytes of the response body,
+    Content-Length unchanged. wrong_crc64: a false x-oss-hash-crc64ecma. corrupt_body: one byte of the response body is
+    flipped. expire_token: the security token counts as expired. blackhole: never answer, keep the connection.
+    """
+
+    operation: str = "*"
+    bucket: str = "*"
+    key: str = "*"
+    skip: int = 0
+    count: int = -1
+    probability: float = 1.0
+    seed: int = 0
+    latency: float = 0.0
+    bandwidth: float = 0.0
+    status: int = 0
+    code: str = ""
+    reset_after: int = -1
+    reset_upload_after: int = -1
+    drop_answer: bool = False
+    truncate_after: int = -1
+    wrong_crc64: bool = False
+    corrupt_body: bool = False
+    expire_token: bool = False
+    blackhole: bool = False
+
+
+@dataclass(slots=True)
+class _Armed:
+    """A rule with what it has done so far."""
+
+    id: str
+    rule: Rule
+    dice: random.Random
+    seen: int = 0
+    struck: int = 0
+
+
+@dataclass(slots=True)
+class Plan:
+    """The effects on one request: those of all rules that strike it, the last rule winning where they contradict."""
+
+    rules: list[Rule] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+
+    @property
+    def latency(self) -> float:
+        return sum(rule.latency for rule in self.rules)
+
+    @property
+    def bandwidth(self) -> float:
+        return min((rule.bandwidth for rule in self.rules if rule.bandwidth > 0), default=0.0)
+
+    @property
+    def error(self) -> Rule | None:
+        return next((rule for rule in reversed(self.rules) if rule.status), None)
+
+    @property
+    def reset_after(self) -> int:
+        return _smallest(rule.reset_after for rule in self.rules)
+
+    @property
+    def reset_upload_after(self) -> int:
+        return _smallest(rule.reset_upload_after for rule in self.rules)
+
+    @property
+    def truncate_after(self) -> int:
+        return _smallest(rule.truncate_after for rule in self.rules)
+
+    def any(self, effect: str) -> bool:
+        return any(getattr(rule, effect) for rule in self.rules)
+
+
+class Faults:
+    """Used on the event loop only. `changed` is replaced, and the old one set, whenever rules change."""
+
+    def __init__(self) -> None:
+        self._armed: list[_Armed] = []
+        self._serial = 0
+        self.changed = asyncio.Event()
+
+    def add(self, rule: Rule) -> str:
+        self._serial += 1
+        armed = _Armed(f"fault-{self._serial}", rule, random.Random(rule.seed))
+        self._armed.append(armed)
+        self._signal()
+        return armed.id
+
+    def clear(self, rule_id: str = "") -> int:
+        kept = [armed for armed in self._armed if rule_id and armed.id != rule_id]
+        removed = len(self._armed) - len(kept)
+        self._armed = kept
+        self._signal()
+        return removed
+
+    def describe(self) -> list[dict[str, object]]:
+        return [
+            {"id": armed.id, "seen": armed.seen, "struck": armed.struck, **_as_dict(armed.rule)}
+            for armed in self._armed
+        ]
+
+    def plan(self, call: Call) -> Plan:
+        plan = Plan()
+        for armed in self._armed:
+            if not _selects(armed.rule, call):
+                continue
+            armed.seen += 1
+            if armed.seen <= armed.rule.skip or 0 <= armed.rule.count <= armed.struck:
+                continue
+            if armed.rule.probability < 1 and armed.dice.random() >= armed.rule.probability:
+                continue
+            armed.struck += 1
+            plan.rules.append(armed.rule)
+            plan.names.append(armed.id)
+        return plan
+
+    def _signal(self) -> None:
+        previous, self.changed = self.changed, asyncio.Event()
+        previous.set()
+
+
+def parse_rule(values: Mapping[str, object]) -> Rule:
+    """A rule from JSON; refuses unknown names and values of the wrong kind."""
+    kinds = {item.name: type(getattr(Rule(), item.name)) for item in fields(Rule)}
+    parsed: dict[str, object] = {}
+    for name, value in values.items():
+        kind = kinds.get(name)
+        if kind is None:
+            raise invalid_argument(f"Unknown fault setting {name!r}; known are {', '.join(kinds)}.", name)
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)  # noqa: PLW2901 - JSON has one kind of number
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise invalid_argument(f"{name} must be a {kind.__name__}.", name, str(value))
+        parsed[name] = value
+    return Rule(**parsed)  # type: ignore[arg-type]  # each value was checked against its field above
+
+
+def _selects(rule: Rule, call: Call) -> bool:
+    names = [name.strip() for name in rule.operation.split(",")]
+    return (
+        any(fnmatch.fnmatchcase(call.operation, name) for name in names)
+        and fnmatch.fnmatchcase(call.bucket, rule.bucket)
+        and fnmatch.fnmatchcase(call.key, rule.key)
+    )
+
+
+def _smallest(values: Iterable[int]) -> int:
+    return min((value for value in values if value >= 0), default=-1)
+
+
+def _as_dict(rule: Rule) -> dict[str, object]:
+    default = Rule()
+    return {
+        item.name: getattr(rule, item.name)
+        for item in fields(Rule)
+        if getattr(rule, item.name) != getattr(default, item.name)
+    }

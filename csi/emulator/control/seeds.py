@@ -1,0 +1,148 @@
+"""Objects made by admin call, many at once and with any metadata, without being uploaded.
+
+Each line of the body is a JSON object. `bucket` and `key` are required, everything else has a default; `count` makes
+that many objects, `{n}` in the key (any format of an integer, `{n:06d}`) being 0, 1, 2, … `size` without content is
+zeros, kept as a sparse file. It must not know signatures.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import json
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from fastcrc.crc64 import xz as crc64
+
+from csi.emulator.store.bodies import Written
+from csi.emulator.store.checksums import combine
+from csi.emulator.store.index import Bucket, StoredObject
+from csi.emulator.store.receive import receive_document
+from csi.emulator.store.storage import SMALL_BODY, Storage
+from csi.emulator.wire.call import Call, check_object_name
+from csi.emulator.wire.description import STORAGE_CLASSES
+from csi.emulator.wire.refusals import invalid_argument
+
+_BATCH = 2000
+_KNOWN_NAMES = (
+    "bucket key count content content_base64 size etag modified type storage_class headers user tags acl target"
+)
+_KNOWN = frozenset(_KNOWN_NAMES.split())
+_TYPES = ("Normal", "Multipart", "Appendable", "Symlink")
+_MD5_UP_TO = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class _Seed:
+    bucket: Bucket
+    template: StoredObject
+    written: Written
+    key: str
+    count: int
+
+
+class Seeder:
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    async def seed(self, call: Call) -> object:
+        body = await receive_document(call)
+        made = 0
+        for line in body.splitlines():
+            if line.strip():
+                made += await self._make(await self._storage.on_thread(self._parse, line))
+        return {"objects": made}
+
+    def _parse(self, line: bytes) -> _Seed:
+        try:
+            values = json.loads(line)
+        except ValueError:
+            raise invalid_argument("A line of the seed is not JSON.") from None
+        unknown = sorted(set(values) - _KNOWN)
+        if unknown:
+            raise invalid_argument(f"Unknown seed setting {unknown[0]!r}; known are {', '.join(sorted(_KNOWN))}.")
+        bucket = self._storage.bucket(str(values.get("bucket", "")))
+        kind = values.get("type", "Normal")
+        storage_class = values.get("storage_class", "Standard")
+        if kind not in _TYPES or storage_class not in STORAGE_CLASSES:
+            raise invalid_argument("Unknown type or storage class.", "type", f"{kind}, {storage_class}")
+        details = {name: values[name] for name in ("headers", "user", "tags", "acl", "target") if name in values}
+        written = self._body(values, file_needed=kind == "Appendable")
+        etag = str(values.get("etag", written.etag)).strip('"')
+        modified = int(values.get("modified", self._storage.now()))
+        template = StoredObject("", written.size, modified, etag, written.crc, "", kind, storage_class, details)
+        return _Seed(bucket, template, written, str(values.get("key", "")), int(values.get("count", 1)))
+
+    def _body(self, values: Mapping[str, Any], *, file_needed: bool) -> Written:
+        if "content_base64" in values:
+            data = base64.b64decode(values["content_base64"])
+        else:
+            data = str(values.get("content", "")).encode("utf-8", "surrogateescape")
+        size = int(values.get("size", len(data)))
+        if data and size != len(data):
+            raise invalid_argument("Give content or size, not both.", "size", str(size))
+        if not data and size:
+            if size > SMALL_BODY or file_needed:
+                return self._zeros(size)
+            data = bytes(size)
+        if len(data) > SMALL_BODY or file_needed:
+            return self._storage.bodies.write(data)
+        return Written(len(data), hashlib.md5(data, usedforsecurity=False).digest(), crc64(data), "", data)
+
+    def _zeros(self, size: int) -> Written:
+        file, target = self._storage.bodies.create()
+        with target:
+            target.truncate(size)
+        digest = hashlib.md5(usedforsecurity=False)
+        if size <= _MD5_UP_TO:
+            digest.update(bytes(size))
+        else:
+            digest.update(uuid.uuid4().bytes)
+        return Written(size, digest.digest(), _crc_of_zeros(size), file)
+
+    def _clone(self, file: str, count: int) -> list[str]:
+        return [self._storage.bodies.clone(file) for _ in range(count)]
+
+    async def _make(self, seed: _Seed) -> int:
+        made = 0
+        first = True
+        for batch in _batches(seed):
+            files = [""] * len(batch)
+            if seed.written.file:
+                fresh = len(batch) - 1 if first else len(batch)
+                clones = await self._storage.on_thread(self._clone, seed.written.file, fresh)
+                files = ([seed.written.file] if first else []) + clones
+            garbage: list[str] = []
+            with self._storage.index.changing():
+                for key, file in zip(batch, files, strict=True):
+                    stored = replace(seed.template, key=key, body=f"f{file}" if file else "")
+                    garbage += self._storage.index.put(seed.bucket, stored, data=seed.written.data)
+            self._storage.remove_files(garbage)
+            made += len(batch)
+            first = False
+            await asyncio.sleep(0)
+        return made
+
+
+def _batches(seed: _Seed) -> Iterator[list[str]]:
+    for start in range(0, seed.count, _BATCH):
+        numbers = range(start, min(seed.count, start + _BATCH))
+        keys = [seed.key.format(n=number) for number in numbers] if seed.count > 1 else [seed.key]
+        for key in keys:
+            check_object_name(key)
+        yield keys
+
+
+def _crc_of_zeros(size: int) -> int:
+    block = 1 << 20
+    crc = crc64(bytes(size % block))
+    whole, total, power, span = size // block, 0, crc64(bytes(block)), block
+    while whole:  # doubling: the CRC of 2n zeros from that of n
+        if whole & 1:
+            total = combine(total, power, span)
+        power, span, whole = combine(power, power, span), span * 2, whole >> 1
+    return combine(total, crc, size % block)

@@ -1,0 +1,1 @@
+"""Who a request comes from: signatures, keys, tokens, STS, public access."""

@@ -1,0 +1,1 @@
+"""The operations of the OSS API, and which request is which."""

@@ -1,0 +1,1 @@
+"""Where objects are kept: an ordered index, body files, checksums."""

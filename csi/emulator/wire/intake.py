@@ -1,0 +1,48 @@
+"""The body of an aiohttp request as a `BodySource`: counted, answered with 100 Continue when asked, faults applied.
+
+It must not know what the body is for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import web
+
+from csi.emulator.control.faults import Plan
+from csi.emulator.control.traffic import Entry
+from csi.emulator.wire.send import reset
+
+
+class Intake:
+    def __init__(self, request: web.BaseRequest, entry: Entry) -> None:
+        self._request = request
+        self._entry = entry
+        self._plan = Plan()
+        self._continue = request.headers.get("Expect", "").lower() == "100-continue"
+        self._due = 0.0
+
+    @property
+    def length(self) -> int | None:
+        return self._request.content_length
+
+    def suffer(self, plan: Plan) -> None:
+        self._plan = plan
+
+    async def read(self) -> bytes:
+        if self._continue:
+            self._continue = False
+            transport = self._request.transport
+            if transport is not None:
+                transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        data = await self._request.content.readany()
+        self._entry.bytes_in += len(data)
+        limit = self._plan.reset_upload_after
+        if data and 0 <= limit <= self._entry.bytes_in:
+            self._entry.outcome = "reset"
+            reset(self._request)
+        if data and self._plan.bandwidth:
+            loop = asyncio.get_running_loop()
+            self._due = max(self._due, loop.time() - 1) + len(data) / self._plan.bandwidth
+            await asyncio.sleep(max(0.0, self._due - loop.time()))
+        return data
