@@ -6,9 +6,11 @@ ledger, never on the GIL-bound work of others. Errors are `csi.errors.StoreError
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from csi.oss.store import Buffer, ObjectVersion, PutResult
+from csi.volume.units import ObjectKey
 
 
 class Reader(Protocol):
@@ -56,3 +58,25 @@ class Writer(Protocol):
     @property
     def visible_version(self) -> ObjectVersion | None:
         """In append mode the version readers can see now; None for an object not yet finished."""
+
+
+class StreamSource(Protocol):
+    """The engine as the filesystem sees it."""
+
+    def open_reader(self, version: ObjectVersion, *, exact: bool = False) -> Reader:
+        """A reader of one version. `exact`: only what is asked for is fetched, no read-ahead."""
+
+    def open_writer(
+        self,
+        key: ObjectKey,
+        *,
+        base: ObjectVersion | None = None,
+        user: Mapping[str, str] | None = None,
+        content_type: str = "",
+        forbid_overwrite: bool = False,
+    ) -> Writer:
+        """A writer of the object `key`, which begins with the bytes of `base` if one is given. Raises
+        OutOfMemoryBudget when too much is being written already."""
+
+    def open_appender(self, key: ObjectKey, *, position: int) -> Writer:
+        """A writer that appends to the Appendable object `key`, of length `position`; makes it when that is 0."""

@@ -1,0 +1,259 @@
+"""Versions being written: from the first byte (or the truncation) of a file to the moment the object is in OSS.
+
+A draft belongs to one node and to the handle that began it; a second writer is refused with FileBusy, unless both
+append (O_APPEND), because then their bytes cannot collide. The object appears, whole, when the draft is finished: at
+close(2), at fsync(2), or before a rename; what is written after that begins another draft that continues the finished
+version. A draft that failed, or was written to out of order, never becomes an object: its error is told by every later
+call, and the object stays the old one or absent. In append mode (`fs.oss.append.enable`) a draft is an Appendable
+object that grows in OSS while it is written.
+
+Everything here runs inside the node's `Turn`; opening, finishing and removing also inside the `Gate`, so that the key
+cannot change meanwhile. Fields that stat(2) shows (`size`, `mtime_ns`) are set under `InodeTable.lock`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from csi.data.streams import StreamSource, Writer
+from csi.errors import FileBusy, InvalidOperation, OssFuseError, StaleFile
+from csi.fs.inodes import Node
+from csi.fs.metadata import APPENDABLE_TYPE, Facts
+from csi.fs.names import shown
+from csi.fs.namespace import Namespace
+from csi.fs.types import FileKind
+from csi.oss.store import Buffer, ObjectMetadata, ObjectStore, ObjectVersion, PutResult
+from csi.volume.spec import WriteOptions
+from csi.volume.units import Bytes, ETag, FileHandle, ObjectKey
+
+NOBODY = FileHandle(0)
+"""The owner of a draft that no open file belongs to: truncate(2) by path."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Draft:
+    """`shared`: its owner appends, so that others who append may write to it as well. `base`: the version it begins
+    with. `appendable`: it grows in OSS while it is written. `error`: why it will never be an object."""
+
+    writer: Writer
+    owner: FileHandle
+    shared: bool
+    base: ObjectVersion | None
+    appendable: bool
+    size: int
+    mtime_ns: int
+    error: OssFuseError | None = None
+
+
+class Drafts:
+    def __init__(self, store: ObjectStore, engine: StreamSource, namespace: Namespace, options: WriteOptions) -> None:
+        self._store = store
+        self._engine = engine
+        self._namespace = namespace
+        self._table = namespace.table
+        self._options = options
+
+    # --- beginning ---
+
+    def begin_empty(self, node: Node, owner: FileHandle, *, shared: bool = False, exclusive: bool = False) -> Draft:
+        """A version that starts from nothing: create(2), O_TRUNC, truncate to 0. `exclusive`: if another client makes
+        the object meanwhile, finishing says so. Raises FileBusy while another handle writes the file."""
+        appended = node.draft is not None and node.draft.appendable
+        self._supersede(node, owner)
+        key = self._table.key(node)
+        if not self._options.append:
+            writer = self._engine.open_writer(key, forbid_overwrite=exclusive)
+            return self._install(node, writer, owner, shared=shared, base=None, appendable=False)
+        if node.facts is not None or appended:
+            self._store.delete(key)  # AppendObject cannot replace what is there
+            self._namespace.changed(node, None)
+        writer = self._engine.open_appender(key, position=0)
+        return self._install(node, writer, owner, shared=shared, base=None, appendable=True)
+
+    def continue_from(self, node: Node, owner: FileHandle, offset: int, *, shared: bool) -> Draft:
+        """A version that begins with all of the current one, for a write at `offset`, which must be its end."""
+        self._supersede(node, owner)
+        facts = node.facts
+        if facts is None or node.detached:
+            raise StaleFile(f"{shown(node.name)} is no longer in the bucket", hint="open the path again")
+        if offset != facts.size:
+            raise self._out_of_order(node, offset, facts.size)
+        key = self._table.key(node)
+        base = facts.version(key)
+        if self._options.append and facts.type == APPENDABLE_TYPE:
+            writer = self._engine.open_appender(key, position=facts.size)
+            return self._install(node, writer, owner, shared=shared, base=base, appendable=True)
+        user, content_type = self._kept_metadata(node, base)
+        writer = self._engine.open_writer(key, base=base if facts.size else None, user=user, content_type=content_type)
+        return self._install(node, writer, owner, shared=shared, base=base, appendable=False)
+
+    # --- writing ---
+
+    def write(
+        self, node: Node, draft: Draft, writer_handle: FileHandle, appends: bool, offset: int, data: Buffer
+    ) -> int:
+        """Append `data`, which must belong at the end. A refusal or a failure ends the draft: close(2) reports it, and
+        no object with a hole in it appears."""
+        if draft.owner != writer_handle and not (draft.shared and appends):
+            raise _busy(node)
+        if draft.error is not None:
+            raise draft.error
+        if offset != draft.size:
+            error = self._out_of_order(node, offset, draft.size)
+            self.fail(draft, error)
+            raise error
+        try:
+            draft.writer.write(data)
+        except OssFuseError as error:
+            self.fail(draft, error)
+            raise
+        with self._table.lock:
+            draft.size = draft.writer.position
+            draft.mtime_ns = self._now_ns()
+            if node.local is not None:
+                node.local.times = None
+        return len(data)
+
+    def push(self, draft: Draft) -> None:
+        """Append mode: everything written so far is in OSS, and readable, when this returns."""
+        if draft.error is not None:
+            raise draft.error
+        try:
+            draft.writer.flush()
+        except OssFuseError as error:
+            self.fail(draft, error)
+            raise
+
+    def finish(self, node: Node) -> None:
+        """Make the draft of `node`, if there is one, the current version."""
+        draft = node.draft
+        if draft is None:
+            return
+        if draft.error is not None:
+            raise draft.error
+        try:
+            result = draft.writer.finish()
+        except OssFuseError as error:
+            self.fail(draft, error)
+            raise
+        self._adopt(node, draft, result)
+
+    # --- ending without an object ---
+
+    def fail(self, draft: Draft, error: OssFuseError) -> None:
+        draft.error = error
+        draft.writer.abandon()
+
+    def drop(self, node: Node) -> None:
+        """Forget a draft, finished or not: what was before is what is there. A file that never was, is gone."""
+        draft = node.draft
+        if draft is None:
+            return
+        draft.writer.abandon()
+        local = self._table.local(node)
+        with self._table.lock:
+            local.draft, local.times = None, None
+            if draft.appendable and not node.detached:
+                self._namespace.changed(node, node.facts or self._facts(draft, ETag("")))
+            elif node.facts is None and not node.detached:
+                self._namespace.withdrawn(node)
+            elif not node.detached:
+                self._namespace.changed(node, node.facts)
+
+    def discard(self, node: Node) -> None:
+        """The name is being removed: what is being written must not bring it back."""
+        draft = node.draft
+        if draft is None:
+            return
+        draft.writer.abandon()
+        with self._table.lock:
+            self._table.local(node).draft = None
+            node.facts = self._facts(draft, ETag(""))
+
+    # --- private ---
+
+    def _supersede(self, node: Node, owner: FileHandle) -> None:
+        """Make room for a draft of `owner`: its own earlier one, or one that failed, gives way."""
+        draft = node.draft
+        if draft is None:
+            return
+        if draft.owner != owner and draft.error is None:
+            raise _busy(node)
+        draft.writer.abandon()
+        with self._table.lock:
+            self._table.local(node).draft = None
+
+    def _install(
+        self,
+        node: Node,
+        writer: Writer,
+        owner: FileHandle,
+        *,
+        shared: bool,
+        base: ObjectVersion | None,
+        appendable: bool,
+    ) -> Draft:
+        draft = Draft(writer, owner, shared, base, appendable, writer.position, self._now_ns())
+        with self._table.lock:
+            local = self._table.local(node)
+            local.draft = draft
+            local.times, local.times_of = None, None
+        return draft
+
+    def _adopt(self, node: Node, draft: Draft, result: PutResult) -> None:
+        facts = self._facts(draft, result.etag)
+        with self._table.lock:
+            local = self._table.local(node)
+            local.draft = None
+            local.times_of = result.etag if local.times is not None else None
+            local.lineage = (local.lineage | {draft.base.etag}) if draft.base is not None else frozenset()
+            if draft.base is None or (local.metadata is not None and local.metadata.etag == draft.base.etag):
+                before = local.metadata if draft.base is not None else None
+                local.metadata = ObjectMetadata(
+                    self._table.key(node),
+                    Bytes(facts.size),
+                    result.etag,
+                    facts.modified,
+                    facts.type,
+                    crc64=result.crc64,
+                    content_type=before.content_type if before is not None else "",
+                    user=dict(before.user) if before is not None else {},
+                )
+            self._namespace.changed(node, facts)
+
+    def _facts(self, draft: Draft, etag: ETag) -> Facts:
+        kind = APPENDABLE_TYPE if draft.appendable else "Normal"
+        return Facts(FileKind.FILE, draft.size, etag, float(draft.mtime_ns // 1_000_000_000), kind, "Standard")
+
+    def _kept_metadata(self, node: Node, base: ObjectVersion) -> tuple[Mapping[str, str], str]:
+        """User metadata and content type go on with the file; OSS would drop them with the new version."""
+        local = self._table.local(node)
+        known = local.metadata
+        if known is None or known.etag != base.etag:
+            known = self._store.head(ObjectKey(base.key))
+            if known.etag != base.etag:
+                raise StaleFile(f"{shown(node.name)} was changed by another client", hint="open the path again")
+            local.metadata = known
+        return known.user, known.content_type
+
+    def _out_of_order(self, node: Node, offset: int, expected: int) -> InvalidOperation:
+        path = self._table.path(node)
+        _log.warning("write refused: %r at offset %d, where the end of the file is %d", path, offset, expected)
+        return InvalidOperation(
+            f"{shown(node.name)}: a write at offset {offset}, where the file ends at {expected}",
+            hint="objects are written in order, from the start or at the end; write a new file instead",
+        )
+
+    def _now_ns(self) -> int:
+        return int(self._namespace.clock() * 1e9)
+
+
+def _busy(node: Node) -> FileBusy:
+    return FileBusy(
+        f"{shown(node.name)} is being written by another open file on this mount",
+        hint="wait until the writer has closed it",
+    )

@@ -1,0 +1,435 @@
+"""The filesystem of one volume: every operation a kernel session can ask for, on inodes and handles.
+
+Synchronous and thread-safe; names, targets and attribute names are bytes. It decides what an operation means
+(docs/semantics.md is the promise, row by row) and leaves bytes to the data engine, requests to the object store, and
+errno and timeouts in replies to the session. Any `csi.errors.OssFuseError` may be raised by anything here.
+
+An inode is counted as told to the kernel by every `Entry` of lookup, create, mkdir, symlink and by every entry taken
+from `readdir`; `forget` takes it back. The `*_cached` and `*_ready` twins never wait for the network.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
+
+from csi.data.streams import StreamSource
+from csi.errors import (
+    AccessRefused,
+    BadHandle,
+    DeadlineExceeded,
+    DirectoryNotEmpty,
+    EntryExists,
+    InvalidOperation,
+    IsADirectory,
+    NotADirectory,
+    ObjectExists,
+    OssFuseError,
+    ReadOnlyVolume,
+)
+from csi.fs.attributes import ExtendedAttributes
+from csi.fs.directories import OpenDirectory
+from csi.fs.drafts import Drafts
+from csi.fs.files import Files
+from csi.fs.inodes import InodeTable, Node
+from csi.fs.links import Links
+from csi.fs.metadata import DIRECTORY
+from csi.fs.names import check_new, directory_key, join, shown
+from csi.fs.namespace import Namespace
+from csi.fs.renames import Renames, require_empty
+from csi.fs.turns import Gate
+from csi.fs.types import (
+    AttributeChange,
+    Caller,
+    DirectoryEntry,
+    Entry,
+    FileKind,
+    FilesystemStatistics,
+    OpenFile,
+)
+from csi.oss.store import Buffer, ObjectStore
+from csi.volume.spec import MountArguments, Ownership, WriteOptions
+from csi.volume.units import FileHandle, InodeNumber, Seconds
+
+_log = logging.getLogger(__name__)
+
+_BLOCK = 4096
+_ENDLESS = FilesystemStatistics(_BLOCK, 1 << 38, 1 << 38, 1 << 40, 1 << 40)
+"""A bucket has no end: 1 PiB, all of it free, so that no program refuses to write."""
+
+_FLUSHERS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class OpenFileReport:
+    """One open(2) for the status of a sidecar."""
+
+    handle: FileHandle
+    path: str
+    writing: bool
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class FilesystemReport:
+    """`inodes` the kernel may know, `open_files`, `open_directories`, files being `writing`."""
+
+    inodes: int
+    open_files: int
+    open_directories: int
+    writing: int
+
+
+class Filesystem:
+    """`_lock` guards the open directories. Everything else is guarded where it lives; see `csi/fs/turns.py` for what
+    waits for what."""
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        engine: StreamSource,
+        *,
+        prefix: str = "",
+        arguments: MountArguments | None = None,
+        ownership: Ownership | None = None,
+        write: WriteOptions | None = None,
+        read_only: bool = False,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`prefix` is '' or ends with '/'. `clock` tells seconds since the epoch: it dates what is written here and
+        measures the timeouts of `arguments`. The caller closes store and engine, after `close`."""
+        arguments = arguments if arguments is not None else MountArguments()
+        self._store = store
+        self._read_only = read_only or arguments.read_only
+        self._symlinks = arguments.symlinks
+        self._table = InodeTable(prefix)
+        self._namespace = Namespace(
+            store, self._table, arguments, ownership if ownership is not None else Ownership(), clock
+        )
+        self._gate = Gate()
+        self._drafts = Drafts(store, engine, self._namespace, write if write is not None else WriteOptions())
+        self._files = Files(self._namespace, engine, self._drafts, self._gate, arguments)
+        self._links = Links(store, self._namespace, self._gate, enabled=arguments.symlinks)
+        self._attributes = ExtendedAttributes(store, self._namespace, self._files, enabled=arguments.xattrs)
+        self._renames = Renames(store, self._namespace, self._files, self._drafts, self._gate)
+        self._lock = threading.Lock()
+        self._directories: dict[int, OpenDirectory] = {}
+        self._directory_numbers = 1 << 62  # apart from files, so that a mix-up is an error and not another file
+
+    # --- names ---
+
+    def lookup(self, parent: InodeNumber, name: bytes, caller: Caller | None = None) -> Entry:
+        """Raises NoSuchEntry; the session makes that a negative entry of `negative_timeout`."""
+        node = self._namespace.look_up(self._namespace.directory(parent), name)
+        if node.kind is FileKind.SYMLINK:
+            self._links.target(node)
+        return self._namespace.entry(node, count=True)
+
+    def lookup_cached(self, parent: InodeNumber, name: bytes) -> Entry | None:
+        """`lookup` from what is known, else None; raises NoSuchEntry when the absence of the name is known."""
+        with self._table.lock:
+            node = self._namespace.known(self._namespace.directory(parent), name)
+            if node is None or (node.kind is FileKind.SYMLINK and self._namespace.symlink_target(node) is None):
+                return None
+            return self._namespace.entry(node, count=True)
+
+    def forget(self, inode: InodeNumber, count: int) -> None:
+        self._table.forget(inode, count)
+
+    def getattr(self, inode: InodeNumber) -> Entry:
+        node = self._table.get(inode)
+        if not self._namespace.has_current_attributes(node):
+            self._namespace.refresh(node)
+        if node.kind is FileKind.SYMLINK and not node.detached:
+            self._links.target(node)
+        return self._namespace.entry(node)
+
+    def getattr_cached(self, inode: InodeNumber) -> Entry | None:
+        with self._table.lock:
+            node = self._table.get(inode)
+            if not self._namespace.has_current_attributes(node):
+                return None
+            if node.kind is FileKind.SYMLINK and self._namespace.symlink_target(node) is None:
+                return None
+            return self._namespace.entry(node)
+
+    def setattr(
+        self, inode: InodeNumber, change: AttributeChange, handle: FileHandle | None, caller: Caller | None = None
+    ) -> Entry:
+        """Size: to 0, or unchanged. Times of a file are kept by this mount until the file is changed. Mode and owner
+        are accepted and have no effect: the mount decides them (`uid`, `gid`, `umask`, …)."""
+        self._require_writable()
+        node = self._table.get(inode)
+        if change.size is not None:
+            if node.is_directory:
+                raise IsADirectory(f"{shown(node.name)} is a directory")
+            self._files.truncate(node, change.size, handle)
+        if change.mtime_ns is not None or change.atime_ns is not None:
+            self._set_times(node, change)
+        return self.getattr(inode)
+
+    def access(self, inode: InodeNumber, mask: int, caller: Caller | None = None) -> None:
+        """For sessions without default_permissions; the mode bits are the kernel's business."""
+        node = self._table.get(inode)
+        if mask & os.W_OK:
+            self._require_writable()
+        if mask & os.X_OK and not node.is_directory and not self._namespace.entry(node).attributes.mode & 0o111:
+            raise AccessRefused(f"{shown(node.name)} is not executable on this mount", hint="set fileMode or umask")
+
+    def statfs(self) -> FilesystemStatistics:
+        return _ENDLESS
+
+    def readlink(self, inode: InodeNumber) -> bytes:
+        return self._links.target(self._table.get(inode))
+
+    # --- changing the tree ---
+
+    def symlink(self, parent: InodeNumber, name: bytes, target: bytes, caller: Caller | None = None) -> Entry:
+        self._require_writable()
+        node = self._links.make(self._namespace.directory(parent), name, target)
+        return self._namespace.entry(node, count=True)
+
+    def mkdir(self, parent: InodeNumber, name: bytes, mode: int, caller: Caller | None = None) -> Entry:
+        """Writes the marker object; of two clients that make one directory at the same time, one gets EntryExists."""
+        self._require_writable()
+        directory = self._namespace.directory(parent)
+        with self._gate.change(lambda: join(self._table.path(directory), name)) as path:
+            check_new(self._table.prefix, path, name, directory=True)
+            if self._namespace.find(directory, name) is not None:
+                raise EntryExists(f"{shown(name)} exists")
+            key = directory_key(self._table.prefix, path)
+            try:
+                self._store.put(key, [], content_type="application/x-directory", forbid_overwrite=True)
+            except ObjectExists as error:
+                self._namespace.forget_absence(directory, name)
+                raise EntryExists(f"{shown(name)} exists") from error
+            with self._table.lock:
+                node = self._namespace.made(directory, name, FileKind.DIRECTORY)
+                self._namespace.changed(node, DIRECTORY, checked=True)
+                self._table.local(node).has_marker = True
+                return self._namespace.entry(node, count=True)
+
+    def rmdir(self, parent: InodeNumber, name: bytes) -> None:
+        self._require_writable()
+        directory = self._namespace.directory(parent)
+        if name == b".":
+            raise InvalidOperation("'.' cannot be removed")
+        if name == b"..":
+            raise DirectoryNotEmpty("'..' is not empty")
+        with self._gate.move(join(self._table.path(directory), name)):
+            node = self._namespace.existing(directory, name)
+            if not node.is_directory:
+                raise NotADirectory(f"{shown(name)} is not a directory")
+            require_empty(self._store, self._namespace, node)
+            self._namespace.ensure_marker(directory)
+            self._store.delete(self._table.key(node))
+            self._namespace.removed(node)
+
+    def unlink(self, parent: InodeNumber, name: bytes) -> None:
+        """What is being written to the file is given up; open readers go on for as long as they have its bytes."""
+        self._require_writable()
+        directory = self._namespace.directory(parent)
+        with self._gate.change(lambda: join(self._table.path(directory), name)):
+            node = self._namespace.existing(directory, name)
+            if node.is_directory:
+                raise IsADirectory(f"{shown(name)} is a directory", hint="use rmdir")
+            with self._files.turn(node):
+                draft = node.draft
+                stored = node.facts is not None or (draft is not None and draft.appendable)
+                self._drafts.discard(node)
+                if stored:
+                    self._namespace.ensure_marker(directory)
+                    self._store.delete(self._table.key(node))
+                self._namespace.removed(node)
+
+    def rename(
+        self, parent: InodeNumber, name: bytes, new_parent: InodeNumber, new_name: bytes, flags: int = 0
+    ) -> None:
+        """`flags` are renameat2(2)'s; RENAME_EXCHANGE and RENAME_WHITEOUT raise InvalidOperation."""
+        self._require_writable()
+        old, new = self._namespace.directory(parent), self._namespace.directory(new_parent)
+        self._renames.rename(old, name, new, new_name, flags)
+
+    # --- files ---
+
+    def open(self, inode: InodeNumber, flags: int, caller: Caller | None = None) -> OpenFile:
+        node = self._table.get(inode)
+        if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
+            self._require_writable()
+        return self._open(node, flags)
+
+    def create(
+        self, parent: InodeNumber, name: bytes, mode: int, flags: int, caller: Caller | None = None
+    ) -> tuple[Entry, OpenFile]:
+        """open(2) with O_CREAT: a name that is there already is opened as it is (O_EXCL: EntryExists)."""
+        self._require_writable()
+        directory = self._namespace.directory(parent)
+        check_new(self._table.prefix, join(self._table.path(directory), name), name)
+        node = self._namespace.find(directory, name)
+        if node is not None:
+            if flags & os.O_EXCL:
+                raise EntryExists(f"{shown(name)} exists")
+            opened = self._open(node, flags)
+        else:
+            node = self._namespace.made(directory, name, FileKind.FILE)
+            opened = self._files.create(node, flags)
+        return self._namespace.entry(node, count=True), opened
+
+    def read_ready(self, handle: FileHandle, offset: int, size: int) -> Buffer | None:
+        return self._files.read_ready(handle, offset, size)
+
+    def read(self, handle: FileHandle, offset: int, size: int) -> Buffer:
+        """Exactly `size` bytes, fewer only at the end of the file."""
+        return self._files.read(handle, offset, size)
+
+    def write(self, handle: FileHandle, offset: int, data: Buffer) -> int:
+        return self._files.write(handle, offset, data)
+
+    def flush(self, handle: FileHandle) -> None:
+        self._files.flush(handle)
+
+    def fsync(self, handle: FileHandle) -> None:
+        self._files.fsync(handle)
+
+    def release(self, handle: FileHandle) -> None:
+        self._files.release(handle)
+
+    # --- directories ---
+
+    def opendir(self, inode: InodeNumber) -> FileHandle:
+        node = self._namespace.directory(inode)
+        opened = OpenDirectory(self._store, self._namespace, node, symlinks=self._symlinks)
+        with self._table.lock:
+            self._table.local(node).handles += 1
+        with self._lock:
+            self._directory_numbers += 1
+            number = self._directory_numbers
+            self._directories[number] = opened
+        return FileHandle(number)
+
+    def readdir(self, handle: FileHandle, cookie: int) -> Iterator[DirectoryEntry]:
+        """Entries after the one whose cookie is `cookie` (0: from the start), '.' and '..' left to the session; any
+        cookie ever given may come back. Each entry that is taken counts as told to the kernel."""
+        return self._directory(handle).read(cookie)
+
+    def releasedir(self, handle: FileHandle) -> None:
+        opened = self._directory(handle)
+        with self._lock:
+            self._directories.pop(handle, None)
+        with self._table.lock:
+            self._table.local(opened.node).handles -= 1
+            self._table.drop_unused(opened.node)
+
+    # --- extended attributes ---
+
+    def getxattr(self, inode: InodeNumber, name: bytes) -> bytes:
+        return self._attributes.get(self._table.get(inode), name)
+
+    def listxattr(self, inode: InodeNumber) -> Sequence[bytes]:
+        return self._attributes.names(self._table.get(inode))
+
+    def setxattr(self, inode: InodeNumber, name: bytes, value: bytes, flags: int = 0) -> None:
+        self._require_writable()
+        self._attributes.set(self._table.get(inode), name, value, flags)
+
+    def removexattr(self, inode: InodeNumber, name: bytes) -> None:
+        self._require_writable()
+        self._attributes.remove(self._table.get(inode), name)
+
+    # --- the mount ---
+
+    def open_files(self) -> list[OpenFileReport]:
+        reports = []
+        for handle in self._files.all():
+            with self._table.lock:
+                entry = self._namespace.entry(handle.node)
+                draft = handle.node.draft
+                writing = draft is not None and draft.owner == handle.id
+                reports.append(OpenFileReport(handle.id, self._table.path(handle.node), writing, entry.attributes.size))
+        return reports
+
+    def statistics(self) -> FilesystemReport:
+        with self._lock:
+            directories = len(self._directories)
+        with self._table.lock:
+            writing = sum(node.draft is not None for node in self._table.nodes())
+            return FilesystemReport(len(self._table), len(self._files.all()), directories, writing)
+
+    def flush_all(self, deadline: Seconds) -> Sequence[OssFuseError]:
+        """Make an object of everything that is being written, for at most `deadline` seconds; returns what failed, one
+        error a file, the ones that did not end in time included. For SIGTERM: programs may not get to close(2)."""
+        nodes = [node for node in self._table.nodes() if node.draft is not None]
+        if not nodes:
+            return []
+        pool = ThreadPoolExecutor(_FLUSHERS, thread_name_prefix="flush")
+        try:
+            running = {pool.submit(self._flush_node, node): self._table.path(node) for node in nodes}
+            done, late = wait(running, timeout=deadline)
+            failures = [error for future in done if (error := future.result()) is not None]
+            failures.extend(
+                DeadlineExceeded(
+                    f"{running[future]!r} was not written within {deadline:g} s",
+                    hint="give the pod a longer terminationGracePeriodSeconds",
+                )
+                for future in late
+            )
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+        for failure in failures:
+            _log.error("not written at the end: %s", failure)
+        return failures
+
+    def close(self) -> None:
+        """Let go of every open file without finishing it (`flush_all` comes before): nothing half written appears."""
+        for handle in self._files.all():
+            draft = handle.node.draft
+            if draft is not None:
+                draft.writer.abandon()
+            if handle.reader is not None:
+                handle.reader.close()
+        self._renames.close()
+
+    # --- private ---
+
+    def _open(self, node: Node, flags: int) -> OpenFile:
+        if node.is_directory:
+            raise IsADirectory(f"{shown(node.name)} is a directory")
+        if node.kind is FileKind.SYMLINK:
+            raise InvalidOperation(f"{shown(node.name)} is a symbolic link")
+        return self._files.open(node, flags)
+
+    def _directory(self, handle: FileHandle) -> OpenDirectory:
+        with self._lock:
+            opened = self._directories.get(handle)
+        if opened is None:
+            raise BadHandle(f"directory handle {handle} is not open")
+        return opened
+
+    def _require_writable(self) -> None:
+        if self._read_only:
+            raise ReadOnlyVolume("the volume is mounted read-only", hint="mount it without -oro, in a writing mode")
+
+    def _set_times(self, node: Node, change: AttributeChange) -> None:
+        if node.is_directory:
+            return
+        with self._table.lock:
+            local = self._table.local(node)
+            before = local.times or (None, None)
+            local.times = (
+                change.mtime_ns if change.mtime_ns is not None else before[0],
+                change.atime_ns if change.atime_ns is not None else before[1],
+            )
+            local.times_of = node.facts.etag if node.draft is None and node.facts is not None else None
+
+    def _flush_node(self, node: Node) -> OssFuseError | None:
+        try:
+            with self._files.change(node), self._files.turn(node):
+                self._files.complete(node)
+        except OssFuseError as error:
+            return error
+        return None

@@ -1,0 +1,86 @@
+"""What a listing tells about a name: the facts behind stat(2), and the one request that finds them.
+
+A name can be a file (the object `a`), a directory (anything that starts with `a/`) or both; then the directory wins.
+One LIST with delimiter answers that and carries size, ETag and time: HEAD is only for what no listing has. This module
+asks and remembers nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from csi.fs.types import FileKind
+from csi.oss.store import ListedObject, ObjectMetadata, ObjectStore, ObjectVersion
+from csi.volume.units import Bytes, ETag, ObjectKey
+
+SYMLINK_TYPE = "Symlink"
+APPENDABLE_TYPE = "Appendable"
+
+_NEIGHBOURS = 32
+"""Keys asked for when one name is looked up: those that sort between `a` and `a/` (`a-1`, `a.txt`) come first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """One state of one name. A directory has no size, ETag and time of its own. `modified` is in whole seconds."""
+
+    kind: FileKind
+    size: int = 0
+    etag: ETag = ETag("")
+    modified: float = 0.0
+    type: str = ""
+    storage_class: str = ""
+
+    def version(self, key: ObjectKey) -> ObjectVersion:
+        return ObjectVersion(key, self.etag, Bytes(self.size))
+
+    @property
+    def mtime_ns(self) -> int:
+        """Last-Modified has seconds only; the ETag fills the nanoseconds, so that the kernel notices two versions of
+        one second (it compares mtime and size to decide whether cached pages are still good)."""
+        return int(self.modified) * 1_000_000_000 + zlib.crc32(self.etag.encode()) % 1_000_000_000
+
+
+DIRECTORY = Facts(FileKind.DIRECTORY)
+
+
+def facts_of(found: ListedObject | ObjectMetadata, *, symlinks: bool) -> Facts:
+    """`symlinks` False (-ono_symlink): a Symlink object is shown as the file it leads to."""
+    kind = FileKind.SYMLINK if symlinks and found.type == SYMLINK_TYPE else FileKind.FILE
+    return Facts(
+        kind,
+        found.size,
+        found.etag,
+        float(int(found.modified)),
+        sys.intern(found.type),
+        sys.intern(found.storage_class),
+    )
+
+
+def ask(store: ObjectStore, key: ObjectKey, *, symlinks: bool) -> Facts | None:
+    """What is at `key`: one LIST; a second one only when more than 32 siblings sort between file and directory; a HEAD
+    only for a symlink that is shown as a file. Raises StoreError."""
+    directory = f"{key}/"
+    page = store.list_page(key, delimiter="/", max_keys=_NEIGHBOURS)
+    if directory in page.prefixes:
+        return DIRECTORY
+    if page.next_token and not _reaches(page.objects, page.prefixes, directory):
+        below = store.list_page(directory, max_keys=1)
+        if below.objects:
+            return DIRECTORY
+    if not page.objects or page.objects[0].key != key:
+        return None
+    found = page.objects[0]
+    if found.type == SYMLINK_TYPE and not symlinks:
+        return facts_of(store.head(key), symlinks=False)
+    return facts_of(found, symlinks=symlinks)
+
+
+def _reaches(objects: Sequence[ListedObject], prefixes: Sequence[ObjectKey], directory: str) -> bool:
+    """Whether a page went past `directory` in key order, so that its absence means something."""
+    limit = directory.encode("utf-8", "surrogateescape")
+    keys = [entry.key for entry in objects[-1:]] + list(prefixes[-1:])
+    return any(key.encode("utf-8", "surrogateescape") > limit for key in keys)

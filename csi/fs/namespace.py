@@ -1,0 +1,416 @@
+"""What is known about names, for how long it may be believed, and how new knowledge meets our own changes.
+
+Two sources tell about a name: answers of OSS, and what this mount does itself. Every request takes a serial before it
+is sent and every change of our own takes one when it is done; an answer that was asked for before our last change of a
+name is ignored, so that a slow listing never brings back a file we removed. Files being written here are known from
+their draft, whatever OSS says.
+
+How old may an answer be (seconds)? Attributes: `attr_timeout`. A name: the larger of `attr_timeout` and
+`entry_timeout`. The absence of a name: `negative_timeout`. The age of an answer is taken off the timeout the kernel is
+given with it, so user space and kernel together never exceed what was asked for. Zero asks OSS each time; but as the
+kernel sends LOOKUP, GETATTR and OPEN for one open(2), what a LOOKUP has just found is good for the rest of that call
+(`GRACE`).
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import stat
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from csi.errors import NoSuchEntry, NotADirectory, PermissionDenied
+from csi.fs.inodes import NEVER, InodeTable, Node
+from csi.fs.listings import Listing, ListingCache
+from csi.fs.metadata import DIRECTORY, Facts, ask
+from csi.fs.names import check_lookup, directory_key, join, shown
+from csi.fs.types import Attributes, Entry, FileKind
+from csi.oss.store import ObjectStore
+from csi.volume.spec import MountArguments, Ownership
+from csi.volume.units import InodeNumber, ObjectKey, Seconds
+
+GRACE = Seconds(1.0)
+"""How long the answer to a LOOKUP serves the other requests of the same system call, where timeouts are 0."""
+
+_MOST_ABSENT = 20_000
+
+_FILE_TYPES = {FileKind.FILE: stat.S_IFREG, FileKind.DIRECTORY: stat.S_IFDIR, FileKind.SYMLINK: stat.S_IFLNK}
+
+_log = logging.getLogger(__name__)
+
+
+class Namespace:
+    """`table.lock` guards everything here; it is never held while OSS is asked."""
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        table: InodeTable,
+        arguments: MountArguments,
+        ownership: Ownership,
+        clock: Callable[[], float],
+    ) -> None:
+        self.table = table
+        self.clock = clock
+        self._store = store
+        self._arguments = arguments
+        self._ownership = ownership
+        self._start_ns = int(clock() * 1e9)
+        self._serials = itertools.count(1)
+        self._absent: OrderedDict[tuple[InodeNumber, bytes], tuple[int, float]] = OrderedDict()
+        self._listings = ListingCache()
+        self._name_timeout = max(arguments.attr_timeout, arguments.entry_timeout)
+
+    # --- questions ---
+
+    def directory(self, inode: InodeNumber) -> Node:
+        """The directory `inode`. Raises NotADirectory, NoSuchEntry (it was removed), StaleFile."""
+        node = self.table.get(inode)
+        if not node.is_directory:
+            raise NotADirectory(f"{shown(node.name)} is not a directory")
+        if node.detached:
+            raise NoSuchEntry(f"the directory {shown(node.name)} was removed")
+        return node
+
+    def known(self, parent: Node, name: bytes) -> Node | None:
+        """What a LOOKUP may be told without asking OSS; None if it has to be asked. Raises NoSuchEntry when the
+        absence of the name is known."""
+        check_lookup(name)
+        now = self.clock()
+        with self.table.lock:
+            node = self.table.child(parent, name)
+            if node is not None and (node.draft is not None or _is_within(now, node.checked_at, self._name_timeout)):
+                return node
+            listing = self._listings.get(parent.inode)
+            if listing is not None and self._last_absent(parent, name) < listing.asked:
+                facts = listing.names.get(name)
+                if facts is None and node is None and self._is_absent(now, listing.at):
+                    raise _missing(name)
+                if facts is not None and _is_within(now, listing.at, self._name_timeout):
+                    return self.learned(parent, name, facts, listing.asked, listing.at)
+            absent = self._absent.get((parent.inode, name))
+            if node is None and absent is not None and self._is_absent(now, absent[1]):
+                raise _missing(name)
+        return None
+
+    def look_up(self, parent: Node, name: bytes) -> Node:
+        """The node of a name as LOOKUP sees it. Raises NoSuchEntry and what OSS raises."""
+        node = self.known(parent, name) or self._ask(parent, name)
+        if node is None:
+            raise _missing(name)
+        node.ticket = True
+        return node
+
+    def find(self, parent: Node, name: bytes) -> Node | None:
+        """The node of a name that is about to be changed: what the LOOKUP before it found is good enough."""
+        check_lookup(name)
+        now = self.clock()
+        with self.table.lock:
+            node = self.table.child(parent, name)
+            if node is not None:
+                limit = max(self._name_timeout, GRACE)
+                if node.draft is not None or _is_within(now, node.checked_at, limit):
+                    return node
+            else:
+                absent = self._absent.get((parent.inode, name))
+                if absent is not None and _is_within(now, absent[1], GRACE):
+                    return None
+        return self._ask(parent, name)
+
+    def existing(self, parent: Node, name: bytes) -> Node:
+        """`find`, raising NoSuchEntry."""
+        node = self.find(parent, name)
+        if node is None:
+            raise _missing(name)
+        return node
+
+    def has_current_attributes(self, node: Node) -> bool:
+        """Whether GETATTR may be answered without asking OSS."""
+        if node.detached or node.draft is not None or node is self.table.root:
+            return True
+        limit = self._arguments.attr_timeout
+        if self._arguments.entry_timeout <= 0:
+            limit = max(limit, GRACE)  # every path access has just done a LOOKUP
+        return _is_within(self.clock(), node.checked_at, limit)
+
+    def is_current_for_open(self, node: Node) -> bool:
+        """Whether OPEN may use what is known. The ticket of a LOOKUP is good for one open, which is the one that the
+        LOOKUP was made for: close-to-open holds with all timeouts 0."""
+        with self.table.lock:
+            ticket, node.ticket = node.ticket, False
+            if node.draft is not None:
+                return True
+            now = self.clock()
+            if _is_within(now, node.checked_at, self._arguments.attr_timeout):
+                return True
+            return (
+                ticket and self._arguments.entry_timeout <= 0 and _is_within(now, node.checked_at, GRACE)
+            ) or node.detached
+
+    def refresh(self, node: Node) -> None:
+        """Ask OSS about a node again. A name that is gone raises NoSuchEntry, unless the file is open: then what was
+        known stays."""
+        parent = node.parent
+        if parent is None or node.detached:
+            return
+        found = self._ask(parent, node.name)
+        if found is not node and not (node.local is not None and node.local.handles):
+            raise _missing(node.name)
+
+    # --- answers ---
+
+    def learned(
+        self, parent: Node, name: bytes, facts: Facts | None, asked: int, at: float, *, count: bool = False
+    ) -> Node | None:
+        """Take in what OSS said about a name (None: nothing is there), asked for at serial `asked` and time `at`.
+
+        Returns the node that now has the name, None if there is none. `count`: the kernel is told of it.
+        """
+        with self.table.lock:
+            node = self.table.child(parent, name)
+            if node is None and self._last_absent(parent, name) > asked:
+                return None
+            if node is not None and node.asked <= asked and node.draft is None:
+                node = self._update(node, facts)
+            if node is None and facts is not None and not parent.detached:
+                node = self.table.add(parent, name, facts.kind)
+                node.facts = facts
+            if node is None:
+                self._note_absent(parent, name, asked, at)
+                return None
+            if node.draft is None and node.asked <= asked:
+                node.asked, node.checked_at = asked, at
+            node.lookups += count
+            return node
+
+    def keep_listing(self, directory: Node, names: Mapping[bytes, Facts], asked: int, at: float) -> None:
+        """A directory was listed from end to end."""
+        with self.table.lock:
+            if directory.local is None or directory.local.changed < asked:
+                self._listings.put(directory.inode, Listing(names, asked, at))
+
+    def kept_listing(self, directory: Node) -> Listing | None:
+        """The listing that readdir may show again instead of asking."""
+        with self.table.lock:
+            listing = self._listings.get(directory.inode)
+            if listing is None or not _is_within(self.clock(), listing.at, self._arguments.entry_timeout):
+                return None
+            return listing
+
+    def serial(self) -> int:
+        return next(self._serials)
+
+    # --- our own changes ---
+
+    def made(self, parent: Node, name: bytes, kind: FileKind) -> Node:
+        """The node for a name this mount is making."""
+        with self.table.lock:
+            node = self.table.child(parent, name)
+            if node is not None and node.kind is not kind:
+                self.table.detach(node)
+                node = None
+            if node is None:
+                node = self.table.add(parent, name, kind)
+            self._absent.pop((parent.inode, name), None)
+            self._touch(parent)
+            return node
+
+    def changed(self, node: Node, facts: Facts | None, *, checked: bool = False) -> None:
+        """This mount made another version of `node`. Unless `checked`, OSS is asked before attributes are shown again:
+        only it knows the time."""
+        with self.table.lock:
+            node.facts = facts
+            node.asked = self.serial()
+            node.checked_at = self.clock() if checked else NEVER
+            if node.parent is not None:
+                self._outdate_listing(node.parent)
+
+    def removed(self, node: Node) -> None:
+        """This mount removed the name of `node`."""
+        with self.table.lock:
+            parent = node.parent
+            self.table.local(node).unlinked = True
+            if parent is None or node.detached:
+                return
+            self._note_absent(parent, node.name, self.serial(), self.clock())
+            self._touch(parent)
+            self.table.detach(node)
+
+    def withdrawn(self, node: Node) -> None:
+        """A file that this mount was making did not come to be; another client may have made one of its name."""
+        with self.table.lock:
+            self.table.local(node).unlinked = True
+            if node.parent is not None:
+                self._outdate_listing(node.parent)
+            self.table.detach(node)
+
+    def moved(self, node: Node, parent: Node, name: bytes) -> None:
+        """This mount renamed `node`."""
+        with self.table.lock:
+            old, old_name = node.parent, node.name
+            replaced = self.table.child(parent, name)
+            if replaced is not None:
+                self.table.local(replaced).unlinked = True
+                self.table.detach(replaced)
+            self.table.move(node, parent, name)
+            self._absent.pop((parent.inode, name), None)
+            if old is not None:
+                self._note_absent(old, old_name, self.serial(), self.clock())
+                self._touch(old)
+            self._touch(parent)
+            for below in self.table.descendants(node):
+                below.asked, below.checked_at = self.serial(), NEVER
+                self._listings.drop(below.inode)
+
+    def distrust(self, node: Node) -> None:
+        """A change of `node` and what is below it was left half done: ask OSS before showing any of it."""
+        with self.table.lock:
+            for each in (node, *self.table.descendants(node)):
+                each.checked_at = NEVER
+                self._listings.drop(each.inode)
+
+    def forget_absence(self, parent: Node, name: bytes) -> None:
+        """A name may be there now, through nothing this mount was told to make."""
+        with self.table.lock:
+            self._absent.pop((parent.inode, name), None)
+            self._outdate_listing(parent)
+
+    def ensure_marker(self, directory: Node) -> None:
+        """Give a directory a marker object before something in it is removed, so that it does not vanish with it."""
+        if directory is self.table.root or directory.detached:
+            return
+        local = self.table.local(directory)
+        if local.has_marker:
+            return
+        key = self.table.key(directory)
+        page = self._store.list_page(key, max_keys=1)
+        if not page.objects or page.objects[0].key != key:
+            try:
+                self._store.put(key, [], content_type="application/x-directory")
+            except PermissionDenied as error:
+                _log.warning("%s stays without a marker object and vanishes when it is empty: %s", key, error)
+                return
+        local.has_marker = True
+
+    # --- shown to the kernel ---
+
+    def entry(self, node: Node, *, count: bool = False) -> Entry:
+        """Attributes and timeouts of `node`. `count`: the kernel is told of it once more."""
+        with self.table.lock:
+            node.lookups += count
+            attributes = self._attributes(node)
+            if node is self.table.root:
+                return Entry(attributes, self._arguments.entry_timeout, self._arguments.attr_timeout)
+            if node.draft is not None:
+                return Entry(attributes, self._arguments.entry_timeout, Seconds(0.0))
+            age = max(0.0, self.clock() - node.checked_at)
+            entry_timeout = Seconds(max(0.0, self._arguments.entry_timeout - age))
+            attr_timeout = Seconds(max(0.0, self._arguments.attr_timeout - age))
+            if node.kind is FileKind.SYMLINK and self.symlink_target(node) is None:
+                attr_timeout = Seconds(0.0)  # its length is not known yet
+            return Entry(attributes, entry_timeout, attr_timeout)
+
+    def symlink_target(self, node: Node) -> bytes | None:
+        """The target of a symlink, if it has been read."""
+        target = node.local.target if node.local is not None else None
+        if target is None or node.facts is None or target[0] != node.facts.etag:
+            return None
+        return target[1]
+
+    # --- private ---
+
+    def _ask(self, parent: Node, name: bytes) -> Node | None:
+        """Ask OSS about one name."""
+        if parent.detached or name in (b".", b"..") or b"/" in name or not name:
+            return None
+        path = join(self.table.path(parent), name)
+        asked, at = self.serial(), self.clock()
+        facts = None
+        if len(directory_key(self.table.prefix, path).encode("utf-8", "surrogateescape")) <= 1024:
+            facts = ask(self._store, ObjectKey(self.table.prefix + path), symlinks=self._arguments.symlinks)
+        return self.learned(parent, name, facts, asked, at)
+
+    def _update(self, node: Node, facts: Facts | None) -> Node | None:
+        """Give `node` its new facts; None if the name is no longer this inode's. The lock is held."""
+        if facts is None and node.is_directory and self._holds_drafts(node):
+            return node
+        if facts is None and node.facts is None and node.local is not None and node.local.handles:
+            return node  # it is just being made
+        if facts is None or facts.kind is not node.kind:
+            self.table.detach(node)
+            return None
+        if node.facts != facts:
+            node.facts = facts
+        return node
+
+    def _holds_drafts(self, node: Node) -> bool:
+        return any(below.draft is not None for below in self.table.descendants(node))
+
+    def _note_absent(self, parent: Node, name: bytes, asked: int, at: float) -> None:
+        self._absent[parent.inode, name] = (asked, at)
+        self._absent.move_to_end((parent.inode, name))
+        if len(self._absent) > _MOST_ABSENT:
+            self._absent.popitem(last=False)
+
+    def _last_absent(self, parent: Node, name: bytes) -> int:
+        absent = self._absent.get((parent.inode, name))
+        return absent[0] if absent is not None else 0
+
+    def _is_absent(self, now: float, at: float) -> bool:
+        return _is_within(now, at, self._arguments.negative_timeout)
+
+    def _touch(self, directory: Node) -> None:
+        """A name in `directory` was made or removed here."""
+        self.table.local(directory).changed_ns = int(self.clock() * 1e9)
+        self._outdate_listing(directory)
+
+    def _outdate_listing(self, directory: Node) -> None:
+        self.table.local(directory).changed = self.serial()
+        self._listings.drop(directory.inode)
+
+    def _attributes(self, node: Node) -> Attributes:
+        facts = node.facts or (DIRECTORY if node.is_directory else Facts(node.kind))
+        local, draft = node.local, node.draft
+        size, mtime = facts.size, facts.mtime_ns
+        if node.is_directory:
+            size, mtime = 0, (local.changed_ns if local is not None else 0) or self._start_ns
+        elif draft is not None:
+            size, mtime = draft.size, draft.mtime_ns
+        elif node.kind is FileKind.SYMLINK:
+            size = len(self.symlink_target(node) or b"") or size
+        atime = changed = mtime
+        if local is not None and local.times is not None and local.times_of == (None if draft else facts.etag):
+            mtime = local.times[0] if local.times[0] is not None else mtime
+            atime = local.times[1] if local.times[1] is not None else atime
+        permissions = {FileKind.DIRECTORY: self._ownership.dir_mode, FileKind.SYMLINK: 0o777}.get(
+            node.kind, self._ownership.file_mode
+        )
+        links = 0 if node.detached else 2 if node.is_directory else 1
+        return Attributes(
+            inode=node.inode,
+            kind=node.kind,
+            mode=_FILE_TYPES[node.kind] | permissions,
+            nlink=links,
+            uid=self._ownership.uid,
+            gid=self._ownership.gid,
+            size=size,
+            mtime_ns=mtime,
+            ctime_ns=changed,
+            atime_ns=atime,
+        )
+
+
+def renewed(facts: Facts) -> Facts:
+    """The same facts as another value, so that open files look at their node again."""
+    return replace(facts)
+
+
+def _is_within(now: float, at: float, limit: float) -> bool:
+    """Whether something learned at `at` is younger than `limit`; a clock that was set back makes it old."""
+    return 0 <= now - at < limit
+
+
+def _missing(name: bytes) -> NoSuchEntry:
+    return NoSuchEntry(f"{shown(name)} does not exist")
