@@ -120,7 +120,7 @@ def _collect(key: str, bodies: Iterable[str]) -> ParsedArguments:
     for body in bodies:
         name, equals, text = body.partition("=")
         if name.startswith(OPTION_PREFIXES):
-            if not equals:
+            if not text:
                 raise InvalidOption(f"{key}: -o{name}", "", "a value", hint=f"write -o{name}=VALUE")
             options[name] = text
             continue

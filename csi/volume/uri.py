@@ -117,7 +117,7 @@ def parse_uri(uri: str) -> Address:
     if dot and not host:
         raise InvalidOption("uri", uri, _URI_RULE)
     endpoint = parse_endpoint(host, key="uri") if dot else None
-    return Address(parse_bucket(bucket, key="uri"), endpoint, normalise_prefix("uri", path))
+    return Address(parse_bucket(bucket, key="uri"), endpoint, normalise_prefix("uri", f"/{path}"))
 
 
 def parse_bucket(name: str, *, key: str = "bucket") -> str:
