@@ -155,11 +155,11 @@ class Attendant:
         channel = self.attended.listener.accept()
         if channel is None:
             return
-        with self._changed:
-            occupied = self._channel is not None
-        if occupied:
+        refusal = self._refusal(channel)
+        if refusal:
+            _log.warning("connection to the volume %s refused: %s", self.attended.volume_id, refusal)
             with contextlib.suppress(OSError):
-                channel.send(Bye(reason="this volume has a sidecar already"), timeout=Seconds(0.2))
+                channel.send(Bye(reason=refusal), timeout=Seconds(0.2))
             channel.close()
             return
         with self._changed:
@@ -167,6 +167,13 @@ class Attendant:
             self._situation = replace(self._situation, connected=True, heard=time.monotonic())
             self._changed.notify_all()
         selector.register(channel, selectors.EVENT_READ, "connection")
+
+    def _refusal(self, channel: Channel) -> str:
+        with self._changed:
+            if self._channel is not None:
+                return "this volume has a sidecar already"
+        pid = channel.peer.pid
+        return "" if pid == self.attended.process.pid else f"process {pid} is not the sidecar of this volume"
 
     def _listen(self, selector: selectors.BaseSelector) -> None:
         channel = self._channel

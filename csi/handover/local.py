@@ -8,8 +8,9 @@ from csi.handover.cgroup import CgroupRoom, MemoryHierarchy, memory_hierarchy
 from csi.handover.connections import FuseConnections
 from csi.handover.kernel import Kernel, LinuxKernel
 from csi.handover.mountinfo import read_mountinfo
-from csi.handover.mounts import Patience, Preflight, SidecarMounts
+from csi.handover.mounts import Preflight, SidecarMounts
 from csi.handover.process import SIDECAR_GID, SIDECAR_UID, Launcher, LocalLauncher, LocalProcess
+from csi.handover.removal import Patience
 from csi.handover.state import StateDirectory
 
 _MEMBERSHIP = Path("/proc/self/cgroup")
@@ -23,10 +24,10 @@ def local_mounts(
     kernel: Kernel | None = None,
     patience: Patience = Patience(),  # noqa: B008 - frozen
 ) -> SidecarMounts:
-    """Opened, recovered and ready; `close` it at the end. Raises MountError."""
+    """Not opened yet: `open` takes the state directory and recovers what an earlier process left, `close` ends it."""
     kernel = kernel if kernel is not None else LinuxKernel()
     state = StateDirectory(state_directory, kernel, read_mountinfo, uid=SIDECAR_UID, gid=SIDECAR_GID)
-    mounts = SidecarMounts(
+    return SidecarMounts(
         state,
         kernel=kernel,
         connections=FuseConnections(kernel, read_mountinfo, state.path / ".connections"),
@@ -37,8 +38,6 @@ def local_mounts(
         entries=read_mountinfo,
         patience=patience,
     )
-    mounts.open()
-    return mounts
 
 
 def this_hierarchy() -> MemoryHierarchy:

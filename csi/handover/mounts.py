@@ -10,23 +10,22 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from csi.errors import MountError, OperationPending, OssFuseError, TargetConflict
+from csi.errors import OperationPending, OssFuseError, TargetConflict
 from csi.handover.attendant import Attendant, Attended
 from csi.handover.cgroup import CgroupRoom, MemoryCgroup
-from csi.handover.condition import SILENCE, condition_of, without_sidecar
+from csi.handover.condition import condition_of, without_sidecar
 from csi.handover.connections import FuseConnections
 from csi.handover.kernel import Kernel
 from csi.handover.listener import SidecarListener
 from csi.handover.mountinfo import MountEntry, mount_source, published_volume
-from csi.handover.process import Launcher, SidecarFinder, SidecarProcess, reap
+from csi.handover.process import Launcher, SidecarFinder, SidecarProcess
 from csi.handover.publication import Publication, Tools
+from csi.handover.removal import Patience, Removal, Served, remove_cgroup
 from csi.handover.state import SOCKET_NAME, StateDirectory, runtime_name
 from csi.handover.target import check_target, remove_target_directory, resolved_target
 from csi.handover.types import PublishedVolume, PublishRequest, VolumeCondition
@@ -38,24 +37,6 @@ _log = logging.getLogger(__name__)
 
 Preflight = Callable[[PublishRequest, Seconds], None]
 """One cheap signed request before anything is mounted; raises StoreError or CredentialsMissing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How long things may take when a volume is taken away. `grace`: for a sidecar that is finishing uploads;
-    `polite`: for umount2(2) to write back what is dirty."""
-
-    grace: Seconds = Seconds(30.0)
-    polite: Seconds = Seconds(5.0)
-
-
-@dataclass(frozen=True, slots=True)
-class _Served:
-    """A volume with a sidecar, as far as this process knows."""
-
-    attendant: Attendant
-    process: SidecarProcess
-    memory: MemoryCgroup
 
 
 class SidecarMounts:
@@ -75,7 +56,7 @@ class SidecarMounts:
         find: SidecarFinder,
         preflight: Preflight,
         entries: Callable[[], Sequence[MountEntry]],
-        patience: Patience = Patience(),
+        patience: Patience = Patience(),  # noqa: B008 - frozen
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._state = state
@@ -85,12 +66,12 @@ class SidecarMounts:
         self._find = find
         self._preflight = preflight
         self._entries = entries
-        self._patience = patience
         self._clock = clock
         self._unmounter = Unmounter(kernel, connections, entries)
+        self._removal = Removal(self._unmounter, room, patience)
         self._tools = Tools(kernel, connections, room, launcher, self._unmounter, patience.grace)
         self._lock = threading.Lock()
-        self._served: dict[str, _Served] = {}
+        self._served: dict[str, Served] = {}
         self._busy: set[str] = set()
 
     def open(self) -> None:
@@ -129,8 +110,10 @@ class SidecarMounts:
                     f"{path} holds {_describe(others[-1])}, not volume {volume_id}",
                     hint="unmount it by hand if it is not wanted",
                 )
-            if layers:
-                self._finish(path, name)
+            with self._lock:
+                served = self._served.get(name)
+            if layers and served is not None:
+                self._removal.finish(path, served)
             self._clear(path, name)
             if remove_target:
                 remove_target_directory(path)
@@ -182,7 +165,7 @@ class SidecarMounts:
         known = {served.memory.path for served in self._served.values()}
         for memory in self._room.leftovers():
             if memory.path not in known:
-                _remove_cgroup(memory)
+                remove_cgroup(memory)
 
     def _resume(self, name: str, volume: PublishedVolume) -> bool:
         runtime = self._state.runtime(name)
@@ -195,14 +178,17 @@ class SidecarMounts:
         attendant = Attendant(attended, None)
         attendant.start()
         with self._lock:
-            self._served[name] = _Served(attendant, process, memory)
+            self._served[name] = Served(attendant, process, memory)
         _log.info("volume %s at %s goes on with sidecar %d", volume.volume_id, volume.target, process.pid)
         return True
 
     def _living(self, memory: MemoryCgroup | None) -> SidecarProcess | None:
         for pid in memory.pids() if memory is not None else ():
-            with contextlib.suppress(ProcessLookupError, OSError):
-                return self._find(pid)
+            with contextlib.suppress(OSError):
+                process = self._find(pid)
+                if process.holds_device():
+                    return process
+                process.close()  # it was never given the volume: nobody serves the mount
         return None
 
     # --- steps ---
@@ -242,44 +228,13 @@ class SidecarMounts:
         publication = Publication(self._tools, request, target, self._state.runtime(name), name)
         attendant = publication.run(lambda: Seconds(max(0.1, end - self._clock())))
         with self._lock:
-            self._served[name] = _Served(attendant, attendant.attended.process, attendant.attended.memory)
-
-    def _finish(self, target: str, name: str) -> None:
-        """Let a sidecar that can still do so finish what is being written."""
-        with self._lock:
-            served = self._served.get(name)
-        if served is None or served.process.poll() is not None or served.process.stopped():
-            return
-        attendant, grace = served.attendant, self._patience.grace
-        if time.monotonic() - attendant.situation.heard > SILENCE:
-            return
-        unmounted = self._unmounter.ask(target, self._patience.polite)
-        if unmounted and attendant.wait_ended(Seconds(1.0)):
-            return
-        # still mounted somewhere (a process uses it, or another mount namespace has it): ask the sidecar itself
-        if not attendant.drain(grace):
-            served.process.signal(signal.SIGTERM)
-        end = time.monotonic() + grace
-        while not attendant.wait_ended(Seconds(0.5)):
-            silent = time.monotonic() - attendant.situation.heard > SILENCE
-            if time.monotonic() > end or silent or served.process.stopped():
-                _log.warning("sidecar %d of %s did not finish in time and is ended", served.process.pid, target)
-                return
+            self._served[name] = Served(attendant, attendant.attended.process, attendant.attended.memory)
 
     def _clear(self, target: str, name: str) -> None:
         """Remove every trace of a volume: mounts, processes, cgroup, runtime directory. Raises MountError."""
-        runtime = self._state.runtime(name)
         with self._lock:
             served = self._served.pop(name, None)
-        memory = served.memory if served is not None else self._room.adopt(runtime.noted("cgroup"))
-        if target:
-            self._unmounter.force(target)
-        if served is not None:
-            served.attendant.close()
-            reap(served.process, served.memory)
-        if memory is not None and memory.exists:
-            _remove_cgroup(memory)
-        runtime.remove()
+        self._removal.clear(target, self._state.runtime(name), served)
 
     @contextlib.contextmanager
     def _exclusively(self, target: str) -> Iterator[None]:
@@ -303,11 +258,3 @@ def _is_volume(entry: MountEntry, volume_id: str) -> bool:
 
 def _describe(entry: MountEntry) -> str:
     return f"a mount of type {entry.fstype} from {entry.source}"
-
-
-def _remove_cgroup(memory: MemoryCgroup) -> None:
-    memory.kill()
-    try:
-        memory.remove()
-    except MountError as error:
-        _log.warning("%s", error)

@@ -53,6 +53,9 @@ class SidecarProcess(Protocol):
     def stopped(self) -> bool:
         """Whether it is stopped (SIGSTOP) and so cannot answer anybody."""
 
+    def holds_device(self) -> bool:
+        """Whether it has a /dev/fuse descriptor open, so that some mount still has a server."""
+
     def close(self) -> None:
         """Let go of the descriptor; the process goes on."""
 
@@ -96,6 +99,15 @@ class LocalProcess:
         except OSError:
             return False
         return state.rpartition(")")[2].split()[:1] in (["T"], ["t"])
+
+    def holds_device(self) -> bool:
+        directory = f"/proc/{self.pid}/fd"
+        with contextlib.suppress(OSError):
+            for name in os.listdir(directory):
+                with contextlib.suppress(OSError):
+                    if os.readlink(f"{directory}/{name}").endswith("/fuse"):
+                        return True
+        return False
 
     def close(self) -> None:
         if self._pidfd >= 0:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -21,6 +22,7 @@ from csi.volume.units import Seconds
 
 _log = logging.getLogger(__name__)
 
+_LOOK: Final = Seconds(0.2)
 _MOST_LAYERS: Final = 64
 _GONE: Final = (errno.EINVAL, errno.ENOENT)
 
@@ -29,18 +31,24 @@ class Unmounter:
     """Stateless; safe from any thread, one thread per target at a time."""
 
     def __init__(
-        self, kernel: Kernel, connections: FuseConnections, entries: Callable[[], Sequence[MountEntry]]
+        self,
+        kernel: Kernel,
+        connections: FuseConnections,
+        entries: Callable[[], Sequence[MountEntry]],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._kernel = kernel
         self._connections = connections
         self._entries = entries
+        self._clock = clock
 
     def layers(self, target: str) -> Sequence[MountEntry]:
         """What is mounted on `target`, the lowest first."""
         return layers_at(self._entries(), target)
 
-    def ask(self, target: str, limit: Seconds) -> bool:
-        """The polite way: the kernel writes back what is dirty first. False when it is in use or takes over `limit`."""
+    def ask(self, target: str, limit: Seconds, answering: Callable[[], bool]) -> bool:
+        """The polite way: the kernel writes back what is dirty first. False when it is in use, takes over `limit`, or
+        the sidecar stops `answering`."""
         outcome: list[MountError | None] = []
 
         def unmount() -> None:
@@ -52,9 +60,11 @@ class Unmounter:
 
         thread = threading.Thread(target=unmount, name=f"umount {target}", daemon=True)
         thread.start()
-        thread.join(limit)
+        end = self._clock() + limit
+        while not outcome and self._clock() < end and answering():
+            thread.join(_LOOK)
         if not outcome:
-            _log.warning("unmounting %s takes over %.0f s: its sidecar does not answer", target, limit)
+            _log.warning("unmounting %s takes too long: its sidecar does not answer", target)
             return False
         if outcome[0] is not None:
             _log.info("%s is not unmounted yet: %s", target, outcome[0])

@@ -62,7 +62,7 @@ class ServedVolume:
     def activity(self) -> Activity:
         session, filesystem = self.session.statistics(), self._filesystem.statistics()
         figures = {"filesystem": filesystem, "engine": self._engine.statistics(), "store": self._store.statistics()}
-        open_files = self._filesystem.open_files()
+        open_files = len(self._filesystem.open_files())
         return Activity(open_files, session.in_flight, session.oldest_age, figures)
 
     def flush(self, grace: Seconds) -> None:

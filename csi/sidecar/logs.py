@@ -1,22 +1,24 @@
 """The sidecar's log: one record a line on stderr, JSON or text, without secrets.
 
-Writing a log line never ends or blocks the sidecar's work for good: when the reader of stderr is gone the line is
-dropped. What looks like a credential is struck out, whoever logged it.
+Logging never ends the sidecar and never blocks it: when the reader of stderr is gone, or does not read and the pipe to
+it is full, the line is dropped. What looks like a credential is struck out, whoever logged it.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import re
-import sys
+import stat
 import time
-from typing import IO, Final
+from typing import Final
 
 _SENSITIVE: Final = re.compile(
     r"(?i)\b(access[_-]?key[_-]?secret|ak[_-]?secret|security[_-]?token|session[_-]?token|x-oss-security-token|"
     r"signature|x-oss-signature|authorization|password)(\"?'?\s*[=:]\s*\"?'?)(?:(?:OSS4-HMAC-SHA256|OSS)\s+)?[^\s\"',;&]+"
 )
+_STANDARD_ERROR: Final = 2
 LEVELS: Final = ("debug", "info", "warning", "error")
 
 
@@ -64,9 +66,21 @@ class LastProblem(logging.Handler):
         self.text = redacted(record.getMessage())[:500]
 
 
-class _Handler(logging.StreamHandler[IO[str]]):
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
-        """The reader of the log is gone: there is nobody to tell."""
+class _LineWriter(logging.Handler):
+    """One write(2) a line; a line up to PIPE_BUF arrives whole or not at all."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        self._descriptor = descriptor
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record) + "\n"
+            os.write(self._descriptor, line.encode("utf-8", "backslashreplace"))
+        except OSError:
+            return  # there is nobody to tell
+        except Exception:
+            self.handleError(record)
 
 
 class SidecarLog:
@@ -84,13 +98,24 @@ class SidecarLog:
         self._formatter.context |= context
 
 
-def configure(style: str, level: str, stream: IO[str] | None = None) -> SidecarLog:
-    """Send the process's log to `stream` (stderr) as `style` (json, text), from `level` upwards."""
+def configure(style: str, level: str, descriptor: int = _STANDARD_ERROR) -> SidecarLog:
+    """Send the process's log to `descriptor` as `style` (json, text), from `level` upwards."""
     formatter = JsonFormatter() if style == "json" else TextFormatter()
-    handler = _Handler(stream if stream is not None else sys.stderr)
+    handler = _LineWriter(_unblocked(descriptor))
     handler.setFormatter(formatter)
     problems = LastProblem()
     root = logging.getLogger()
     root.handlers[:] = [handler, problems]
     root.setLevel(level.upper())
     return SidecarLog(formatter, problems)
+
+
+def _unblocked(descriptor: int) -> int:
+    """A way to write to the same pipe that never waits. The flag belongs to the open file, which others share, so a
+    second open of the pipe is needed; it works only before the rights are given up. Other files stay as they are."""
+    try:
+        if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            return os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return descriptor
+    return descriptor

@@ -57,10 +57,13 @@ class NodeLink:
             f"the node plugin offered no volume within {patience:.0f} s", hint="look at the node plugin's log"
         )
 
-    def attend(self, volume: Mount, on_drain: Callable[[Seconds], None]) -> None:
-        """From now on, on a thread: hear DRAIN, reconnect after a loss as the sidecar that serves `volume`."""
+    def attend(self, volume: Mount, on_drain: Callable[[Seconds], None], on_return: Callable[[], None]) -> None:
+        """From now on, on a thread: hear DRAIN, reconnect after a loss as the sidecar that serves `volume`, and call
+        `on_return` whenever that succeeded."""
         hello = Hello(VERSION, os.getpid(), resume=True, volume_id=volume.volume_id, spec_hash=volume.spec_hash)
-        self._thread = threading.Thread(target=self._run, args=(hello, on_drain), name="node link", daemon=True)
+        self._thread = threading.Thread(
+            target=self._run, args=(hello, on_drain, on_return), name="node link", daemon=True
+        )
         self._thread.start()
 
     def send(self, message: Message) -> bool:
@@ -100,7 +103,7 @@ class NodeLink:
         self._replace(channel)
         return volume
 
-    def _run(self, hello: Hello, on_drain: Callable[[Seconds], None]) -> None:
+    def _run(self, hello: Hello, on_drain: Callable[[Seconds], None], on_return: Callable[[], None]) -> None:
         pause = _FIRST_PAUSE
         while not self._closing.is_set():
             with self._lock:
@@ -113,6 +116,7 @@ class NodeLink:
                     continue
                 _log.info("connected to the node plugin again")
                 self._replace(channel)
+                on_return()
             if self._listen(channel, on_drain):
                 pause = _FIRST_PAUSE
             if not self._closing.is_set():

@@ -56,6 +56,7 @@ class SidecarService:
         self._asked = threading.Condition()
         self._departure: Departure | None = None
         self._over = False
+        self._ready = threading.Event()
 
     def leave(self, reason: str, grace: Seconds | None = None) -> None:
         with self._asked:
@@ -66,11 +67,12 @@ class SidecarService:
     def started(self) -> None:
         """INIT is answered."""
         _log.info("ready")
+        self._ready.set()
         self._link.send(Ready())
 
     def run(self, serving: Serving) -> int:
         """Serve until the end; the exit status."""
-        self._link.attend(self._volume, lambda grace: self.leave("the node plugin asked", grace))
+        self._link.attend(self._volume, lambda grace: self.leave("the node plugin asked", grace), self._returned)
         reports = HealthReports(serving.activity, lambda: self._log.last_problem, self._link.send)
         reports.start()
         leaver = threading.Thread(target=self._see_off, args=(serving,), name="leaver", daemon=True)
@@ -88,6 +90,10 @@ class SidecarService:
             reports.close()
             self._link.send(Bye(reason=reason))
         return 0
+
+    def _returned(self) -> None:
+        if self._ready.is_set():
+            self._link.send(Ready())
 
     def _see_off(self, serving: Serving) -> None:
         with self._asked:
