@@ -1,0 +1,267 @@
+"""The data engine: everything of one mount that moves bytes, behind five calls.
+
+It makes the readers and writers of `streams.py` and owns what they share: the memory, the block cache, the threads.
+Half of the memory budget at most is for writers, the rest is for readers; a quarter of it, at most 32 MiB, keeps what
+was read already. Knows no names, no modes and no FUSE: keys and versions come from `csi/fs`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from csi.data.appender import AppendWriter
+from csi.data.blocks import UNIT, BlockCache, CacheStatistics
+from csi.data.buffers import BufferPool, PoolStatistics, floor_power
+from csi.data.ledger import LedgerStatistics, MemoryLedger
+from csi.data.plan import SMALLEST_PART, PartPlan
+from csi.data.reader import BlockReader, ReadPlan
+from csi.data.staging import StagingMemory, StagingStatistics
+from csi.data.streams import Reader, Writer
+from csi.data.ticker import Ticker
+from csi.data.window import Streams
+from csi.data.workers import WorkerPool, WorkerStatistics
+from csi.data.writer import PartWriter
+from csi.errors import BadHandle
+from csi.oss.store import ObjectStore, ObjectVersion
+from csi.volume.spec import ReadOptions, WriteOptions
+from csi.volume.units import MIB, ObjectKey, Seconds
+
+Handle = TypeVar("Handle", BlockReader, PartWriter, AppendWriter)
+
+PATIENCE = Seconds(120.0)
+ADMISSION = Seconds(30.0)
+CLOSING = Seconds(5.0)
+
+_RETAINED = 32 * MIB
+_KEPT_FREE = 64 * MIB
+_LARGEST_REQUEST = 16 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStatistics:
+    """Everything countable. `readers`, `writers` and `streams` (of reads that are being read ahead of) are open now."""
+
+    readers: int
+    writers: int
+    streams: int
+    memory: LedgerStatistics
+    buffers: PoolStatistics
+    cache: CacheStatistics
+    staging: StagingStatistics
+    downloads: WorkerStatistics
+    uploads: WorkerStatistics
+
+    @property
+    def memory_in_use(self) -> int:
+        """Bytes that somebody is working with: neither free for the next loan nor read already."""
+        return self.buffers.lent - self.cache.spent_bytes
+
+
+class DataEngine:
+    """`_lock` guards `_open` and `_closed`; nothing is called while it is held.
+
+    `patience` is how long a call waits for memory or for a queue that does not move before it raises DeadlineExceeded;
+    `admission` how long opening a file for writing waits for memory before it raises OutOfMemoryBudget.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        *,
+        read: ReadOptions,
+        write: WriteOptions,
+        ledger: MemoryLedger,
+        clock: Callable[[], float] = time.monotonic,
+        patience: Seconds = PATIENCE,
+        admission: Seconds = ADMISSION,
+    ) -> None:
+        self._store = store
+        self._write = write
+        self._clock = clock
+        self._patience = patience
+        self._admission = admission
+        self._ledger = ledger
+        self._lock = threading.Lock()
+        self._open: dict[BlockReader | PartWriter | AppendWriter, None] = {}
+        self._closed = False
+        self._pool = BufferPool(ledger, keep=min(ledger.budget // 4, _KEPT_FREE))
+        self._downloads = WorkerPool("ossfuse-read", read.threads)
+        self._uploads = WorkerPool("ossfuse-write", write.threads)
+        self._retained = min(ledger.budget // 4, _RETAINED)
+        self._cache = BlockCache(store, self._pool, self._downloads, retained=self._retained, patience=patience)
+        self._staging = StagingMemory(self._pool, limit=ledger.budget // 2)
+        self._streams = Streams(self._read_ahead_capacity)
+        self._reads = _read_plan(read, ledger.budget)
+        self._parts = PartPlan(max(write.part_size, SMALLEST_PART))
+        self._ticker = Ticker(write.flush_interval) if write.flush_interval is not None else None
+
+    # --- what the filesystem asks for ---
+
+    def open_reader(self, version: ObjectVersion, *, exact: bool = False) -> Reader:
+        """Read one version; with `exact`, nothing is fetched that was not asked for. Makes no request."""
+        self._check_open()
+        reader = BlockReader(
+            version,
+            self._store,
+            self._cache,
+            self._streams,
+            self._reads,
+            exact=exact,
+            patience=self._patience,
+            clock=self._clock,
+            closed=self._forget,
+        )
+        return self._remember(reader)
+
+    def open_writer(
+        self,
+        key: ObjectKey,
+        *,
+        base: ObjectVersion | None = None,
+        user: Mapping[str, str] | None = None,
+        content_type: str = "",
+        forbid_overwrite: bool = False,
+    ) -> Writer:
+        """Write a new object, or with `base` continue that version (its position is then the version's size).
+
+        Makes no request. Raises OutOfMemoryBudget.
+        """
+        self._check_open()
+        writer = PartWriter(
+            key,
+            self._store,
+            self._uploads,
+            self._staging,
+            self._parts,
+            base=base,
+            user=user,
+            content_type=content_type,
+            forbid_overwrite=forbid_overwrite,
+            crc64=self._write.crc64,
+            parallel=self._write.threads,
+            patience=self._patience,
+            admission=self._admission,
+            closed=self._forget,
+        )
+        return self._remember(writer)
+
+    def open_appender(self, key: ObjectKey, *, position: int, content_type: str = "") -> Writer:
+        """Append to an object of `position` bytes; at 0 it is created now, and must not exist with any bytes in it or
+        as another type than Appendable.
+
+        Raises AppendConflict when the object is anything else, FileTooLarge, OutOfMemoryBudget.
+        """
+        self._check_open()
+        writer = AppendWriter(
+            key,
+            self._store,
+            self._uploads,
+            self._staging,
+            position=position,
+            buffer_size=self._write.buffer_size,
+            content_type=content_type,
+            patience=self._patience,
+            admission=self._admission,
+            closed=self._forget,
+        )
+        if self._ticker is not None:
+            self._ticker.add(writer.push)
+        return self._remember(writer)
+
+    def forget(self, key: ObjectKey) -> None:
+        """Drop the cached blocks of every version of `key`; open readers fetch theirs again."""
+        self._cache.forget(key)
+
+    # --- the end ---
+
+    def drain(self, within: Seconds) -> bool:
+        """Wait until no request is under way or queued; False after `within` seconds. Finishes no writer."""
+        end = self._clock() + within
+        return self._uploads.drain(within) and self._downloads.drain(Seconds(max(0.0, end - self._clock())))
+
+    def close(self, within: Seconds = CLOSING) -> None:
+        """Abandon the writers, close the readers, end the threads and give back all memory; idempotent.
+
+        Waits at most about `within` seconds for requests under way to end.
+        """
+        with self._lock:
+            self._closed = True
+            left = list(self._open)
+        if self._ticker is not None:
+            self._ticker.close()
+        for handle in left:
+            if isinstance(handle, BlockReader):
+                handle.close()
+            else:
+                handle.abandon()
+        self._downloads.close(within)
+        self._uploads.close(within)
+        self._cache.shut()
+        self._pool.close()
+
+    def trim(self) -> None:
+        """Give the memory that nobody works with back to the system."""
+        self._ledger.relieve(self._ledger.budget)
+        self._pool.trim()
+
+    def statistics(self) -> EngineStatistics:
+        with self._lock:
+            readers = sum(isinstance(handle, BlockReader) for handle in self._open)
+            writers = len(self._open) - readers
+        return EngineStatistics(
+            readers,
+            writers,
+            len(self._streams),
+            self._ledger.statistics(),
+            self._pool.statistics(),
+            self._cache.statistics(),
+            self._staging.statistics(),
+            self._downloads.statistics(),
+            self._uploads.statistics(),
+        )
+
+    # --- private ---
+
+    def _read_ahead_capacity(self) -> int:
+        """Bytes that windows may take together now."""
+        for_writers = self._staging.limit if len(self._staging) else 0
+        return self._ledger.budget - self._retained - for_writers
+
+    def _remember(self, handle: Handle) -> Handle:
+        with self._lock:
+            if not self._closed:
+                self._open[handle] = None
+                return handle
+        if isinstance(handle, BlockReader):
+            handle.close()
+        else:
+            handle.abandon()
+        raise BadHandle("the volume is being unmounted")
+
+    def _forget(self, handle: BlockReader | PartWriter | AppendWriter) -> None:
+        if self._ticker is not None and isinstance(handle, AppendWriter):
+            self._ticker.remove(handle.push)
+        with self._lock:
+            self._open.pop(handle, None)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise BadHandle("the volume is being unmounted")
+
+
+def _read_plan(read: ReadOptions, budget: int) -> ReadPlan:
+    """Sizes for `reader`: what was asked for, in powers of two, and small enough that a few blocks fit the budget."""
+    chunk = _block_size(min(read.readahead_size, budget // 8, _LARGEST_REQUEST))
+    first = min(_block_size(read.buffer_size), chunk)
+    largest = read.readahead_count * read.readahead_size
+    # A request on every thread and two blocks ready. That more is of use is found out by `Cursor.stalled`.
+    reach = min(largest, (read.threads + 2) * chunk)
+    return ReadPlan(first, chunk, reach, largest)
+
+
+def _block_size(size: int) -> int:
+    return max(UNIT, floor_power(max(size, 1)))

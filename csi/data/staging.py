@@ -1,0 +1,176 @@
+"""Memory for writers: who may open, and how much each may fill ahead of the network.
+
+A writer owns one buffer from open to close; that is the only moment it may wait for memory, and it holds nothing then.
+Everything beyond comes from `take`, which never waits. So a writer inside write(2) waits for nothing but its own
+uploads, and any number of writers make progress. All writers together have at most a limit (half of the budget), so
+that readers always have the rest. When somebody waits to open, the others are asked to send what they have filled.
+Must not know what parts are.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from csi.data.buffers import BufferPool, floor_power
+from csi.data.ledger import Turns
+from csi.errors import OutOfMemoryBudget
+from csi.volume.units import KIB, MIB, Seconds
+
+_SMALLEST_BUFFER = 128 * KIB  # a part of one buffer is a part OSS accepts
+_LARGEST_BUFFER = 1 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class StagingStatistics:
+    """Writers open, bytes they hold, and the most they may hold together."""
+
+    writers: int
+    held: int
+    limit: int
+
+
+class StagingMemory:
+    """`_lock` guards `_held` and `_allotments`; nothing is called while it is held."""
+
+    def __init__(self, pool: BufferPool, *, limit: int) -> None:
+        self.pool = pool
+        self.limit = limit
+        self.buffer = max(_SMALLEST_BUFFER, min(_LARGEST_BUFFER, floor_power(max(limit // 64, 1))))
+        self._lock = threading.Lock()
+        self._turns = Turns()
+        self._held = 0
+        self._allotments: dict[Allotment, None] = {}
+
+    def admit(self, send: Callable[[], None], within: Seconds) -> Allotment:
+        """Memory for one more writer.
+
+        `send` is called, from any thread, when others wait: it should begin to upload what can be uploaded, and must
+        not wait. Raises OutOfMemoryBudget when `within` seconds have passed.
+        """
+
+        def attempt() -> bool | None:
+            if self._charge(self.buffer):
+                return True
+            for other in tuple(self._allotments):
+                other.send()
+            return None
+
+        if self._turns.wait_for(attempt, within):
+            own = self.pool.take(self.buffer, within)
+            if own is not None:
+                allotment = Allotment(self, own, send)
+                with self._lock:
+                    self._allotments[allotment] = None
+                return allotment
+            self.credit(self.buffer)
+        raise OutOfMemoryBudget(
+            f"{len(self._allotments)} files are open for writing and share {self.limit} bytes of memory; "
+            f"none of it came free within {within:g} s",
+            hint="close some, or raise fs.jindo.fuse.pod.mem.limit",
+        )
+
+    def share(self) -> int:
+        """What each open writer may hold, in bytes."""
+        return self.limit // max(1, len(self._allotments))
+
+    def grow(self) -> memoryview | None:
+        """One more buffer if it is to be had without waiting."""
+        if not self._charge(self.buffer):
+            return None
+        got = self.pool.try_take(self.buffer)
+        if got is None and self.pool.ledger.relieve(self.buffer):
+            got = self.pool.try_take(self.buffer)
+        if got is None:
+            self.credit(self.buffer)
+        return got
+
+    def credit(self, size: int) -> None:
+        with self._lock:
+            self._held -= size
+        self._turns.poke()
+
+    def forget(self, allotment: Allotment) -> None:
+        with self._lock:
+            self._allotments.pop(allotment, None)
+
+    def statistics(self) -> StagingStatistics:
+        with self._lock:
+            return StagingStatistics(len(self._allotments), self._held, self.limit)
+
+    def __len__(self) -> int:
+        return len(self._allotments)
+
+    def _charge(self, size: int) -> bool:
+        with self._lock:
+            if self._held + size > self.limit:
+                return False
+            self._held += size
+            return True
+
+
+class Allotment:
+    """The buffers of one writer, each of `buffer` bytes; `most` is how many bytes it wants to hold at a time.
+
+    `_lock` guards `_own`, `_own_free`, `_closed` and `held`. `take` and `give` may be called from different threads.
+    """
+
+    def __init__(self, memory: StagingMemory, own: memoryview, send: Callable[[], None]) -> None:
+        self._memory = memory
+        self._own: memoryview | None = own
+        self._own_free = True
+        self._closed = False
+        self._lock = threading.Lock()
+        self.send = send
+        self.buffer = memory.buffer
+        self.most = memory.limit
+        self.held = memory.buffer
+
+    @property
+    def share(self) -> int:
+        """What the memory allows this writer to hold now, in bytes; at least one buffer."""
+        return max(self.buffer, self._memory.share())
+
+    def take(self) -> memoryview | None:
+        """A buffer to fill, or None when one of this writer's must come back first."""
+        with self._lock:
+            if self._own_free and self._own is not None:
+                self._own_free = False
+                return self._own
+            if self.held + self.buffer > min(self.share, self.most):
+                return None
+            self.held += self.buffer
+        got = self._memory.grow()
+        if got is None:
+            with self._lock:
+                self.held -= self.buffer
+        return got
+
+    def give(self, buffers: Iterable[memoryview]) -> None:
+        """These buffers are no longer needed. The first buffer stays this writer's own until `close`."""
+        freed = 0
+        with self._lock:
+            for buffer in buffers:
+                if buffer is self._own:
+                    self._own_free = True
+                else:
+                    freed += self.buffer
+            self.held -= freed
+        if freed:
+            self._memory.credit(freed)
+        self._release()
+
+    def close(self) -> None:
+        """The own buffer may go as well, as soon as it is given; idempotent."""
+        self._closed = True
+        self._release()
+
+    def _release(self) -> None:
+        with self._lock:
+            if not self._closed or not self._own_free or self._own is None:
+                return
+            self._own = None
+            self.held -= self.buffer
+        self._memory.forget(self)
+        self._memory.credit(self.buffer)

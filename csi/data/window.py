@@ -1,0 +1,102 @@
+"""How far ahead of a reader to read: positions, runs, and each reader's share of the memory.
+
+A *cursor* follows one stream of reads through a file (a file may be read at several places at once, and the kernel
+reorders what it asks for). Its *run* is how many bytes were read one after another; skipping forward takes from it.
+The window is never larger than the run, so what is fetched in vain is never more than what was read: that is the
+doubling of a window and the bound on waste for random readers in one rule. Pure bookkeeping: fetches nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from csi.data.blocks import UNIT, Block
+from csi.volume.units import MIB, Seconds
+
+BACKWARD = 1 * MIB
+"""Going back this far is still the same stream."""
+
+SLACK = 2 * UNIT
+"""A read this far beyond what was asked for is the kernel's reordering, not a jump."""
+
+
+class Cursor:
+    """One stream of reads. Guarded by its reader's lock."""
+
+    __slots__ = ("blocks", "frontier", "hits", "position", "private", "ran_full", "reach", "run", "used")
+
+    def __init__(self, offset: int, reach: int, now: float) -> None:
+        self.position = offset  # end of the furthest read
+        self.frontier = offset  # end of what was asked for
+        self.run = 0
+        self.hits = 0
+        self.reach = reach  # the window's present upper limit
+        self.ran_full = False  # everything up to `reach` was there: the network stood still
+        self.blocks: deque[Block] = deque()  # the window: blocks this cursor has joined, in order
+        self.private: Block | None = None  # a block off the grid, asked for before a pattern was known
+        self.used = now
+
+    @property
+    def sequential(self) -> bool:
+        return self.hits > 1 and self.run > 0
+
+    def follows(self, offset: int) -> bool:
+        """Whether a read at `offset` belongs to this stream."""
+        if self.hits > 1:
+            return self.position - BACKWARD <= offset <= max(self.frontier, self.position + SLACK)
+        return self.position - UNIT <= offset <= self.position + SLACK
+
+    def advance(self, offset: int, end: int, now: float) -> None:
+        """Bytes `offset`..`end` were read."""
+        self.used = now
+        self.hits += 1
+        if offset > self.position:
+            self.run = max(0, self.run - (offset - self.position))
+        if end > self.position:
+            self.run += end - max(offset, self.position)
+            self.position = end
+
+    def stalled(self, largest: int) -> None:
+        """A read had to wait. If the network had stood still before, the window was too small for this rhythm."""
+        if self.ran_full:
+            self.reach = min(self.reach * 2, largest)
+            self.ran_full = False
+
+
+class Streams:
+    """Divides the memory for read-ahead evenly among the cursors that are in use.
+
+    `_lock` guards `_cursors`; it is taken after a reader's lock and nothing is called while it is held but `capacity`.
+    """
+
+    IDLE = Seconds(2.0)
+    """A cursor not read for this long makes room for others; its blocks become the first to go."""
+
+    def __init__(self, capacity: Callable[[], int]) -> None:
+        self._capacity = capacity
+        self._lock = threading.Lock()
+        self._cursors: dict[Cursor, None] = {}  # least recently registered first
+
+    def share(self, cursor: Cursor, now: float) -> tuple[int, list[Cursor]]:
+        """The bytes `cursor` may keep ahead now, and the cursors that have just been found idle."""
+        with self._lock:
+            self._cursors.pop(cursor, None)
+            self._cursors[cursor] = None
+            idle = []
+            for other in self._cursors:  # those at the front were used longest ago; they share in refilling windows
+                if now - other.used <= self.IDLE:
+                    break
+                if other is not cursor:
+                    idle.append(other)
+            for other in idle:
+                del self._cursors[other]
+            return self._capacity() // len(self._cursors), idle
+
+    def remove(self, cursor: Cursor) -> None:
+        with self._lock:
+            self._cursors.pop(cursor, None)
+
+    def __len__(self) -> int:
+        return len(self._cursors)

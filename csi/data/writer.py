@@ -1,0 +1,266 @@
+"""A file written from its start, or from the end of what is there, to an object that appears whole when it is done.
+
+Written bytes are copied once, into buffers of the writer's allotment; full parts upload in the background while the
+writer goes on. What fits in one part is one PutObject. Continuing an existing object: what fits in one buffer is read
+back, anything larger becomes parts by a copy inside OSS, both bound to the version that was opened.
+
+Never deadlocks: while a part is under way its end brings buffers back; when none is, everything this writer holds is
+in the part being filled, which is then sent early (a buffer is always enough for a part OSS accepts). It follows that
+parts get smaller when memory is short, and a file may then end with FileTooLarge before 1 TiB (`plan.py`).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+
+from csi.data.plan import LARGEST_PART, SMALLEST_PART, PartPlan, copied_ranges
+from csi.data.staging import Allotment, StagingMemory
+from csi.data.upload import PartUpload, remove_damaged, too_large
+from csi.data.workers import WorkerPool
+from csi.errors import BadHandle, ChecksumMismatch, OssFuseError, PreconditionFailed
+from csi.oss.checksum import crc64_of
+from csi.oss.store import Buffer, ObjectStore, ObjectVersion, PutResult
+from csi.volume.units import Bytes, Crc64, ObjectKey, Seconds
+
+
+class PartWriter:
+    """A `Writer` (csi/data/streams.py).
+
+    `_turn` puts the callers of one file in order, as POSIX does with an inode lock; it guards every field and may span
+    requests, because nothing but calls for this file ever waits for it (`_send` only tries it).
+    """
+
+    def __init__(
+        self,
+        key: ObjectKey,
+        store: ObjectStore,
+        workers: WorkerPool,
+        memory: StagingMemory,
+        plan: PartPlan,
+        *,
+        base: ObjectVersion | None,
+        user: Mapping[str, str] | None,
+        content_type: str,
+        forbid_overwrite: bool,
+        crc64: bool,
+        parallel: int,
+        patience: Seconds,
+        admission: Seconds,
+        closed: Callable[[PartWriter], None],
+    ) -> None:
+        self._key = key
+        self._store = store
+        self._plan = plan
+        self._base = base if base is not None and base.size else None
+        self._replaces = base
+        self._user = user
+        self._content_type = content_type
+        self._forbid_overwrite = forbid_overwrite
+        self._crc64 = crc64
+        self._on_close = closed
+        self._turn = threading.Lock()
+        self._position = int(base.size) if base is not None else 0
+        self._touched = base is None
+        self._prefix_crc: Crc64 | None = None
+        self._buffers: list[memoryview] = []  # the part being filled; all full but the last
+        self._filled = 0
+        self._result: PutResult | None = None
+        self._error: OssFuseError | None = None
+        self._over = False
+        self._allotment: Allotment = memory.admit(self._send, admission)
+        self._allotment.most = plan.first * (parallel + 2)
+        self._upload = PartUpload(
+            store,
+            workers,
+            key,
+            user=user,
+            content_type=content_type,
+            give=self._allotment.give,
+            patience=patience,
+        )
+
+    @property
+    def position(self) -> int:
+        return self._position
+
+    @property
+    def visible_version(self) -> ObjectVersion | None:
+        result = self._result
+        return None if result is None else ObjectVersion(self._key, result.etag, Bytes(self._position))
+
+    def write(self, data: Buffer) -> None:
+        view = memoryview(data).cast("B")
+        with self._turn:
+            self._check()
+            try:
+                if not self._touched:
+                    self._resume()
+                self._fill(view)
+            except OssFuseError as error:
+                self._fail(error)
+                raise
+
+    def flush(self) -> None:
+        with self._turn:
+            self._check()
+
+    def finish(self) -> PutResult:
+        with self._turn:
+            if self._result is not None:
+                return self._result
+            self._check()
+            try:
+                self._result = self._finish()
+            except OssFuseError as error:
+                self._fail(error)
+                raise
+            self._end()
+            return self._result
+
+    def abandon(self) -> None:
+        with self._turn:
+            if not self._over:
+                self._fail(BadHandle(f"{self._key}: writing was given up"))
+
+    # --- with the turn held ---
+
+    def _check(self) -> None:
+        if self._error is None and self._upload.error is not None:
+            self._fail(self._upload.error)
+        if self._error is not None:
+            raise self._error.with_traceback(None)
+        if self._over:
+            raise BadHandle(f"{self._key}: this file is finished")
+
+    def _fill(self, data: memoryview) -> None:
+        taken = 0
+        while taken < len(data):
+            room = min(self._target() - self._filled, self._tail_room())
+            if room <= 0:
+                if self._filled >= self._target():
+                    self._send_part()
+                else:
+                    self._more()
+                continue
+            count = min(room, len(data) - taken)
+            offset = self._filled % self._allotment.buffer
+            self._buffers[-1][offset : offset + count] = data[taken : taken + count]
+            self._filled += count
+            self._position += count
+            taken += count
+
+    def _target(self) -> int:
+        """Bytes of the part being filled. A third of the share: one part is filled while two travel."""
+        cap = self._allotment.share // 3
+        cap = max(cap - cap % self._allotment.buffer, self._allotment.buffer)
+        size = self._plan.size_of(self._upload.submitted + 1, cap)
+        if size == 0:
+            raise too_large(self._key, self._position)
+        self._allotment.most = max(self._allotment.most, 3 * size)
+        return size
+
+    def _tail_room(self) -> int:
+        return len(self._buffers) * self._allotment.buffer - self._filled
+
+    def _more(self) -> None:
+        """Get one more buffer: from the allotment, from a part that arrives, or by sending this part early."""
+        upload = self._upload
+        while (buffer := self._allotment.take()) is None:
+            under_way = upload.in_flight
+            if under_way:
+                upload.wait_below(under_way)
+                self._check()
+            else:
+                self._send_part()
+        self._buffers.append(buffer)
+
+    def _send_part(self) -> None:
+        buffers, self._buffers = self._buffers, []
+        filled, self._filled = self._filled, 0
+        self._upload.submit(self._body(buffers, filled), buffers)
+
+    def _body(self, buffers: list[memoryview], filled: int) -> list[memoryview]:
+        size = self._allotment.buffer
+        return [buffer[: filled - index * size] for index, buffer in enumerate(buffers) if filled > index * size]
+
+    def _send(self) -> None:
+        """Somebody waits for memory: send what is filled, if nobody is writing at this moment."""
+        if self._turn.acquire(blocking=False):
+            try:
+                if not self._over and len(self._buffers) > 1 and self._filled >= SMALLEST_PART:
+                    self._send_part()
+            finally:
+                self._turn.release()
+
+    def _resume(self) -> None:
+        """Take over what the object held when it was opened."""
+        base = self._base
+        self._touched = True
+        if base is None:
+            return
+        if base.size <= self._allotment.buffer:
+            self._more()
+            target = self._buffers[-1][: base.size]
+            metadata, size = self._store.read_whole(base.key, target, if_match=base.etag or None)
+            if size != base.size:
+                raise _replaced(base)
+            self._filled = size
+            return
+        if self._crc64:
+            metadata = self._store.head(base.key)
+            if metadata.etag != base.etag or metadata.size != base.size:
+                raise _replaced(base)
+            self._prefix_crc = metadata.crc64
+        ranges = copied_ranges(base.size)
+        if ranges[0][1] > LARGEST_PART:
+            raise too_large(self._key, LARGEST_PART * len(ranges))
+        for offset, size in ranges:
+            self._upload.copy(base, offset, size)
+
+    def _finish(self) -> PutResult:
+        if not self._touched and self._replaces is not None:
+            return PutResult(self._replaces.etag, None)  # nothing was written: the object is what it was
+        if self._upload.submitted == 0:
+            return self._put()
+        if self._filled:
+            self._send_part()
+        return self._upload.complete(
+            crc64=self._crc64, prefix_crc=self._prefix_crc, forbid_overwrite=self._forbid_overwrite
+        )
+
+    def _put(self) -> PutResult:
+        try:
+            return self._store.put(
+                self._key,
+                self._body(self._buffers, self._filled),
+                user=self._user,
+                content_type=self._content_type,
+                forbid_overwrite=self._forbid_overwrite,
+            )
+        except ChecksumMismatch:
+            remove_damaged(self._store, self._key, self._filled, crc64_of(self._body(self._buffers, self._filled)))
+            raise
+
+    def _fail(self, error: OssFuseError) -> None:
+        if self._error is None:
+            self._error = error.with_traceback(None)
+        if not self._over:
+            self._upload.fail(error)
+            self._end()
+
+    def _end(self) -> None:
+        self._over = True
+        self._allotment.give(self._buffers)
+        self._buffers = []
+        self._allotment.close()
+        self._on_close(self)
+
+
+def _replaced(base: ObjectVersion) -> PreconditionFailed:
+    return PreconditionFailed(
+        f"{base.key}: the object was replaced since it was opened",
+        status=412,
+        key=base.key,
+        hint="open the file again",
+    )
