@@ -154,7 +154,7 @@ class OpenDirectory:
                 node = self._namespace.learned(self.node, found.name, found.facts, found.asked, found.at, count=True)
             if node is None:
                 return None
-            return DirectoryEntry(found.name, self._namespace.entry(node), found.cookie)
+            return DirectoryEntry(found.name, self._namespace.shown.entry(node), found.cookie)
 
     # --- listing ---
 

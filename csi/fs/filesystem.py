@@ -16,19 +16,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
 
 from csi.data.streams import StreamSource
 from csi.errors import (
     AccessRefused,
     BadHandle,
     DeadlineExceeded,
-    DirectoryNotEmpty,
     EntryExists,
     InvalidOperation,
     IsADirectory,
-    NotADirectory,
-    ObjectExists,
     OssFuseError,
     ReadOnlyVolume,
 )
@@ -36,12 +32,15 @@ from csi.fs.attributes import ExtendedAttributes
 from csi.fs.directories import OpenDirectory
 from csi.fs.drafts import Drafts
 from csi.fs.files import Files
+from csi.fs.handles import Handles
 from csi.fs.inodes import InodeTable, Node
 from csi.fs.links import Links
-from csi.fs.metadata import DIRECTORY
-from csi.fs.names import check_new, directory_key, join, shown
+from csi.fs.names import check_new, join, shown
 from csi.fs.namespace import Namespace
-from csi.fs.renames import Renames, require_empty
+from csi.fs.reading import Reading
+from csi.fs.renames import Renames
+from csi.fs.reports import FilesystemReport, OpenFileReport
+from csi.fs.tree import Tree
 from csi.fs.turns import Gate
 from csi.fs.types import (
     AttributeChange,
@@ -63,26 +62,6 @@ _ENDLESS = FilesystemStatistics(_BLOCK, 1 << 38, 1 << 38, 1 << 40, 1 << 40)
 """A bucket has no end: 1 PiB, all of it free, so that no program refuses to write."""
 
 _FLUSHERS = 8
-
-
-@dataclass(frozen=True, slots=True)
-class OpenFileReport:
-    """One open(2) for the status of a sidecar."""
-
-    handle: FileHandle
-    path: str
-    writing: bool
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
-class FilesystemReport:
-    """`inodes` the kernel may know, `open_files`, `open_directories`, files being `writing`."""
-
-    inodes: int
-    open_files: int
-    open_directories: int
-    writing: int
 
 
 class Filesystem:
@@ -113,7 +92,10 @@ class Filesystem:
         )
         self._gate = Gate()
         self._drafts = Drafts(store, engine, self._namespace, write if write is not None else WriteOptions())
-        self._files = Files(self._namespace, engine, self._drafts, self._gate, arguments)
+        self._handles = Handles(self._table)
+        self._reading = Reading(self._namespace, engine, self._drafts, self._handles, exact=arguments.random_read)
+        self._files = Files(self._namespace, self._handles, self._reading, self._drafts, self._gate, arguments)
+        self._tree = Tree(store, self._namespace, self._files, self._drafts, self._gate)
         self._links = Links(store, self._namespace, self._gate, enabled=arguments.symlinks)
         self._attributes = ExtendedAttributes(store, self._namespace, self._files, enabled=arguments.xattrs)
         self._renames = Renames(store, self._namespace, self._files, self._drafts, self._gate)
@@ -128,15 +110,15 @@ class Filesystem:
         node = self._namespace.look_up(self._namespace.directory(parent), name)
         if node.kind is FileKind.SYMLINK:
             self._links.target(node)
-        return self._namespace.entry(node, count=True)
+        return self._namespace.shown.entry(node, count=True)
 
     def lookup_cached(self, parent: InodeNumber, name: bytes) -> Entry | None:
         """`lookup` from what is known, else None; raises NoSuchEntry when the absence of the name is known."""
         with self._table.lock:
             node = self._namespace.known(self._namespace.directory(parent), name)
-            if node is None or (node.kind is FileKind.SYMLINK and self._namespace.symlink_target(node) is None):
+            if node is None or (node.kind is FileKind.SYMLINK and self._namespace.shown.symlink_target(node) is None):
                 return None
-            return self._namespace.entry(node, count=True)
+            return self._namespace.shown.entry(node, count=True)
 
     def forget(self, inode: InodeNumber, count: int) -> None:
         self._table.forget(inode, count)
@@ -147,16 +129,16 @@ class Filesystem:
             self._namespace.refresh(node)
         if node.kind is FileKind.SYMLINK and not node.detached:
             self._links.target(node)
-        return self._namespace.entry(node)
+        return self._namespace.shown.entry(node)
 
     def getattr_cached(self, inode: InodeNumber) -> Entry | None:
         with self._table.lock:
             node = self._table.get(inode)
             if not self._namespace.has_current_attributes(node):
                 return None
-            if node.kind is FileKind.SYMLINK and self._namespace.symlink_target(node) is None:
+            if node.kind is FileKind.SYMLINK and self._namespace.shown.symlink_target(node) is None:
                 return None
-            return self._namespace.entry(node)
+            return self._namespace.shown.entry(node)
 
     def setattr(
         self, inode: InodeNumber, change: AttributeChange, handle: FileHandle | None, caller: Caller | None = None
@@ -178,7 +160,7 @@ class Filesystem:
         node = self._table.get(inode)
         if mask & os.W_OK:
             self._require_writable()
-        if mask & os.X_OK and not node.is_directory and not self._namespace.entry(node).attributes.mode & 0o111:
+        if mask & os.X_OK and not node.is_directory and not self._namespace.shown.entry(node).attributes.mode & 0o111:
             raise AccessRefused(f"{shown(node.name)} is not executable on this mount", hint="set fileMode or umask")
 
     def statfs(self) -> FilesystemStatistics:
@@ -192,60 +174,22 @@ class Filesystem:
     def symlink(self, parent: InodeNumber, name: bytes, target: bytes, caller: Caller | None = None) -> Entry:
         self._require_writable()
         node = self._links.make(self._namespace.directory(parent), name, target)
-        return self._namespace.entry(node, count=True)
+        return self._namespace.shown.entry(node, count=True)
 
     def mkdir(self, parent: InodeNumber, name: bytes, mode: int, caller: Caller | None = None) -> Entry:
         """Writes the marker object; of two clients that make one directory at the same time, one gets EntryExists."""
         self._require_writable()
-        directory = self._namespace.directory(parent)
-        with self._gate.change(lambda: join(self._table.path(directory), name)) as path:
-            check_new(self._table.prefix, path, name, directory=True)
-            if self._namespace.find(directory, name) is not None:
-                raise EntryExists(f"{shown(name)} exists")
-            key = directory_key(self._table.prefix, path)
-            try:
-                self._store.put(key, [], content_type="application/x-directory", forbid_overwrite=True)
-            except ObjectExists as error:
-                self._namespace.forget_absence(directory, name)
-                raise EntryExists(f"{shown(name)} exists") from error
-            with self._table.lock:
-                node = self._namespace.made(directory, name, FileKind.DIRECTORY)
-                self._namespace.changed(node, DIRECTORY, checked=True)
-                self._table.local(node).has_marker = True
-                return self._namespace.entry(node, count=True)
+        node = self._tree.make_directory(self._namespace.directory(parent), name)
+        return self._namespace.shown.entry(node, count=True)
 
     def rmdir(self, parent: InodeNumber, name: bytes) -> None:
         self._require_writable()
-        directory = self._namespace.directory(parent)
-        if name == b".":
-            raise InvalidOperation("'.' cannot be removed")
-        if name == b"..":
-            raise DirectoryNotEmpty("'..' is not empty")
-        with self._gate.move(join(self._table.path(directory), name)):
-            node = self._namespace.existing(directory, name)
-            if not node.is_directory:
-                raise NotADirectory(f"{shown(name)} is not a directory")
-            require_empty(self._store, self._namespace, node)
-            self._namespace.ensure_marker(directory)
-            self._store.delete(self._table.key(node))
-            self._namespace.removed(node)
+        self._tree.remove_directory(self._namespace.directory(parent), name)
 
     def unlink(self, parent: InodeNumber, name: bytes) -> None:
         """What is being written to the file is given up; open readers go on for as long as they have its bytes."""
         self._require_writable()
-        directory = self._namespace.directory(parent)
-        with self._gate.change(lambda: join(self._table.path(directory), name)):
-            node = self._namespace.existing(directory, name)
-            if node.is_directory:
-                raise IsADirectory(f"{shown(name)} is a directory", hint="use rmdir")
-            with self._files.turn(node):
-                draft = node.draft
-                stored = node.facts is not None or (draft is not None and draft.appendable)
-                self._drafts.discard(node)
-                if stored:
-                    self._namespace.ensure_marker(directory)
-                    self._store.delete(self._table.key(node))
-                self._namespace.removed(node)
+        self._tree.remove_file(self._namespace.directory(parent), name)
 
     def rename(
         self, parent: InodeNumber, name: bytes, new_parent: InodeNumber, new_name: bytes, flags: int = 0
@@ -278,14 +222,14 @@ class Filesystem:
         else:
             node = self._namespace.made(directory, name, FileKind.FILE)
             opened = self._files.create(node, flags)
-        return self._namespace.entry(node, count=True), opened
+        return self._namespace.shown.entry(node, count=True), opened
 
     def read_ready(self, handle: FileHandle, offset: int, size: int) -> Buffer | None:
-        return self._files.read_ready(handle, offset, size)
+        return self._reading.read_ready(handle, offset, size)
 
     def read(self, handle: FileHandle, offset: int, size: int) -> Buffer:
         """Exactly `size` bytes, fewer only at the end of the file."""
-        return self._files.read(handle, offset, size)
+        return self._reading.read(handle, offset, size)
 
     def write(self, handle: FileHandle, offset: int, data: Buffer) -> int:
         return self._files.write(handle, offset, data)
@@ -345,9 +289,9 @@ class Filesystem:
 
     def open_files(self) -> list[OpenFileReport]:
         reports = []
-        for handle in self._files.all():
+        for handle in self._handles.all():
             with self._table.lock:
-                entry = self._namespace.entry(handle.node)
+                entry = self._namespace.shown.entry(handle.node)
                 draft = handle.node.draft
                 writing = draft is not None and draft.owner == handle.id
                 reports.append(OpenFileReport(handle.id, self._table.path(handle.node), writing, entry.attributes.size))
@@ -358,7 +302,7 @@ class Filesystem:
             directories = len(self._directories)
         with self._table.lock:
             writing = sum(node.draft is not None for node in self._table.nodes())
-            return FilesystemReport(len(self._table), len(self._files.all()), directories, writing)
+            return FilesystemReport(len(self._table), len(self._handles.all()), directories, writing)
 
     def flush_all(self, deadline: Seconds) -> Sequence[OssFuseError]:
         """Make an object of everything that is being written, for at most `deadline` seconds; returns what failed, one
@@ -386,7 +330,7 @@ class Filesystem:
 
     def close(self) -> None:
         """Let go of every open file without finishing it (`flush_all` comes before): nothing half written appears."""
-        for handle in self._files.all():
+        for handle in self._handles.all():
             draft = handle.node.draft
             if draft is not None:
                 draft.writer.abandon()

@@ -32,7 +32,7 @@ class Links:
         """readlink(2). Raises InvalidOperation for anything but a symlink."""
         if node.kind is not FileKind.SYMLINK:
             raise InvalidOperation(f"{shown(node.name)} is not a symbolic link")
-        known = self._namespace.symlink_target(node)
+        known = self._namespace.shown.symlink_target(node)
         if known is not None:
             return known
         etag = node.facts.etag if node.facts is not None else ETag("")

@@ -16,17 +16,17 @@ from __future__ import annotations
 
 import itertools
 import logging
-import stat
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from csi.errors import NoSuchEntry, NotADirectory, PermissionDenied
+from csi.fs.appearance import Appearance
 from csi.fs.inodes import NEVER, InodeTable, Node
 from csi.fs.listings import Listing, ListingCache
-from csi.fs.metadata import DIRECTORY, Facts, ask
+from csi.fs.metadata import Facts, ask
 from csi.fs.names import check_lookup, directory_key, join, shown
-from csi.fs.types import Attributes, Entry, FileKind
+from csi.fs.types import FileKind
 from csi.oss.store import ObjectStore
 from csi.volume.spec import MountArguments, Ownership
 from csi.volume.units import InodeNumber, ObjectKey, Seconds
@@ -35,8 +35,6 @@ GRACE = Seconds(1.0)
 """How long the answer to a LOOKUP serves the other requests of the same system call, where timeouts are 0."""
 
 _MOST_ABSENT = 20_000
-
-_FILE_TYPES = {FileKind.FILE: stat.S_IFREG, FileKind.DIRECTORY: stat.S_IFDIR, FileKind.SYMLINK: stat.S_IFLNK}
 
 _log = logging.getLogger(__name__)
 
@@ -56,8 +54,7 @@ class Namespace:
         self.clock = clock
         self._store = store
         self._arguments = arguments
-        self._ownership = ownership
-        self._start_ns = int(clock() * 1e9)
+        self.shown = Appearance(table, arguments, ownership, clock)
         self._serials = itertools.count(1)
         self._absent: OrderedDict[tuple[InodeNumber, bytes], tuple[int, float]] = OrderedDict()
         self._listings = ListingCache()
@@ -294,31 +291,6 @@ class Namespace:
                 return
         local.has_marker = True
 
-    # --- shown to the kernel ---
-
-    def entry(self, node: Node, *, count: bool = False) -> Entry:
-        """Attributes and timeouts of `node`. `count`: the kernel is told of it once more."""
-        with self.table.lock:
-            node.lookups += count
-            attributes = self._attributes(node)
-            if node is self.table.root:
-                return Entry(attributes, self._arguments.entry_timeout, self._arguments.attr_timeout)
-            if node.draft is not None:
-                return Entry(attributes, self._arguments.entry_timeout, Seconds(0.0))
-            age = max(0.0, self.clock() - node.checked_at)
-            entry_timeout = Seconds(max(0.0, self._arguments.entry_timeout - age))
-            attr_timeout = Seconds(max(0.0, self._arguments.attr_timeout - age))
-            if node.kind is FileKind.SYMLINK and self.symlink_target(node) is None:
-                attr_timeout = Seconds(0.0)  # its length is not known yet
-            return Entry(attributes, entry_timeout, attr_timeout)
-
-    def symlink_target(self, node: Node) -> bytes | None:
-        """The target of a symlink, if it has been read."""
-        target = node.local.target if node.local is not None else None
-        if target is None or node.facts is None or target[0] != node.facts.etag:
-            return None
-        return target[1]
-
     # --- private ---
 
     def _ask(self, parent: Node, name: bytes) -> Node | None:
@@ -369,37 +341,6 @@ class Namespace:
     def _outdate_listing(self, directory: Node) -> None:
         self.table.local(directory).changed = self.serial()
         self._listings.drop(directory.inode)
-
-    def _attributes(self, node: Node) -> Attributes:
-        facts = node.facts or (DIRECTORY if node.is_directory else Facts(node.kind))
-        local, draft = node.local, node.draft
-        size, mtime = facts.size, facts.mtime_ns
-        if node.is_directory:
-            size, mtime = 0, (local.changed_ns if local is not None else 0) or self._start_ns
-        elif draft is not None:
-            size, mtime = draft.size, draft.mtime_ns
-        elif node.kind is FileKind.SYMLINK:
-            size = len(self.symlink_target(node) or b"") or size
-        atime = changed = mtime
-        if local is not None and local.times is not None and local.times_of == (None if draft else facts.etag):
-            mtime = local.times[0] if local.times[0] is not None else mtime
-            atime = local.times[1] if local.times[1] is not None else atime
-        permissions = {FileKind.DIRECTORY: self._ownership.dir_mode, FileKind.SYMLINK: 0o777}.get(
-            node.kind, self._ownership.file_mode
-        )
-        links = 0 if node.detached else 2 if node.is_directory else 1
-        return Attributes(
-            inode=node.inode,
-            kind=node.kind,
-            mode=_FILE_TYPES[node.kind] | permissions,
-            nlink=links,
-            uid=self._ownership.uid,
-            gid=self._ownership.gid,
-            size=size,
-            mtime_ns=mtime,
-            ctime_ns=changed,
-            atime_ns=atime,
-        )
 
 
 def renewed(facts: Facts) -> Facts:

@@ -15,7 +15,6 @@ from collections.abc import Container, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from csi.errors import (
-    DirectoryNotEmpty,
     EntryExists,
     InvalidOperation,
     IsADirectory,
@@ -33,6 +32,7 @@ from csi.fs.inodes import Node
 from csi.fs.metadata import SYMLINK_TYPE, Facts, facts_of
 from csi.fs.names import KEY_MAX, check_new, directory_key, encode, is_inside, join, object_key, shown
 from csi.fs.namespace import Namespace, renewed
+from csi.fs.tree import require_empty
 from csi.fs.turns import Gate
 from csi.fs.types import FileKind
 from csi.oss.store import ListedObject, ObjectStore
@@ -277,13 +277,3 @@ class Renames:
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(_COPIES, thread_name_prefix="rename")
             return self._pool
-
-
-def require_empty(store: ObjectStore, namespace: Namespace, directory: Node) -> None:
-    """Raises DirectoryNotEmpty unless there is nothing below `directory` but its marker, hidden keys and files being
-    written included."""
-    key = namespace.table.key(directory)
-    page = store.list_page(key, max_keys=2)
-    writing = any(below.draft is not None for below in namespace.table.descendants(directory))
-    if writing or any(found.key != key for found in page.objects):
-        raise DirectoryNotEmpty(f"{shown(directory.name)} is not empty")

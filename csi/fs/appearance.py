@@ -1,0 +1,85 @@
+"""How an inode looks to the kernel: struct stat, and for how long name and attributes may be believed.
+
+A file being written here has the size it has reached; a directory has the time this mount last changed a name in it, or
+started; owner and mode are the mount's. Nothing is asked of OSS.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable
+
+from csi.fs.inodes import InodeTable, Node
+from csi.fs.metadata import DIRECTORY, Facts
+from csi.fs.types import Attributes, Entry, FileKind
+from csi.volume.spec import MountArguments, Ownership
+from csi.volume.units import Seconds
+
+_FILE_TYPES = {FileKind.FILE: stat.S_IFREG, FileKind.DIRECTORY: stat.S_IFDIR, FileKind.SYMLINK: stat.S_IFLNK}
+
+
+class Appearance:
+    """Reads nodes under `InodeTable.lock`."""
+
+    def __init__(
+        self, table: InodeTable, arguments: MountArguments, ownership: Ownership, clock: Callable[[], float]
+    ) -> None:
+        self.table = table
+        self.clock = clock
+        self._arguments = arguments
+        self._ownership = ownership
+        self._start_ns = int(clock() * 1e9)
+
+    def entry(self, node: Node, *, count: bool = False) -> Entry:
+        """Attributes and timeouts of `node`. `count`: the kernel is told of it once more."""
+        with self.table.lock:
+            node.lookups += count
+            attributes = self._attributes(node)
+            if node is self.table.root:
+                return Entry(attributes, self._arguments.entry_timeout, self._arguments.attr_timeout)
+            if node.draft is not None:
+                return Entry(attributes, self._arguments.entry_timeout, Seconds(0.0))
+            age = max(0.0, self.clock() - node.checked_at)
+            entry_timeout = Seconds(max(0.0, self._arguments.entry_timeout - age))
+            attr_timeout = Seconds(max(0.0, self._arguments.attr_timeout - age))
+            if node.kind is FileKind.SYMLINK and self.symlink_target(node) is None:
+                attr_timeout = Seconds(0.0)  # its length is not known yet
+            return Entry(attributes, entry_timeout, attr_timeout)
+
+    def symlink_target(self, node: Node) -> bytes | None:
+        """The target of a symlink, if it has been read."""
+        target = node.local.target if node.local is not None else None
+        if target is None or node.facts is None or target[0] != node.facts.etag:
+            return None
+        return target[1]
+
+    def _attributes(self, node: Node) -> Attributes:
+        facts = node.facts or (DIRECTORY if node.is_directory else Facts(node.kind))
+        local, draft = node.local, node.draft
+        size, mtime = facts.size, facts.mtime_ns
+        if node.is_directory:
+            size, mtime = 0, (local.changed_ns if local is not None else 0) or self._start_ns
+        elif draft is not None:
+            size, mtime = draft.size, draft.mtime_ns
+        elif node.kind is FileKind.SYMLINK:
+            size = len(self.symlink_target(node) or b"") or size
+        atime = changed = mtime
+        if local is not None and local.times is not None and local.times_of == (None if draft else facts.etag):
+            mtime = local.times[0] if local.times[0] is not None else mtime
+            atime = local.times[1] if local.times[1] is not None else atime
+        permissions = {FileKind.DIRECTORY: self._ownership.dir_mode, FileKind.SYMLINK: 0o777}.get(
+            node.kind, self._ownership.file_mode
+        )
+        links = 0 if node.detached else 2 if node.is_directory else 1
+        return Attributes(
+            inode=node.inode,
+            kind=node.kind,
+            mode=_FILE_TYPES[node.kind] | permissions,
+            nlink=links,
+            uid=self._ownership.uid,
+            gid=self._ownership.gid,
+            size=size,
+            mtime_ns=mtime,
+            ctime_ns=changed,
+            atime_ns=atime,
+        )

@@ -1,0 +1,83 @@
+"""The table of open files: which node and which version each handle is bound to."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from dataclasses import dataclass
+
+from csi.data.streams import Reader
+from csi.errors import BadHandle, OssFuseError
+from csi.fs.inodes import InodeTable, Node
+from csi.fs.metadata import Facts
+from csi.oss.store import ObjectVersion
+from csi.volume.units import FileHandle
+
+
+@dataclass(slots=True, eq=False)
+class OpenHandle:
+    """One open(2). `facts` are those of the node when `version` was taken from it; the same value means that nothing
+    was learned since. `failed` is why what was written through this handle will never be an object."""
+
+    id: FileHandle
+    node: Node
+    readable: bool
+    writable: bool
+    appends: bool
+    facts: Facts | None = None
+    version: ObjectVersion | None = None
+    reader: Reader | None = None
+    failed: OssFuseError | None = None
+
+
+class Handles:
+    """`InodeTable.lock` guards the table and the fields of its handles."""
+
+    def __init__(self, table: InodeTable) -> None:
+        self._table = table
+        self._handles: dict[int, OpenHandle] = {}
+        self._numbers = itertools.count(1)
+
+    def add(self, node: Node, flags: int) -> OpenHandle:
+        mode = flags & os.O_ACCMODE
+        with self._table.lock:
+            handle = OpenHandle(
+                FileHandle(next(self._numbers)),
+                node,
+                readable=mode != os.O_WRONLY,
+                writable=mode != os.O_RDONLY,
+                appends=bool(flags & os.O_APPEND),
+            )
+            if node.facts is not None:
+                handle.facts, handle.version = node.facts, node.facts.version(self._table.key(node))
+            self._handles[handle.id] = handle
+            self._table.local(node).handles += 1
+        return handle
+
+    def drop(self, handle: OpenHandle) -> None:
+        with self._table.lock:
+            if self._handles.pop(handle.id, None) is None:
+                return
+            reader, handle.reader = handle.reader, None
+            self._table.local(handle.node).handles -= 1
+            self._table.drop_unused(handle.node)
+        if reader is not None:
+            reader.close()
+
+    def get(self, number: FileHandle) -> OpenHandle:
+        handle = self._handles.get(number)
+        if handle is None:
+            raise BadHandle(f"file handle {number} is not open")
+        return handle
+
+    def all(self) -> list[OpenHandle]:
+        with self._table.lock:
+            return list(self._handles.values())
+
+    def find(self, number: FileHandle) -> OpenHandle | None:
+        return self._handles.get(number)
+
+    def unbind(self, handle: OpenHandle) -> None:
+        """The next version is this handle's own: it reads whatever is current once that is finished."""
+        with self._table.lock:
+            handle.facts = handle.version = None

@@ -1,0 +1,155 @@
+"""Reading through a handle: which version it may see, and when it has to say that the file changed.
+
+A handle is bound to the version it was opened on. It moves to a newer one only if that begins with the old one's bytes
+(it was continued or renamed by this mount, or is an Appendable object that grew); otherwise reading raises StaleFile,
+and never bytes of two versions, not even through the kernel's page cache: as soon as a newer version is known, the old
+one is not read any more. While a file is being written here it cannot be read here (FileBusy), except in append mode,
+where a read that needs what is still buffered has it pushed to OSS first.
+"""
+
+from __future__ import annotations
+
+from csi.data.streams import Reader, StreamSource
+from csi.errors import BadHandle, FileBusy, ObjectNotFound, PreconditionFailed, RangeNotSatisfiable, StaleFile
+from csi.fs.drafts import Draft, Drafts
+from csi.fs.handles import Handles, OpenHandle
+from csi.fs.inodes import NEVER, Node
+from csi.fs.metadata import APPENDABLE_TYPE, Facts
+from csi.fs.names import shown
+from csi.fs.namespace import Namespace
+from csi.oss.store import Buffer, ObjectVersion
+from csi.volume.units import FileHandle
+
+_CHANGED = (PreconditionFailed, ObjectNotFound, RangeNotSatisfiable)
+
+
+class Reading:
+    """`InodeTable.lock` guards which reader a handle has; the reader is opened, used and closed outside of it."""
+
+    def __init__(
+        self, namespace: Namespace, engine: StreamSource, drafts: Drafts, handles: Handles, *, exact: bool
+    ) -> None:
+        """`exact`: nothing is read ahead (-opread)."""
+        self._namespace = namespace
+        self._table = namespace.table
+        self._engine = engine
+        self._drafts = drafts
+        self._handles = handles
+        self._exact = exact
+
+    def read_ready(self, number: FileHandle, offset: int, size: int) -> Buffer | None:
+        """`read` if it needs no waiting; called on an event loop."""
+        handle = self._handles.find(number)
+        if handle is None:
+            return None
+        node, reader = handle.node, handle.reader
+        if reader is None or node.draft is not None or node.facts is not handle.facts:
+            return None
+        return reader.try_read(offset, size)
+
+    def read(self, number: FileHandle, offset: int, size: int) -> Buffer:
+        handle = self._handles.get(number)
+        if not handle.readable:
+            raise BadHandle(f"{shown(handle.node.name)} is not open for reading")
+        while True:
+            draft = handle.node.draft
+            if draft is not None:
+                if offset >= draft.size:
+                    return b""
+                reader = self._draft_reader(handle, draft, offset + size)
+            else:
+                reader = self._current_reader(handle)
+            try:
+                return reader.read(offset, size)
+            except BadHandle:
+                if handle.reader is reader or self._handles.find(handle.id) is None:
+                    raise  # otherwise another read moved the handle to a newer version: use that
+            except _CHANGED as error:
+                if not self._has_grown(handle):
+                    raise self._stale(handle) from error
+
+    # --- private ---
+
+    def check_readable(self, node: Node) -> None:
+        draft = node.draft
+        if draft is not None and not draft.appendable:
+            raise FileBusy(
+                f"{shown(node.name)} is being written on this mount",
+                hint="it can be read once its writer has closed it (fs.oss.append.enable lets files be read earlier)",
+            )
+
+    def _draft_reader(self, handle: OpenHandle, draft: Draft, end: int) -> Reader:
+        """The reader of a file that is being appended to, which sees everything written up to `end`."""
+        node = handle.node
+        self.check_readable(node)
+        visible = draft.writer.visible_version
+        if visible is None or end > visible.size < draft.size:
+            with self._table.local(node).turn:
+                self._drafts.push(draft)
+            visible = draft.writer.visible_version
+        if visible is None:
+            raise FileBusy(f"{shown(node.name)} has nothing to read yet", hint="try again")
+        return self._reader_of(handle, None, visible)
+
+    def _current_reader(self, handle: OpenHandle) -> Reader:
+        """The reader of the version this handle may see. Raises StaleFile."""
+        node = handle.node
+        with self._table.lock:
+            if handle.reader is not None and node.facts is handle.facts:
+                return handle.reader
+            facts, version = node.facts, handle.version
+            unlinked = node.detached and node.local is not None and node.local.unlinked
+            if facts is None or facts.etag == "" or (unlinked and version is None):
+                raise self._stale(handle)
+            current = facts.version(self._table.key(node))
+            if unlinked and version is not None:
+                current = version
+            elif version is not None and not self._may_follow(handle, version, current):
+                raise self._stale(handle)
+        return self._reader_of(handle, facts, current)
+
+    def _may_follow(self, handle: OpenHandle, version: ObjectVersion, current: ObjectVersion) -> bool:
+        if version.etag == current.etag and version.size == current.size:
+            return True
+        local, facts = handle.node.local, handle.node.facts
+        if local is not None and version.etag in local.lineage:
+            return True
+        grows = (
+            handle.facts is not None
+            and facts is not None
+            and handle.facts.type == APPENDABLE_TYPE
+            and facts.type == APPENDABLE_TYPE
+        )
+        return grows and current.size >= version.size
+
+    def _reader_of(self, handle: OpenHandle, facts: Facts | None, version: ObjectVersion) -> Reader:
+        with self._table.lock:
+            if handle.reader is not None and handle.reader.version == version:
+                if facts is not None:
+                    handle.facts, handle.version = facts, version
+                return handle.reader
+        opened = self._engine.open_reader(version, exact=self._exact)
+        with self._table.lock:
+            old, handle.reader = handle.reader, opened
+            if facts is not None:
+                handle.facts, handle.version = facts, version
+            if self._handles.find(handle.id) is None:
+                old, handle.reader = opened, None
+        if old is not None:
+            old.close()
+        return opened
+
+    def _has_grown(self, handle: OpenHandle) -> bool:
+        """After OSS said that the version is gone: whether it was an Appendable object that somebody appended to."""
+        node, facts = handle.node, handle.facts
+        if facts is None or facts.type != APPENDABLE_TYPE or node.detached:
+            return False
+        self._namespace.refresh(node)
+        return node.facts is not None and node.facts is not facts
+
+    def _stale(self, handle: OpenHandle) -> StaleFile:
+        with self._table.lock:
+            handle.node.checked_at = NEVER  # what was believed is wrong: ask before showing it again
+        return StaleFile(
+            f"{shown(handle.node.name)} was changed or removed since it was opened", hint="open it again to read it"
+        )

@@ -1,0 +1,87 @@
+"""Making and removing names: directories as marker objects, files as objects.
+
+A directory exists while anything has a key below it. So that one does not vanish with the last file in it, a directory
+gets its marker before something in it is removed; and it can be removed only when the marker is all there is, keys that
+cannot be shown included.
+"""
+
+from __future__ import annotations
+
+from csi.errors import DirectoryNotEmpty, EntryExists, InvalidOperation, IsADirectory, NotADirectory, ObjectExists
+from csi.fs.drafts import Drafts
+from csi.fs.files import Files
+from csi.fs.inodes import Node
+from csi.fs.metadata import DIRECTORY
+from csi.fs.names import check_new, directory_key, join, shown
+from csi.fs.namespace import Namespace
+from csi.fs.turns import Gate
+from csi.fs.types import FileKind
+from csi.oss.store import ObjectStore
+
+
+class Tree:
+    def __init__(self, store: ObjectStore, namespace: Namespace, files: Files, drafts: Drafts, gate: Gate) -> None:
+        self._store = store
+        self._namespace = namespace
+        self._table = namespace.table
+        self._files = files
+        self._drafts = drafts
+        self._gate = gate
+
+    def make_directory(self, directory: Node, name: bytes) -> Node:
+        """mkdir(2)."""
+        with self._gate.change(lambda: join(self._table.path(directory), name)) as path:
+            check_new(self._table.prefix, path, name, directory=True)
+            if self._namespace.find(directory, name) is not None:
+                raise EntryExists(f"{shown(name)} exists")
+            key = directory_key(self._table.prefix, path)
+            try:
+                self._store.put(key, [], content_type="application/x-directory", forbid_overwrite=True)
+            except ObjectExists as error:
+                self._namespace.forget_absence(directory, name)
+                raise EntryExists(f"{shown(name)} exists") from error
+            with self._table.lock:
+                node = self._namespace.made(directory, name, FileKind.DIRECTORY)
+                self._namespace.changed(node, DIRECTORY, checked=True)
+                self._table.local(node).has_marker = True
+                return node
+
+    def remove_directory(self, directory: Node, name: bytes) -> None:
+        """rmdir(2)."""
+        if name == b".":
+            raise InvalidOperation("'.' cannot be removed")
+        if name == b"..":
+            raise DirectoryNotEmpty("'..' is not empty")
+        with self._gate.move(join(self._table.path(directory), name)):
+            node = self._namespace.existing(directory, name)
+            if not node.is_directory:
+                raise NotADirectory(f"{shown(name)} is not a directory")
+            require_empty(self._store, self._namespace, node)
+            self._namespace.ensure_marker(directory)
+            self._store.delete(self._table.key(node))
+            self._namespace.removed(node)
+
+    def remove_file(self, directory: Node, name: bytes) -> None:
+        """unlink(2)."""
+        with self._gate.change(lambda: join(self._table.path(directory), name)):
+            node = self._namespace.existing(directory, name)
+            if node.is_directory:
+                raise IsADirectory(f"{shown(name)} is a directory", hint="use rmdir")
+            with self._files.turn(node):
+                draft = node.draft
+                stored = node.facts is not None or (draft is not None and draft.appendable)
+                self._drafts.discard(node)
+                if stored:
+                    self._namespace.ensure_marker(directory)
+                    self._store.delete(self._table.key(node))
+                self._namespace.removed(node)
+
+
+def require_empty(store: ObjectStore, namespace: Namespace, directory: Node) -> None:
+    """Raises DirectoryNotEmpty unless there is nothing below `directory` but its marker, hidden keys and files being
+    written included."""
+    key = namespace.table.key(directory)
+    page = store.list_page(key, max_keys=2)
+    writing = any(below.draft is not None for below in namespace.table.descendants(directory))
+    if writing or any(found.key != key for found in page.objects):
+        raise DirectoryNotEmpty(f"{shown(directory.name)} is not empty")
