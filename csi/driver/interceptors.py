@@ -27,8 +27,8 @@ from csi.volume.units import Seconds
 
 log = logging.getLogger(__name__)
 
-LONGEST_CALL = Seconds(110.0)
-"""Kubelet waits two minutes; a caller that names no deadline gets an answer within this time."""
+LONGEST_CALL = Seconds(120.0)
+"""What kubelet gives a call; a caller that names no deadline, or a longer one, is taken for a kubelet."""
 
 _WORK_SHARE = 0.9
 """Of the caller's time: what the work may use, so that its own error still reaches the event."""
@@ -116,7 +116,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self, method: str, behaviour: Behaviour, request: Message, context: grpc.aio.ServicerContext[Any, Any]
     ) -> Message:
         remaining = context.time_remaining()
-        allowed = LONGEST_CALL if remaining is None else min(remaining, LONGEST_CALL / _WORK_SHARE)
+        allowed = LONGEST_CALL if remaining is None else min(remaining, LONGEST_CALL)
         ends = _work_ends.set(time.monotonic() + allowed * _WORK_SHARE)
         limit = asyncio.timeout(allowed * _CALL_SHARE)
         try:

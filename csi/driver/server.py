@@ -23,10 +23,10 @@ from csi.driver.identity import DRIVER_NAME, IdentityService, Readiness, version
 from csi.driver.interceptors import CallInterceptor
 from csi.driver.node import NodeService
 from csi.driver.starting import MountsFactory, StartingMounts
-from csi.driver.stores import StoreFactory, open_store
+from csi.driver.stores import StoreFactory, check_volume, open_store
 from csi.errors import InvalidOption, MountError
 from csi.handover.local import local_mounts
-from csi.handover.preflight import bucket_preflight
+from csi.handover.types import VolumeMounts
 from csi.v1 import csi_pb2_grpc
 from csi.volume.units import Seconds
 
@@ -66,12 +66,19 @@ def serve_node(config: NodeConfig, *, open_mounts: MountsFactory | None = None) 
     it finds the volumes that an earlier process published from `state_directory`. Raises InvalidOption for a bad
     endpoint or node id, MountError when the socket or the state directory cannot be used.
     """
-    asyncio.run(_serve_node(config, open_mounts or (lambda: local_mounts(config.state_directory, bucket_preflight))))
+    asyncio.run(_serve_node(config, open_mounts or (lambda: open_local_mounts(config.state_directory))))
 
 
 def serve_controller(config: ControllerConfig, *, stores: StoreFactory = open_store) -> None:
     """Serve Identity and Controller until SIGTERM or SIGINT. Blocks; call it on the main thread."""
     asyncio.run(_serve_controller(config, stores))
+
+
+def open_local_mounts(state_directory: Path) -> VolumeMounts:
+    """Volumes served by sidecar processes of this machine, those of an earlier process found again."""
+    mounts = local_mounts(state_directory, check_volume)
+    mounts.open()
+    return mounts
 
 
 class Server:

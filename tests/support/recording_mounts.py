@@ -12,6 +12,27 @@ from csi.handover.types import PublishedVolume, PublishRequest, VolumeCondition
 from csi.volume.units import Bytes, Seconds
 
 
+class Gate:
+    """A `before` that holds the named operations until the gate is opened (at the latest after 30 seconds)."""
+
+    def __init__(self, *operations: str) -> None:
+        self._operations = operations
+        self._arrivals = threading.Semaphore(0)
+        self._opened = threading.Event()
+
+    def __call__(self, operation: str, target: Path) -> None:
+        if not self._operations or operation in self._operations:
+            self._arrivals.release()
+            self._opened.wait(30)
+
+    def wait_for(self, arrivals: int) -> None:
+        for _ in range(arrivals):
+            assert self._arrivals.acquire(timeout=20)
+
+    def open(self) -> None:
+        self._opened.set()
+
+
 @dataclass
 class RecordingMounts:
     """`before` is called with (operation, target) on the worker thread and may raise or block."""
