@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from xml.etree import ElementTree
 
@@ -75,7 +76,11 @@ class BucketAdministration:
         with self._bucket("GetBucketInfo") as bucket:
             found = bucket.get_bucket_info()
             return BucketInfo(
-                found.name, found.location, found.storage_class, found.acl.grant, float(found.creation_date)
+                found.name,
+                found.location,
+                found.storage_class,
+                found.acl.grant,
+                datetime.fromisoformat(found.creation_date).timestamp(),
             )
 
     def region(self) -> str:

@@ -25,6 +25,8 @@ from csi.oss.store import Buffer, DeleteFailure, PutResult
 from csi.volume.units import Crc64, ETag, ObjectKey
 
 DELETE_BATCH = 1000
+LONGEST_KEY = 1023
+"""Bytes of UTF-8."""
 _ESCAPES = {"\r": "&#13;", "\n": "&#10;", "\t": "&#9;", '"': "&quot;"}
 
 
@@ -56,10 +58,13 @@ def put(
 
 
 def put_symlink(session: Session, key: ObjectKey, target: str) -> None:
-    """See `ObjectStore.put_symlink`."""
-    encoded = quote_bytes(target)
-    headers = write_headers(session.write, user={reading.SYMLINK_TARGET_METADATA: encoded})
-    headers["x-oss-symlink-target"] = encoded
+    """See `ObjectStore.put_symlink`.
+
+    OSS wants the target to be an object key, so one that cannot be (`/absolute`) has a stand-in there; the metadata
+    holds what was given.
+    """
+    headers = write_headers(session.write, user={reading.SYMLINK_TARGET_METADATA: quote_bytes(target)})
+    headers["x-oss-symlink-target"] = quote_bytes(_as_key(target))
     session.call(Call("PutSymlink", "PUT", key, query=[("symlink", "")], headers=headers))
 
 
@@ -124,6 +129,11 @@ def _delete_batch(session: Session, keys: Sequence[ObjectKey]) -> list[DeleteFai
                 failures.append(DeleteFailure(key, node.findtext("Code", ""), node.findtext("Message", "")))
     failures += [DeleteFailure(key, "NotDeleted", "OSS does not list the object as deleted") for key in left]
     return failures
+
+
+def _as_key(target: str) -> str:
+    raw = target.lstrip("/\\").encode("utf-8", "surrogateescape")[:LONGEST_KEY]
+    return raw.decode("utf-8", "ignore") or "-"
 
 
 def _fits_xml(key: str) -> bool:

@@ -1,0 +1,343 @@
+"""The libcurl pool against servers that misbehave on the wire."""
+
+import contextlib
+import datetime
+import ipaddress
+import os
+import ssl
+import threading
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from csi.errors import DeadlineExceeded, EndpointUnreachable
+from csi.oss.exchange import HttpRequest
+from csi.oss.transport import CurlTransport
+from tests.support.raw_server import answering, closing_after_request, ok, raw_server, read_request
+
+BOUNDS = {"timeout": 20.0, "stall": 20.0, "patience": 20.0}
+
+
+@pytest.fixture
+def transport():
+    transport = CurlTransport()
+    yield transport
+    transport.close()
+
+
+def get(url, target=None):
+    return HttpRequest("GET", url, [], target=target)
+
+
+def test_a_body_lands_in_the_memory_of_the_caller(transport):
+    target = memoryview(bytearray(8))
+    with raw_server(answering(ok(b"12345", etag='"E"'))) as server:
+        answer = transport.send(get(server.url + "/x", target), **BOUNDS)
+
+    assert (answer.status, answer.received, answer.body) == (200, 5, b"")
+    assert answer.headers["etag"] == '"E"'
+    assert bytes(target) == b"12345\0\0\0"
+
+
+def test_the_body_of_a_refusal_does_not(transport):
+    target = memoryview(bytearray(8))
+    refused = b"HTTP/1.1 404 Not Found\r\nContent-Length: 5\r\n\r\n<Err>"
+    with raw_server(answering(refused)) as server:
+        answer = transport.send(get(server.url + "/x", target), **BOUNDS)
+
+    assert (answer.status, answer.body, bytes(target)) == (404, b"<Err>", bytes(8))
+
+
+def test_a_body_longer_than_the_memory_is_cut_off_and_told(transport):
+    target = memoryview(bytearray(4))
+    with raw_server(answering(ok(b"x" * 100))) as server:
+        answer = transport.send(get(server.url + "/x", target), **BOUNDS)
+
+    assert answer.overflow
+    assert bytes(target) in (bytes(4), b"xxxx")
+
+
+def test_a_connection_is_used_again(transport):
+    with raw_server(answering(*[ok(b"a")] * 3)) as server:
+        for _ in range(3):
+            transport.send(get(server.url + "/x"), **BOUNDS)
+
+        assert server.accepted == 1
+
+
+def test_a_body_is_sent_from_several_buffers(transport):
+    body = [b"one", bytearray(b"two"), b"", memoryview(b"three" * 100_000)]
+    with raw_server(answering(ok())) as server:
+        transport.send(HttpRequest("PUT", server.url + "/x", [b"A: b"], body), **BOUNDS)
+
+        head, _, sent = server.requests[0].partition(b"\r\n\r\n")
+
+    assert sent == b"onetwo" + b"three" * 100_000
+    assert b"Content-Length: 500006" in head
+    assert b"Expect:" not in head
+    assert b"Content-Type:" not in head
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "POST", "DELETE"])
+def test_every_method_says_what_it_is_after_every_other(transport, method):
+    sequence = ["HEAD", "PUT", "GET", "POST", "DELETE", method, "GET"]
+    with raw_server(answering(*[ok()] * len(sequence))) as server:
+        for each in sequence:
+            transport.send(HttpRequest(each, server.url + "/x", []), **BOUNDS)
+
+        methods = [request.split(b" ")[0].decode() for request in server.requests]
+
+    assert methods == sequence
+    assert server.accepted == 1
+
+
+def test_paths_travel_as_they_are(transport):
+    with raw_server(answering(ok())) as server:
+        transport.send(get(server.url + "/b/a//./../c%2F%3F/.."), **BOUNDS)
+
+        assert server.requests[0].startswith(b"GET /b/a//./../c%2F%3F/.. HTTP/1.1\r\n")
+
+
+def test_the_environment_has_no_say(transport, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.setenv("all_proxy", "http://127.0.0.1:1")
+    with raw_server(answering(ok(b"direct"))) as server:
+        assert transport.send(get(server.url + "/x"), **BOUNDS).body == b"direct"
+
+
+def test_a_proxy_that_is_given_is_used():
+    with raw_server(answering(ok(b"proxied"))) as server:
+        transport = CurlTransport(proxy=server.url)
+        answer = transport.send(get("http://bucket.invalid/x"), **BOUNDS)
+        transport.close()
+
+        assert answer.body == b"proxied"
+        assert server.requests[0].startswith(b"GET http://bucket.invalid/x HTTP/1.1\r\n")
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [
+        closing_after_request,
+        answering(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nshort", then_close=True),
+        answering(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nshort\r\n", then_close=True),
+        answering(b"garbage\r\n\r\n", then_close=True),
+    ],
+    ids=["no answer", "short body", "unfinished chunks", "not HTTP"],
+)
+def test_half_an_answer_is_none(transport, handler):
+    with raw_server(handler) as server, pytest.raises(EndpointUnreachable, match=f"127.0.0.1:{server.port}"):
+        transport.send(get(server.url + "/x", memoryview(bytearray(200))), **BOUNDS)
+
+
+def test_nobody_listening_is_unreachable(transport):
+    with raw_server(answering(ok())) as server:
+        url = server.url
+
+    with pytest.raises(EndpointUnreachable, match="check the endpoint"):
+        transport.send(get(url), **BOUNDS)
+
+
+def test_an_unknown_name_is_unreachable(transport):
+    with pytest.raises(EndpointUnreachable, match="DNS"):
+        transport.send(get("http://bucket.invalid/x"), **BOUNDS)
+
+
+@pytest.mark.parametrize(
+    "bounds",
+    [
+        {"timeout": 0.3, "stall": 20.0, "patience": 20.0},
+        {"timeout": 20.0, "stall": 1.0, "patience": 20.0},
+        {"timeout": 20.0, "stall": 20.0, "patience": 0.3},
+    ],
+    ids=["timeout", "stall", "patience"],
+)
+def test_silence_ends_in_a_deadline(transport, bounds):
+    with raw_server(answering()) as server, pytest.raises(DeadlineExceeded):
+        transport.send(get(server.url + "/x"), **bounds)
+
+
+def test_waiting_for_a_connection_ends_in_a_deadline():
+    transport = CurlTransport(max_connections=1)
+    started = threading.Event()
+
+    def hold(server, connection):
+        read_request(server, connection)
+        started.set()
+        read_request(server, connection)
+
+    def hold_one(url):
+        with contextlib.suppress(EndpointUnreachable):
+            transport.send(get(url), **BOUNDS)
+
+    with raw_server(hold) as server:
+        first = threading.Thread(target=hold_one, args=(server.url,))
+        first.start()
+        assert started.wait(10)
+
+        with pytest.raises(DeadlineExceeded, match=r"fs\.oss\.max\.connections\.per\.host"):
+            transport.send(get(server.url), timeout=20.0, stall=20.0, patience=0.2)
+
+        transport.close()
+        first.join(10)
+        assert not first.is_alive()
+
+
+def test_closing_ends_what_is_under_way_and_refuses_what_comes(transport):
+    started = threading.Event()
+    failures = []
+
+    def hold(server, connection):
+        read_request(server, connection)
+        started.set()
+        read_request(server, connection)
+
+    def call(url):
+        try:
+            transport.send(get(url), timeout=60.0, stall=60.0, patience=60.0)
+        except EndpointUnreachable as error:
+            failures.append(error)
+
+    with raw_server(hold) as server:
+        thread = threading.Thread(target=call, args=(server.url,))
+        thread.start()
+        assert started.wait(10)
+
+        transport.close()
+        thread.join(10)
+
+        assert "closed" in str(failures[0])
+        with pytest.raises(EndpointUnreachable, match="closed"):
+            transport.send(get(server.url), **BOUNDS)
+
+
+def test_closing_leaves_no_descriptor(transport):
+    with raw_server(answering(ok())) as server:
+        transport.send(get(server.url), **BOUNDS)
+        peer = f"127.0.0.1:{server.port}"
+        assert _connections_to(server.port), peer
+
+        transport.close()
+
+        assert not _connections_to(server.port)
+
+
+@pytest.mark.parametrize("body", [[b"payload"], []], ids=["with a body", "empty"])
+def test_a_request_to_be_made_once_is_not_repeated_on_a_connection_that_died(transport, body):
+    def first_then_close(server, connection):
+        read_request(server, connection)
+        connection.sendall(ok())
+        read_request(server, connection)
+
+    with raw_server(first_then_close, answering(ok())) as server:
+        transport.send(get(server.url), **BOUNDS)
+        request = HttpRequest("POST", server.url + "/once", [], body, once=True)
+        with contextlib.suppress(EndpointUnreachable):
+            transport.send(request, **BOUNDS)
+
+        assert sum(b"/once" in seen for seen in server.requests) == 1
+
+
+def test_a_repeatable_request_survives_a_connection_that_died(transport):
+    def first_then_close(server, connection):
+        read_request(server, connection)
+        connection.sendall(ok())
+        read_request(server, connection)
+
+    with raw_server(first_then_close, answering(ok(b"second"))) as server:
+        transport.send(get(server.url), **BOUNDS)
+
+        answer = transport.send(HttpRequest("PUT", server.url, [], [b"payload"]), **BOUNDS)
+
+        assert answer.body == b"second"
+        assert server.requests[-1].endswith(b"payload")
+
+
+def test_a_forked_child_has_connections_of_its_own(transport):
+    with raw_server(answering(*[ok(b"parent")] * 2), answering(ok(b"child"))) as server:
+        transport.send(get(server.url), **BOUNDS)
+
+        child = os.fork()
+        if child == 0:
+            try:
+                answer = transport.send(get(server.url), **BOUNDS)
+                os._exit(0 if answer.body == b"child" else 1)
+            finally:
+                os._exit(2)
+        _, status = os.waitpid(child, 0)
+
+        assert os.waitstatus_to_exitcode(status) == 0
+        assert transport.send(get(server.url), **BOUNDS).body == b"parent"
+        assert server.accepted == 2
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """A self-signed certificate for 127.0.0.1: (path of the certificate, server context)."""
+    directory = tmp_path_factory.mktemp("tls")
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "oss.test")])
+    now = datetime.datetime.now(datetime.UTC)
+    signed = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    path = directory / "cert.pem"
+    path.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+    (directory / "key.pem").write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(path, directory / "key.pem")
+    return path, context
+
+
+def test_tls_is_spoken_with_those_who_are_trusted(certificate):
+    path, context = certificate
+    transport = CurlTransport(ca_bundle=str(path))
+    with raw_server(answering(ok(b"secret"), ok(b"again")), tls=context) as server:
+        url = f"https://127.0.0.1:{server.port}/x"
+        bodies = [transport.send(get(url), **BOUNDS).body for _ in range(2)]
+        transport.close()
+
+    assert bodies == [b"secret", b"again"]
+    assert server.accepted == 1
+
+
+def test_a_certificate_nobody_trusts_is_refused_for_good(certificate, transport):
+    _, context = certificate
+    with raw_server(answering(ok(b"secret")), tls=context) as server:
+        with pytest.raises(EndpointUnreachable, match="certificate") as failure:
+            transport.send(get(f"https://127.0.0.1:{server.port}/x"), **BOUNDS)
+
+    assert failure.value.permanent
+    assert server.requests == []
+
+
+def _connections_to(port):
+    """Descriptors of this process that are TCP connections to `port` (as the connecting side)."""
+    inodes = set()
+    with open("/proc/net/tcp", encoding="ascii") as table:
+        for line in list(table)[1:]:
+            fields = line.split()
+            if fields[2].endswith(f":{port:04X}"):
+                inodes.add(f"socket:[{fields[9]}]")
+    found = []
+    for descriptor in os.listdir("/proc/self/fd"):
+        try:
+            if os.readlink(f"/proc/self/fd/{descriptor}") in inodes:
+                found.append(descriptor)
+        except FileNotFoundError:
+            continue
+    return found

@@ -1,0 +1,190 @@
+import logging
+
+import pytest
+
+from csi import errors
+from csi.oss.credentials import Credentials
+from csi.oss.exchange import HttpAnswer
+from csi.volume.spec import HttpOptions
+from tests.support.scripted_transport import KEY_SECRET, Time, refusal, scripted_client
+
+FOUND = HttpAnswer(200, {"content-length": "5", "etag": '"E"', "x-oss-hash-crc64ecma": "3"})
+RESET = errors.EndpointUnreachable("connection reset")
+
+
+class RotatingCredentials:
+    """`current` gives the newest of those that `refresh` has found."""
+
+    def __init__(self, *found):
+        self.found = list(found)
+        self.refreshes = 0
+
+    def current(self):
+        return self.found[0]
+
+    def refresh(self):
+        self.refreshes += 1
+        if len(self.found) > 1:
+            self.found.pop(0)
+
+
+def test_an_attempt_that_was_lost_is_made_again():
+    client, transport = scripted_client(RESET, refusal(503, "ServiceUnavailable"), FOUND)
+
+    assert client.head("k").size == 5
+    assert len(transport.requests) == 3
+
+
+def test_retries_are_counted():
+    client, _ = scripted_client(RESET, FOUND, refusal(404, "NoSuchKey"))
+    client.head("k")
+    with pytest.raises(errors.ObjectNotFound):
+        client.head("absent")
+
+    statistics = client.statistics()
+
+    assert (statistics.requests, statistics.retries, statistics.errors) == (3, 1, 1)
+
+
+def test_when_retries_are_used_up_the_last_error_is_raised():
+    client, transport = scripted_client(*[refusal(503, "ServiceUnavailable")] * 3, http=HttpOptions(retries=2))
+
+    with pytest.raises(errors.ServerFailure, match="HeadObject"):
+        client.head("k")
+
+    assert transport.steps == []
+
+
+def test_a_verdict_is_raised_at_once():
+    time = Time()
+    client, _ = scripted_client(refusal(404, "NoSuchKey"), time=time)
+
+    with pytest.raises(errors.ObjectNotFound):
+        client.head("k")
+
+    assert time.slept == []
+
+
+def test_the_deadline_of_an_operation_covers_its_retries():
+    time = Time()
+
+    def blackhole(_request):
+        time.now += 30.0
+        raise errors.DeadlineExceeded("no answer within 30 s")
+
+    client, transport = scripted_client(*[blackhole] * 6, time=time)
+
+    with pytest.raises(errors.DeadlineExceeded, match=r"not done within 60\.0 s and 2 attempts"):
+        client.head("k")
+
+    assert len(transport.requests) == 2
+
+
+def test_a_server_that_asks_for_more_time_than_there_is_ends_in_the_deadline():
+    time = Time()
+    client, _ = scripted_client(refusal(503, "ServiceUnavailable", retry_after="3600"), time=time)
+
+    with pytest.raises(errors.DeadlineExceeded, match="503 ServiceUnavailable"):
+        client.head("k")
+
+    assert time.slept == []
+
+
+def test_a_large_body_gets_more_time():
+    time = Time()
+
+    def slow(_request):
+        time.now += 80.0
+        raise RESET
+
+    client, transport = scripted_client(slow, HttpAnswer(200, {"etag": '"E"'}), time=time)
+
+    client.put("k", [bytes(32 * 1024 * 1024)])
+
+    assert len(transport.requests) == 2
+
+
+def test_each_attempt_is_signed_anew():
+    time = Time()
+    client, transport = scripted_client(RESET, FOUND, time=time, http=HttpOptions(retry_interval=4.0))
+
+    client.head("k")
+
+    first, second = ([h for h in r.headers if h.startswith(b"x-oss-date")] for r in transport.requests)
+    assert first != second
+
+
+@pytest.mark.parametrize("code", ["SecurityTokenExpired", "InvalidAccessKeyId", "SignatureDoesNotMatch"])
+def test_refused_credentials_are_refreshed_once_and_the_request_repeated(code):
+    credentials = RotatingCredentials(Credentials("old", "s1"), Credentials("new", "s2"), Credentials("newer", "s3"))
+    client, transport = scripted_client(refusal(403, code), FOUND, credentials=credentials)
+
+    client.head("k")
+
+    assert credentials.refreshes == 1
+    assert any(b"Credential=new/" in header for header in transport.requests[1].headers)
+
+
+def test_a_head_refused_without_a_code_refreshes_credentials_too():
+    credentials = RotatingCredentials(Credentials("old", "s1"), Credentials("new", "s2"))
+    client, _ = scripted_client(HttpAnswer(403, {}), FOUND, credentials=credentials)
+
+    assert client.head("k").size == 5
+
+
+def test_credentials_that_do_not_change_are_not_tried_again():
+    credentials = RotatingCredentials(Credentials("same", "s1"))
+    client, transport = scripted_client(refusal(403, "InvalidAccessKeyId"), credentials=credentials)
+
+    with pytest.raises(errors.AuthenticationFailed):
+        client.head("k")
+
+    assert len(transport.requests) == 1
+
+
+def test_credentials_are_refreshed_only_once_for_a_request():
+    credentials = RotatingCredentials(*(Credentials(f"id{n}", "s") for n in range(5)))
+    client, transport = scripted_client(*[refusal(403, "InvalidAccessKeyId")] * 2, credentials=credentials)
+
+    with pytest.raises(errors.AuthenticationFailed):
+        client.head("k")
+
+    assert transport.steps == []
+
+
+def test_lack_of_rights_does_not_touch_the_credentials():
+    credentials = RotatingCredentials(Credentials("old", "s1"), Credentials("new", "s2"))
+    client, _ = scripted_client(refusal(403, "AccessDenied"), credentials=credentials)
+
+    with pytest.raises(errors.PermissionDenied):
+        client.head("k")
+
+    assert credentials.refreshes == 0
+
+
+def test_anonymous_requests_are_not_signed():
+    client, transport = scripted_client(FOUND, credentials=RotatingCredentials(None))
+
+    client.head("k")
+
+    assert not any(header.lower().startswith(b"authorization") for header in transport.requests[0].headers)
+
+
+def test_no_secret_is_in_a_message_or_a_log(caplog):
+    client, _ = scripted_client(RESET, refusal(403, "SignatureDoesNotMatch", KEY_SECRET))
+
+    with caplog.at_level(logging.DEBUG), pytest.raises(errors.AuthenticationFailed) as failure:
+        client.head("k")
+
+    assert KEY_SECRET not in caplog.text + str(failure.value) + repr(failure.value)
+
+
+def test_a_closed_client_does_not_try_again():
+    client, transport = scripted_client(RESET, FOUND)
+    client.close()
+
+    with pytest.raises(errors.EndpointUnreachable):
+        client.head("k")
+
+    assert len(transport.requests) == 1
+    assert transport.closed
