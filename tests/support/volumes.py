@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import oss2
+
 from tests.support.emulator import RunningEmulator
 from tests.support.mounts import ServedMount, served_mount
 
@@ -26,8 +28,21 @@ class MountedVolume:
         return self.served.path
 
     def put(self, name: str, data: bytes) -> None:
-        """Another client writes the object that the mount shows as `name`."""
-        self.emulator.seed(self.prefix + name, data)
+        """Another client (oss2) writes the object that the mount shows as `name`."""
+        self._bucket().put_object(self.prefix + name, data)
+
+    def get(self, name: str) -> bytes:
+        """What another client (oss2) reads from the object that the mount shows as `name`."""
+        return bytes(self._bucket().get_object(self.prefix + name).read())
+
+    def keys(self) -> set[str]:
+        """Keys below the prefix, without it, as another client lists them."""
+        found = oss2.ObjectIteratorV2(self._bucket(), prefix=self.prefix)
+        return {entry.key.removeprefix(self.prefix) for entry in found}
+
+    def _bucket(self) -> oss2.Bucket:
+        auth = oss2.Auth(self.emulator.access_key_id, self.emulator.access_key_secret)
+        return oss2.Bucket(auth, self.emulator.endpoint, self.emulator.bucket, is_path_style=True)
 
     def gets(self, name: str) -> int:
         return len(self.emulator.requests("GetObject", self.prefix + name))

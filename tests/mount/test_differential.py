@@ -1,0 +1,172 @@
+"""The same operations on a mount and on tmpfs: for what the mount claims of POSIX, results and errnos are the same."""
+
+from __future__ import annotations
+
+import errno
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+
+from csi.handover.kernel import MNT_DETACH, LinuxKernel
+from tests.support.emulator import RunningEmulator
+from tests.support.volumes import mounted_volume
+
+NAMES = st.sampled_from(["a", "b", "c", "a.b", "ä"])
+PATHS = st.lists(NAMES, min_size=1, max_size=3).map("/".join)
+CONTENTS = st.one_of(
+    st.binary(max_size=20),
+    st.integers(0, 255).map(lambda byte: bytes([byte]) * 140_000),
+)
+
+
+class Differential(RuleBasedStateMachine):
+    """`roots` are set by the test: the mount first, tmpfs second."""
+
+    roots: tuple[Path, Path]
+
+    def __init__(self) -> None:
+        super().__init__()
+        folder = uuid.uuid4().hex
+        self.homes = [root / folder for root in self.roots]
+        for home in self.homes:
+            home.mkdir()
+
+    @rule(path=PATHS, data=CONTENTS)
+    def write(self, path: str, data: bytes) -> None:
+        self.both(lambda home: (home / path).write_bytes(data))
+
+    @rule(path=PATHS, data=CONTENTS)
+    def append(self, path: str, data: bytes) -> None:
+        def append(home: Path) -> int:
+            with (home / path).open("ab", buffering=0) as file:
+                return file.write(data)
+
+        self.both(append)
+
+    @rule(path=PATHS, data=st.binary(max_size=10))
+    def create_exclusively(self, path: str, data: bytes) -> None:
+        def create(home: Path) -> int:
+            with (home / path).open("xb", buffering=0) as file:
+                return file.write(data)
+
+        self.both(create)
+
+    @rule(path=PATHS, offset=st.integers(0, 150_000), size=st.integers(0, 150_000))
+    def read(self, path: str, offset: int, size: int) -> None:
+        def read(home: Path) -> bytes:
+            descriptor = os.open(home / path, os.O_RDONLY)
+            try:
+                return os.pread(descriptor, size, offset)
+            finally:
+                os.close(descriptor)
+
+        self.both(read)
+
+    @rule(path=PATHS)
+    def truncate(self, path: str) -> None:
+        self.both(lambda home: os.truncate(home / path, 0))
+
+    @rule(path=PATHS)
+    def unlink(self, path: str) -> None:
+        self.both(lambda home: os.unlink(home / path))
+
+    @rule(path=PATHS)
+    def mkdir(self, path: str) -> None:
+        self.both(lambda home: os.mkdir(home / path))
+
+    @rule(path=PATHS)
+    def rmdir(self, path: str) -> None:
+        self.both(lambda home: os.rmdir(home / path))
+
+    @rule(old=PATHS, new=PATHS)
+    def rename(self, old: str, new: str) -> None:
+        self.both(lambda home: os.rename(home / old, home / new))
+
+    @rule(path=PATHS, when=st.integers(1, 2_000_000_000))
+    def set_time(self, path: str, when: int) -> None:
+        def touch(home: Path) -> int | None:
+            os.utime(home / path, (when, when))
+            return None if (home / path).is_dir() else (home / path).stat().st_mtime_ns
+
+        self.both(touch)
+
+    @rule(path=PATHS)
+    def stat(self, path: str) -> None:
+        def stat(home: Path) -> tuple[bool, int]:
+            found = os.stat(home / path)
+            directory = os.path.isdir(home / path)
+            return directory, 0 if directory else found.st_size
+
+        self.both(stat)
+
+    @invariant()
+    def the_trees_are_the_same(self) -> None:
+        mounted, local = (tree(home) for home in self.homes)
+        assert mounted == local
+
+    def both(self, call: Callable[[Path], Any]) -> None:
+        mounted, local = (outcome(call, home) for home in self.homes)
+        assert mounted == local
+
+
+def outcome(call: Callable[[Path], Any], home: Path) -> object:
+    try:
+        return call(home)
+    except OSError as error:
+        return errno.errorcode[error.errno or 0]
+
+
+def tree(home: Path) -> dict[str, int | None]:
+    """Every name below `home`, with the size of files."""
+    found: dict[str, int | None] = {}
+    for directory, directories, files in os.walk(home, onerror=_raise):
+        where = os.path.relpath(directory, home)
+        found.update({f"{where}/{name}": None for name in directories})
+        found.update({f"{where}/{name}": os.stat(os.path.join(directory, name)).st_size for name in files})
+    return found
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+@pytest.fixture(scope="module")
+def tmpfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    path = tmp_path_factory.mktemp("tmpfs")
+    LinuxKernel().mount("tmpfs", str(path), "tmpfs", 0, "size=256m")
+    try:
+        yield path
+    finally:
+        LinuxKernel().umount2(str(path), MNT_DETACH)
+
+
+@pytest.mark.parametrize(
+    ("mode", "arguments"),
+    [("fast", ""), ("consistent", ""), ("consistent", "-odirect_io"), ("custom", "")],
+    ids=["fast", "consistent", "consistent-direct", "custom"],
+)
+def test_operations_have_the_results_they_have_on_a_local_disk(
+    tmp_path: Path, emulator_process: RunningEmulator, tmpfs: Path, mode: str, arguments: str
+) -> None:
+    own = replace(emulator_process, bucket=emulator_process.create_bucket())
+    with mounted_volume(tmp_path, own, mode=mode, arguments=arguments) as volume:
+        machine = type("Machine", (Differential,), {"roots": (volume.path, tmpfs)})
+        run_state_machine_as_test(
+            machine,
+            settings=settings(
+                max_examples=15,
+                stateful_step_count=30,
+                deadline=None,
+                derandomize=True,
+                database=None,
+                suppress_health_check=list(HealthCheck),
+            ),
+        )

@@ -1,0 +1,167 @@
+"""Programs and habits that users bring, run on a mount in every mode that writes."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import subprocess
+import sys
+import tarfile
+import textwrap
+from pathlib import Path
+
+import pytest
+
+TIMEOUT = 120
+
+
+def run(*command: str | os.PathLike[str], cwd: Path | None = None) -> str:
+    environment = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "LC_ALL": "C", "GIT_CONFIG_NOSYSTEM": "1"}
+    done = subprocess.run(
+        command, check=False, cwd=cwd, env=environment, capture_output=True, text=True, timeout=TIMEOUT
+    )
+    assert done.returncode == 0, f"{command} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A small tree on a local disk: nested directories, empty files, a larger one, times in the past."""
+    home = tmp_path / "tree"
+    for name, size in {"a.txt": 10, "sub/b.bin": 300_000, "sub/deeper/c": 0, "sub/deeper/d.py": 2_000}.items():
+        path = home / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(os.urandom(size))
+        os.utime(path, (1_600_000_000, 1_600_000_000))
+    (home / "empty").mkdir()
+    return home
+
+
+def test_cp_a_and_diff_agree(folder: Path, tree: Path) -> None:
+    run("cp", "-a", tree, folder / "copy")
+
+    assert run("diff", "-r", tree, folder / "copy") == ""
+    run("cp", "-a", folder / "copy", folder / "again")
+    assert run("diff", "-r", tree, folder / "again") == ""
+
+
+def test_cp_p_keeps_times(folder: Path, tree: Path) -> None:
+    run("cp", "-p", tree / "a.txt", folder / "a.txt")
+
+    assert int((folder / "a.txt").stat().st_mtime) == 1_600_000_000
+
+
+def test_tar_unpacks_and_packs(folder: Path, tree: Path, tmp_path: Path) -> None:
+    run("tar", "-cf", tmp_path / "tree.tar", "-C", tree.parent, tree.name)
+    run("tar", "-xf", tmp_path / "tree.tar", "-C", folder)
+    assert run("diff", "-r", tree, folder / tree.name) == ""
+
+    run("tar", "-cf", folder / "back.tar", "-C", folder, tree.name)
+    with tarfile.open(folder / "back.tar") as archive:
+        assert f"{tree.name}/sub/b.bin" in archive.getnames()
+
+
+def test_find_and_du_and_rm_r_walk_the_tree(folder: Path, tree: Path) -> None:
+    run("cp", "-r", tree, folder / "copy")
+
+    found = run("find", folder / "copy", "-type", "f").splitlines()
+    total = int(run("du", "-sb", "--apparent-size", folder / "copy").split()[0])
+    run("rm", "-r", folder / "copy")
+
+    assert len(found) == 4
+    assert total >= 302_010
+    assert os.listdir(folder) == []
+
+
+def test_mv_between_a_disk_and_the_mount(folder: Path, tree: Path, tmp_path: Path) -> None:
+    original = (tree / "sub/b.bin").read_bytes()
+    run("mv", tree / "sub", folder / "sub")
+    run("mv", folder / "sub", tmp_path / "returned")
+
+    assert (tmp_path / "returned/b.bin").read_bytes() == original
+    assert os.listdir(folder) == []
+
+
+def test_shell_redirections(folder: Path) -> None:
+    script = "echo one > f; echo two >> f; cat f f > g; wc -l < g; head -c 4 g; sort -o sorted g; : > f; test ! -s f"
+
+    assert run("sh", "-ec", script, cwd=folder) == "4\none\n"
+    assert (folder / "sorted").read_text() == "one\none\ntwo\ntwo\n"
+
+
+def test_dd_with_fsync(folder: Path) -> None:
+    run("dd", "if=/dev/urandom", f"of={folder / 'dd'}", "bs=64k", "count=20", "conv=fsync", "status=none")
+
+    assert (folder / "dd").stat().st_size == 20 * 65536
+
+
+def test_a_file_is_synchronised_as_rsync_does_it(folder: Path, tree: Path) -> None:
+    """Hidden temporary name, chmod, utimes, rename over the old version."""
+    data = (tree / "sub/b.bin").read_bytes()
+    (folder / "b.bin").write_bytes(b"old")
+    temporary = folder / ".b.bin.Xq3hTf"
+    descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    for offset in range(0, len(data), 32_768):
+        os.write(descriptor, data[offset : offset + 32_768])
+    os.close(descriptor)
+    temporary.chmod(0o644)
+    os.utime(temporary, ns=(1, 1_600_000_000_000_000_000))
+    temporary.rename(folder / "b.bin")
+
+    assert (folder / "b.bin").read_bytes() == data
+    assert (folder / "b.bin").stat().st_mtime_ns == 1_600_000_000_000_000_000
+    assert os.listdir(folder) == ["b.bin"]
+
+
+def test_git_keeps_a_repository(folder: Path) -> None:
+    identity = ("-c", "user.name=a", "-c", "user.email=a@example.com", "-c", "safe.directory=*")
+    for arguments in (("init", "-q", "-b", "main"), ("add", "."), ("commit", "-q", "-m", "one")):
+        (folder / "file.txt").write_text("hello\n")
+        run("git", *identity, *arguments, cwd=folder)
+    (folder / "file.txt").write_text("changed\n")
+
+    assert " M file.txt" in run("git", *identity, "status", "--short", cwd=folder)
+    run("git", *identity, "commit", "-q", "-am", "two", cwd=folder)
+    assert len(run("git", *identity, "log", "--format=%s", cwd=folder).splitlines()) == 2
+    assert run("git", *identity, "fsck", cwd=folder) is not None
+
+
+def test_a_checkpoint_is_saved_to_a_temporary_name_and_renamed(folder: Path) -> None:
+    """safetensors: header, tensors, chmod, rename onto the previous checkpoint."""
+    for version in (b"1", b"2"):
+        header = json.dumps({"w": {"dtype": "F32", "shape": [1000], "data_offsets": [0, 4000]}}).encode()
+        with (folder / ".tmp").open("wb") as file:
+            file.write(struct.pack("<Q", len(header)) + header)
+            file.write(version * 4000)
+        (folder / ".tmp").chmod(0o644)
+        (folder / ".tmp").replace(folder / "model.safetensors")
+
+    saved = (folder / "model.safetensors").read_bytes()
+
+    assert saved.endswith(b"2" * 4000)
+    assert os.listdir(folder) == ["model.safetensors"]
+
+
+def test_python_bytecode_is_cached_on_the_mount(folder: Path) -> None:
+    (folder / "module.py").write_text("VALUE = 42\n")
+    command = ("python3", "-c", "import module; print(module.VALUE, bool(module.__cached__))")
+
+    assert run(*command, cwd=folder) == "42 True\n"
+    assert os.listdir(folder / "__pycache__")
+    assert run(*command, cwd=folder) == "42 True\n"
+
+
+def test_sqlite_is_refused_with_an_error_and_not_with_a_broken_file(folder: Path) -> None:
+    script = """
+        import sqlite3
+        connection = sqlite3.connect("db")
+        connection.execute("create table t (x)")
+        connection.execute("insert into t values (1)")
+        connection.commit()
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    done = subprocess.run(command, check=False, cwd=folder, capture_output=True, text=True, timeout=TIMEOUT)
+
+    assert done.returncode != 0
+    assert "sqlite3.OperationalError" in done.stderr

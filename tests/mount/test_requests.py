@@ -1,0 +1,99 @@
+"""How many requests things cost, counted by the server."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.mount.conftest import MountVolume
+from tests.support.volumes import MountedVolume
+
+SMALL_FILES = 60
+
+
+@pytest.fixture(params=["fast", "readonly", "consistent"])
+def listed(request: pytest.FixtureRequest, mount_volume: MountVolume) -> MountedVolume:
+    volume = mount_volume(mode=request.param)
+    volume.emulator.seed(volume.prefix + "set/f{n:03d}", b"x" * 100_000, count=SMALL_FILES)
+    return volume
+
+
+def test_ls_l_costs_one_listing_and_no_head(listed: MountedVolume) -> None:
+    with os.scandir(listed.path / "set") as entries:
+        sizes = [entry.stat().st_size for entry in entries]
+    operations = listed.emulator.counters()["operations"]
+
+    assert sizes == [100_000] * SMALL_FILES
+    assert "HeadObject" not in operations
+    # consistent mode promises fresh attributes, so each stat after the listing may ask again; the others may not
+    lists = sum(operations[name]["requests"] for name in operations if name.startswith("ListObjects"))
+    assert lists <= (3 if listed.emulator.count("GetObject") == 0 else 0) or "consistent" in _mode(listed)
+
+
+def test_after_a_listing_a_small_file_costs_exactly_one_get_and_no_head(listed: MountedVolume) -> None:
+    # in consistent mode every open asks OSS whether the version is still the one listed: the promise of the mode
+    allowed_lists = 2 + 3 * SMALL_FILES if "consistent" in _mode(listed) else 3
+    names = sorted(os.listdir(listed.path / "set"))
+    listed_at = listed.emulator.counters()["requests"]
+
+    with ThreadPoolExecutor(4) as pool:
+        data = list(pool.map(lambda name: (listed.path / "set" / name).read_bytes(), names))
+
+    operations = listed.emulator.counters()["operations"]
+    assert data == [b"x" * 100_000] * SMALL_FILES
+    assert [listed.gets(f"set/{name}") for name in names] == [1] * SMALL_FILES
+    assert "HeadObject" not in operations
+    assert operations["GetObject"]["requests"] == SMALL_FILES
+    assert listed_at <= 4
+    assert listed.emulator.counters()["requests"] - SMALL_FILES <= allowed_lists
+
+
+def test_a_small_file_is_one_put(mount_volume: MountVolume) -> None:
+    volume = mount_volume(mode="fast")
+    volume.emulator.reset_counters()
+
+    (volume.path / "new").write_bytes(b"x" * 100_000)
+
+    operations = volume.emulator.counters()["operations"]
+    assert operations["PutObject"]["requests"] == 1
+    assert "InitiateMultipartUpload" not in operations
+
+
+def test_a_large_file_is_uploaded_in_parts_that_are_all_used(mount_volume: MountVolume) -> None:
+    volume = mount_volume(mode="fast", attributes={"fs.oss.blocklet.size.mb": "1"})
+    data = os.urandom(5 << 20)
+
+    (volume.path / "large").write_bytes(data)
+
+    assert volume.emulator.count("InitiateMultipartUpload") == 1
+    assert volume.emulator.count("UploadPart") >= 4
+    assert volume.emulator.count("CompleteMultipartUpload") == 1
+    assert volume.emulator.count("AbortMultipartUpload") == 0
+    assert (volume.path / "large").read_bytes() == data
+
+
+def test_a_rename_moves_no_bytes_through_the_mount(mount_volume: MountVolume) -> None:
+    volume = mount_volume(mode="fast")
+    volume.put("a", b"x" * (3 << 20))
+    volume.emulator.reset_counters()
+
+    (volume.path / "a").rename(volume.path / "b")
+
+    assert volume.emulator.count("CopyObject") == 1
+    assert volume.emulator.count("GetObject") == 0
+    assert volume.emulator.count("PutObject") == 0
+
+
+def test_a_sequential_read_moves_every_byte_once(mount_volume: MountVolume) -> None:
+    volume = mount_volume(mode="fast")
+    volume.put("f", bytes(20 << 20))
+    (volume.path / "f").read_bytes()
+    moved = volume.emulator.counters()["operations"]["GetObject"]["bytes_out"]
+
+    assert 20 << 20 <= moved <= 21 << 20
+
+
+def _mode(volume: MountedVolume) -> str:
+    return (volume.path.parent / "volume.json").read_text()
