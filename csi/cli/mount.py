@@ -1,0 +1,250 @@
+"""`ossfuse mount URI DIR`: a bucket as a folder of this machine, without Kubernetes.
+
+The same path as a CSI publish: the volume is parsed, preflighted, mounted, and served by a sidecar process with a
+memory limit. The command stays in the foreground, tells what happens to the sidecar, hands on changed credentials, and
+unmounts on Ctrl-C or SIGTERM. Credentials come from a file or the environment and never stand in a command line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from csi.cli.options import logging_options, start_logging
+from csi.errors import CredentialsMissing, OssFuseError, SidecarFailed
+from csi.handover.local import local_mounts
+from csi.handover.mountinfo import layers_at, read_mountinfo
+from csi.handover.mounts import SidecarMounts
+from csi.handover.preflight import bucket_preflight
+from csi.handover.target import resolved_target
+from csi.handover.types import PublishRequest
+from csi.volume.parse import parse_volume
+from csi.volume.quantity import format_bytes
+from csi.volume.spec import VolumeSpec
+from csi.volume.units import Seconds
+
+_DEADLINE = Seconds(60.0)
+_GLANCE = Seconds(1.0)
+_STATE = Path("/run/ossfuse-mounts")
+_SECRET_KEYS = ("AccessKeyId", "AccessKeySecret", "SecurityToken", "Expiration")
+_ENVIRONMENT = {
+    "OSS_ACCESS_KEY_ID": "AccessKeyId",
+    "OSS_ACCESS_KEY_SECRET": "AccessKeySecret",
+    "OSS_SESSION_TOKEN": "SecurityToken",
+}
+
+
+@click.command()
+@click.argument("uri")
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--url", default="", help="Endpoint, when URI has none: https://oss-cn-hangzhou.aliyuncs.com")
+@click.option("--mode", default="fast", show_default=True, help="fast, incremental, consistent, readonly or custom.")
+@click.option(
+    "-o",
+    "arguments",
+    multiple=True,
+    metavar="NAME[=VALUE],…",
+    help="FUSE arguments (ro, attr_timeout=3) and options (fs.oss.append.enable=true); may be repeated.",
+)
+@click.option("--memory", default="1Gi", show_default=True, help="Memory limit of the process that serves the mount.")
+@click.option(
+    "--credentials",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="JSON file with AccessKeyId, AccessKeySecret, SecurityToken and Expiration; read again when it changes. "
+    "Without it: OSS_ACCESS_KEY_ID, OSS_ACCESS_KEY_SECRET and OSS_SESSION_TOKEN of the environment.",
+)
+@click.option("--public", is_flag=True, help="No credentials: the bucket may be read by anybody.")
+@click.option("--foreground/--no-foreground", default=True, hidden=True)
+@logging_options("text", "warning")
+def command(
+    uri: str,
+    directory: Path,
+    url: str,
+    mode: str,
+    arguments: tuple[str, ...],
+    memory: str,
+    credentials: Path | None,
+    public: bool,
+    foreground: bool,
+    log_format: str,
+    log_level: str,
+) -> None:
+    """Mount the bucket URI on DIR and serve it until Ctrl-C, SIGTERM or `umount DIR`.
+
+    URI is oss://BUCKET.ENDPOINT/PATH/, or oss://BUCKET/PATH/ together with --url. Needs root.
+    """
+    if not foreground:
+        raise click.UsageError("the mount stays in the foreground; run it as a service (systemd-run ossfuse mount …)")
+    if public and credentials:
+        raise click.UsageError("--public and --credentials contradict each other")
+    start_logging(log_format, log_level)
+    attributes = {"uri": uri, "url": url, "mode": mode, "fs.jindo.fuse.pod.mem.limit": memory}
+    if public:
+        attributes["authType"] = "public"
+    parsed = parse_volume(attributes, cpu_count=os.cpu_count() or 1, mount_flags=arguments)
+    for warning in parsed.warnings:
+        click.echo(f"Warning: {warning}", err=True)
+    source = _Nothing() if public else _FileSource(credentials) if credentials else _EnvironmentSource(os.environ)
+    target = Path(resolved_target(directory.absolute()))
+    with _ending_signals() as ended:
+        _serve(parsed.spec, target, source, ended)
+
+
+class _Nothing:
+    """No credentials: the bucket is public."""
+
+    def read(self) -> dict[str, str]:
+        return {}
+
+    def changed(self) -> bool:
+        return False
+
+
+class _EnvironmentSource(_Nothing):
+    """The environment this command was started with."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._pairs = {key: environment[name] for name, key in _ENVIRONMENT.items() if environment.get(name)}
+
+    def read(self) -> dict[str, str]:
+        """Raises CredentialsMissing when the environment holds none."""
+        if not self._pairs:
+            raise CredentialsMissing(
+                "no credentials are given",
+                hint="use --credentials FILE, set OSS_ACCESS_KEY_ID and OSS_ACCESS_KEY_SECRET, or use --public",
+            )
+        return dict(self._pairs)
+
+
+class _FileSource(_Nothing):
+    """A JSON file in the form of the PAI guide. `changed` is true once for each new version of it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen: tuple[int, int] | None = None
+
+    def read(self) -> dict[str, str]:
+        """Raises CredentialsMissing; the message names the file, never what is in it."""
+        try:
+            self._seen = self._version()
+            document = json.loads(self._path.read_bytes())
+        except OSError as error:
+            raise CredentialsMissing(f"credentials file {self._path}: {error.strerror}") from None
+        except (ValueError, RecursionError):
+            document = None
+        if not isinstance(document, dict):
+            raise CredentialsMissing(
+                f"credentials file {self._path} is not a JSON object", hint="expected AccessKeyId and AccessKeySecret"
+            )
+        return {key: str(document[key]) for key in _SECRET_KEYS if document.get(key)}
+
+    def changed(self) -> bool:
+        try:
+            return self._version() != self._seen
+        except OSError:
+            return False  # being replaced: the next look will see it
+
+    def _version(self) -> tuple[int, int]:
+        found = self._path.stat()
+        return found.st_ino, found.st_mtime_ns
+
+
+def _serve(spec: VolumeSpec, target: Path, source: _Nothing, ended: threading.Event) -> None:
+    volume_id = f"mount-{hashlib.sha256(os.fsencode(target)).hexdigest()[:16]}"
+    made_here = not layers_at(read_mountinfo(), str(target)) and not os.path.lexists(target)
+
+    def request() -> PublishRequest:
+        return PublishRequest(volume_id, target, spec, spec.arguments.read_only, None, source.read())
+
+    first = request()
+    mounts = local_mounts(_STATE / volume_id, bucket_preflight)
+    mounts.open()
+    try:
+        with _progress(f"mounting {spec.location.bucket} on {target}"):
+            mounts.publish(first, _DEADLINE)
+        try:
+            _announce(mounts, volume_id, target, spec)
+            _watch(mounts, volume_id, target, source, request, ended)
+        finally:
+            with _progress("unmounting, uploads are finished first"):
+                mounts.unpublish(volume_id, target, remove_target=made_here)
+            click.echo(f"unmounted {target}")
+    finally:
+        mounts.close()
+
+
+def _announce(mounts: SidecarMounts, volume_id: str, target: Path, spec: VolumeSpec) -> None:
+    condition = mounts.condition(volume_id, target)
+    access = "read-only" if spec.arguments.read_only else "read and write"
+    place = f"oss://{spec.location.bucket}/{spec.location.prefix} at {spec.location.endpoint}"
+    pid = condition.sidecar_pid if condition else None
+    click.echo(
+        f"mounted {place} on {target} (mode {spec.mode.value}, {access}, sidecar {pid}, "
+        f"memory limit {format_bytes(spec.resources.memory_limit)}); Ctrl-C unmounts"
+    )
+
+
+def _watch(
+    mounts: SidecarMounts,
+    volume_id: str,
+    target: Path,
+    source: _Nothing,
+    request: Callable[[], PublishRequest],
+    ended: threading.Event,
+) -> None:
+    """Until the end is asked for or the mount is gone. Raises SidecarFailed when the sidecar is."""
+    told = ""
+    while not ended.wait(_GLANCE):
+        condition = mounts.condition(volume_id, target)
+        if condition is None:
+            click.echo(f"{target} was unmounted by somebody else")
+            return
+        if condition.abnormal and condition.message != told:
+            told = condition.message
+            click.echo(f"Warning: {told}", err=True)
+        if condition.sidecar_pid is None or not os.path.exists(f"/proc/{condition.sidecar_pid}"):
+            raise SidecarFailed(condition.message, hint="mount it again; the log above has the details")
+        if source.changed():
+            _hand_on(mounts, request)
+
+
+def _hand_on(mounts: SidecarMounts, request: Callable[[], PublishRequest]) -> None:
+    """Give changed credentials to the sidecar; what cannot be read now is tried again when it changes."""
+    try:
+        mounts.publish(request(), _DEADLINE)
+    except OssFuseError as error:
+        click.echo(f"Warning: the changed credentials are not used: {error}", err=True)
+    else:
+        click.echo("changed credentials are in use")
+
+
+@contextmanager
+def _ending_signals() -> Iterator[threading.Event]:
+    """An event that SIGINT and SIGTERM set; the handlers of before are put back."""
+    ended = threading.Event()
+    before = {number: signal.signal(number, lambda *_: ended.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield ended
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _progress(text: str) -> Iterator[None]:
+    """Something that moves on a terminal, nothing elsewhere."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield
+        return
+    with console.status(text):
+        yield
