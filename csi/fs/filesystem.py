@@ -109,7 +109,11 @@ class Filesystem:
         """Raises NoSuchEntry; the session makes that a negative entry of `negative_timeout`."""
         node = self._namespace.look_up(self._namespace.directory(parent), name)
         if node.kind is FileKind.SYMLINK:
-            self._links.target(node)
+            try:
+                self._links.target(node)
+            except OssFuseError:
+                self._table.drop_unused(node)
+                raise
         return self._namespace.shown.entry(node, count=True)
 
     def lookup_cached(self, parent: InodeNumber, name: bytes) -> Entry | None:
@@ -214,14 +218,14 @@ class Filesystem:
         self._require_writable()
         directory = self._namespace.directory(parent)
         check_new(self._table.prefix, join(self._table.path(directory), name), name)
-        node = self._namespace.find(directory, name)
-        if node is not None:
-            if flags & os.O_EXCL:
-                raise EntryExists(f"{shown(name)} exists")
-            opened = self._open(node, flags)
-        else:
-            node = self._namespace.made(directory, name, FileKind.FILE)
-            opened = self._files.create(node, flags)
+        with self._namespace.held(directory, name) as node:
+            if node is not None:
+                if flags & os.O_EXCL:
+                    raise EntryExists(f"{shown(name)} exists")
+                opened = self._open(node, flags)
+                return self._namespace.shown.entry(node, count=True), opened
+        node = self._namespace.made(directory, name, FileKind.FILE)
+        opened = self._files.create(node, flags)
         return self._namespace.shown.entry(node, count=True), opened
 
     def read_ready(self, handle: FileHandle, offset: int, size: int) -> Buffer | None:

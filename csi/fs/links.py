@@ -6,7 +6,7 @@ is not part of a listing, so it is read when the link is looked up.
 
 from __future__ import annotations
 
-from csi.errors import EntryExists, InvalidOperation, NameTooLong, OperationNotPermitted
+from csi.errors import InvalidOperation, NameTooLong, OperationNotPermitted
 from csi.fs.inodes import Node
 from csi.fs.metadata import Facts
 from csi.fs.names import check_new, decode, join, object_key, shown
@@ -53,8 +53,7 @@ class Links:
             raise NameTooLong(f"the target has {len(target)} bytes", hint=f"targets have at most {TARGET_MAX} bytes")
         with self._gate.change(lambda: join(self._table.path(parent), name)) as path:
             check_new(self._table.prefix, path, name)
-            if self._namespace.find(parent, name) is not None:
-                raise EntryExists(f"{shown(name)} exists")
+            self._namespace.require_absent(parent, name)
             self._store.put_symlink(object_key(self._table.prefix, path), decode(target))
             with self._table.lock:
                 node = self._namespace.made(parent, name, FileKind.SYMLINK)

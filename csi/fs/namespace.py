@@ -17,10 +17,11 @@ from __future__ import annotations
 import itertools
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 
-from csi.errors import NoSuchEntry, NotADirectory, PermissionDenied
+from csi.errors import EntryExists, NoSuchEntry, NotADirectory, PermissionDenied
 from csi.fs.appearance import Appearance
 from csi.fs.inodes import NEVER, InodeTable, Node
 from csi.fs.listings import Listing, ListingCache
@@ -116,12 +117,33 @@ class Namespace:
                     return None
         return self._ask(parent, name)
 
-    def existing(self, parent: Node, name: bytes) -> Node:
-        """`find`, raising NoSuchEntry."""
+    @contextmanager
+    def held(self, parent: Node, name: bytes) -> Iterator[Node | None]:
+        """`find`, with the node kept in the table while the block runs even if the kernel was never told of it."""
         node = self.find(parent, name)
         if node is None:
-            raise _missing(name)
-        return node
+            yield None
+            return
+        with self.table.lock:
+            node.lookups += 1
+        try:
+            yield node
+        finally:
+            self.table.forget(node.inode, 1)
+
+    @contextmanager
+    def existing(self, parent: Node, name: bytes) -> Iterator[Node]:
+        """`held`, raising NoSuchEntry."""
+        with self.held(parent, name) as node:
+            if node is None:
+                raise _missing(name)
+            yield node
+
+    def require_absent(self, parent: Node, name: bytes) -> None:
+        """Raises EntryExists."""
+        with self.held(parent, name) as node:
+            if node is not None:
+                raise EntryExists(f"{shown(name)} exists")
 
     def has_current_attributes(self, node: Node) -> bool:
         """Whether GETATTR may be answered without asking OSS."""
@@ -153,6 +175,8 @@ class Namespace:
         if parent is None or node.detached:
             return
         found = self._ask(parent, node.name)
+        if found is not None and found is not node:
+            self.table.drop_unused(found)
         if found is not node and not (node.local is not None and node.local.handles):
             raise _missing(node.name)
 

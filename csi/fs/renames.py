@@ -70,8 +70,8 @@ class Renames:
             old_path = join(self._table.path(parent), name)
             new_path = join(self._table.path(new_parent), new_name)
             if old_path == new_path:
-                self._namespace.existing(parent, name)
-                return
+                with self._namespace.existing(parent, name):
+                    return
             with self._gate.move(old_path, new_path):
                 # while waiting a directory above may have been moved
                 if join(self._table.path(parent), name) != old_path:
@@ -92,19 +92,21 @@ class Renames:
     def _rename(self, parent: Node, name: bytes, new_parent: Node, new_name: bytes, flags: int) -> None:
         old_path = join(self._table.path(parent), name)
         new_path = join(self._table.path(new_parent), new_name)
-        node = self._namespace.existing(parent, name)
-        check_new(self._table.prefix, new_path, new_name, directory=node.is_directory)
-        if node.is_directory and is_inside(new_path, old_path):
-            raise InvalidOperation(f"{shown(name)} cannot be moved into itself")
-        target = self._namespace.find(new_parent, new_name)
-        if target is not None and flags & RENAME_NOREPLACE:
-            raise EntryExists(f"{shown(new_name)} exists")
-        if target is not None:
-            self._check_replaceable(node, target)
-        if node.is_directory:
-            self._move_directory(node, target, new_parent, new_name)
-        else:
-            self._move_file(node, target, new_parent, new_name)
+        with (
+            self._namespace.existing(parent, name) as node,
+            self._namespace.held(new_parent, new_name) as target,
+        ):
+            check_new(self._table.prefix, new_path, new_name, directory=node.is_directory)
+            if node.is_directory and is_inside(new_path, old_path):
+                raise InvalidOperation(f"{shown(name)} cannot be moved into itself")
+            if target is not None and flags & RENAME_NOREPLACE:
+                raise EntryExists(f"{shown(new_name)} exists")
+            if target is not None:
+                self._check_replaceable(node, target)
+            if node.is_directory:
+                self._move_directory(node, target, new_parent, new_name)
+            else:
+                self._move_file(node, target, new_parent, new_name)
 
     def _check_replaceable(self, node: Node, target: Node) -> None:
         if node.is_directory and not target.is_directory:

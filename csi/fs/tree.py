@@ -32,8 +32,7 @@ class Tree:
         """mkdir(2)."""
         with self._gate.change(lambda: join(self._table.path(directory), name)) as path:
             check_new(self._table.prefix, path, name, directory=True)
-            if self._namespace.find(directory, name) is not None:
-                raise EntryExists(f"{shown(name)} exists")
+            self._namespace.require_absent(directory, name)
             key = directory_key(self._table.prefix, path)
             try:
                 self._store.put(key, [], content_type="application/x-directory", forbid_overwrite=True)
@@ -52,8 +51,10 @@ class Tree:
             raise InvalidOperation("'.' cannot be removed")
         if name == b"..":
             raise DirectoryNotEmpty("'..' is not empty")
-        with self._gate.move(join(self._table.path(directory), name)):
-            node = self._namespace.existing(directory, name)
+        with (
+            self._gate.move(join(self._table.path(directory), name)),
+            self._namespace.existing(directory, name) as node,
+        ):
             if not node.is_directory:
                 raise NotADirectory(f"{shown(name)} is not a directory")
             require_empty(self._store, self._namespace, node)
@@ -63,8 +64,10 @@ class Tree:
 
     def remove_file(self, directory: Node, name: bytes) -> None:
         """unlink(2)."""
-        with self._gate.change(lambda: join(self._table.path(directory), name)):
-            node = self._namespace.existing(directory, name)
+        with (
+            self._gate.change(lambda: join(self._table.path(directory), name)),
+            self._namespace.existing(directory, name) as node,
+        ):
             if node.is_directory:
                 raise IsADirectory(f"{shown(name)} is a directory", hint="use rmdir")
             with self._files.turn(node):

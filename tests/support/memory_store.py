@@ -42,12 +42,15 @@ def _crc(data: bytes) -> Crc64:
 class MemoryStore:
     """`before` is called with (operation, key) before each request and may raise or block; `requests` counts them."""
 
-    def __init__(self, before: Callable[[str, str], None] | None = None) -> None:
+    def __init__(
+        self, before: Callable[[str, str], None] | None = None, *, clock: Callable[[], float] = time.time
+    ) -> None:
         self.objects: dict[str, StoredObject] = {}
         self.uploads: dict[str, tuple[str, dict[int, bytes], dict[str, str], str]] = {}
         self.requests: Counter[str] = Counter()
         self.ranges: list[tuple[str, int, int]] = []
         self.before = before
+        self._clock = clock
         self._lock = threading.Lock()
         self._serial = 0
         self.closed = False
@@ -304,7 +307,7 @@ class MemoryStore:
     ) -> ETag:
         self._serial += 1
         etag = ETag(f'"{hashlib.md5(data + str(self._serial).encode()).hexdigest().upper()}"')
-        self.objects[key] = StoredObject(data, etag, time.time(), type, user or {}, content_type)
+        self.objects[key] = StoredObject(data, etag, self._clock(), type, user or {}, content_type)
         return etag
 
     def _metadata(self, key: str, found: StoredObject) -> ObjectMetadata:

@@ -1,0 +1,77 @@
+"""Filesystems over a store in memory, with a clock that only tests move."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from csi.data.engine import DataEngine
+from csi.data.ledger import MemoryLedger
+from csi.fs.filesystem import Filesystem
+from csi.fs.reports import FilesystemReport
+from csi.volume.spec import CachePolicy, MountArguments, ReadOptions, WriteOptions
+from csi.volume.units import KIB, MIB, Bytes, Seconds
+from tests.support.memory_engine import MemoryEngine
+from tests.support.memory_store import MemoryStore
+from tests.support.programs import Clock, Program
+
+CONSISTENT = MountArguments(Seconds(0.0), Seconds(0.0), Seconds(0.0))
+FAST = MountArguments(Seconds(3.0), Seconds(0.0), Seconds(0.0))
+READONLY = MountArguments(
+    Seconds(7200.0), Seconds(7200.0), Seconds(7200.0), cache=CachePolicy.KERNEL, read_only=True, symlinks=False
+)
+
+
+class World:
+    """One bucket and any number of mounts of it."""
+
+    def __init__(self, engine: str) -> None:
+        self.clock = Clock()
+        self.store = MemoryStore(clock=self.clock)
+        self._engine = engine
+        self._mounts: list[tuple[Filesystem, Any]] = []
+
+    def mount(
+        self,
+        arguments: MountArguments = CONSISTENT,
+        *,
+        prefix: str = "",
+        append: bool = False,
+        store: Any = None,
+        read_only: bool = False,
+    ) -> Program:
+        store = store if store is not None else self.store
+        write = WriteOptions(threads=2, part_size=Bytes(100 * KIB), buffer_size=Bytes(64 * KIB), append=append)
+        if self._engine == "memory":
+            engine: Any = MemoryEngine(store)
+        else:
+            engine = DataEngine(store, read=ReadOptions(threads=2), write=write, ledger=MemoryLedger(Bytes(16 * MIB)))
+        filesystem = Filesystem(
+            store, engine, prefix=prefix, arguments=arguments, write=write, read_only=read_only, clock=self.clock
+        )
+        self._mounts.append((filesystem, engine))
+        return Program(filesystem)
+
+    def close(self) -> None:
+        for filesystem, engine in self._mounts:
+            filesystem.close()
+            if isinstance(engine, DataEngine):
+                engine.close()
+
+    def check_rest(self) -> None:
+        """When every program has closed its files, nothing is kept for them, here or in OSS."""
+        for filesystem, _ in self._mounts:
+            assert filesystem.statistics() == FilesystemReport(1, 0, 0, 0)
+        assert self.store.uploads == {}
+
+
+@contextmanager
+def world(engine: str) -> Iterator[World]:
+    """`engine`: 'memory' (the least there can be) or 'data' (the product's)."""
+    made = World(engine)
+    try:
+        yield made
+        made.check_rest()
+    finally:
+        made.close()

@@ -1,0 +1,420 @@
+"""Creating, overwriting and continuing files; csi/fs/drafts.py and csi/fs/files.py."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+import pytest
+
+from csi.errors import (
+    BadHandle,
+    EntryExists,
+    FileBusy,
+    InvalidOperation,
+    ObjectExists,
+    OperationNotSupported,
+    PreconditionFailed,
+    ServerFailure,
+    StaleFile,
+)
+from csi.fs.types import AttributeChange
+from tests.support.filesystems import FAST, World
+from tests.support.programs import APPEND, WRITE, Program
+
+
+def failing(operation: str):
+    """A hook for the store that fails one operation as a server out of order does."""
+
+    def before(seen: str, key: str) -> None:
+        if seen == operation:
+            raise ServerFailure(f"{key}: internal error", status=500, operation=operation, key=key)
+
+    return before
+
+
+def test_a_file_appears_whole_when_it_is_closed(world: World, consistent: Program) -> None:
+    file = consistent.open("a.txt", WRITE)
+    file.write(b"hello ")
+    file.write(b"world")
+    assert "a.txt" not in world.store.objects
+    file.close()
+    assert world.store.data("a.txt") == b"hello world"
+
+
+def test_a_file_larger_than_a_part_appears_whole(world: World, consistent: Program) -> None:
+    data = bytes(range(256)) * 4000
+    consistent.write("large", data)
+    assert world.store.data("large") == data
+    assert consistent.read("large") == data
+
+
+def test_an_unfinished_file_is_seen_by_stat_and_readdir_with_its_size(consistent: Program) -> None:
+    file = consistent.open("a.txt", WRITE)
+    file.write(b"hello")
+    assert consistent.stat("a.txt").size == 5
+    assert [(name, entry.attributes.size) for name, entry in consistent.entries()] == [(b"a.txt", 5)]
+    file.close()
+
+
+def test_touch_makes_an_empty_object(world: World, consistent: Program) -> None:
+    consistent.write("empty", b"")
+    assert world.store.data("empty") == b""
+
+
+def test_overwriting_with_truncation_replaces_the_object_at_close(world: World, consistent: Program) -> None:
+    world.store.seed("a", b"old content")
+    file = consistent.open("a", os.O_WRONLY | os.O_TRUNC)
+    file.write(b"new")
+    assert world.store.data("a") == b"old content"
+    assert consistent.stat("a").size == 3
+    file.close()
+    assert world.store.data("a") == b"new"
+
+
+def test_appending_continues_what_is_there(world: World, consistent: Program) -> None:
+    world.store.seed("log", b"one\n")
+    consistent.append("log", b"two\n")
+    assert world.store.data("log") == b"one\ntwo\n"
+
+
+def test_appending_to_a_large_object_continues_it(world: World, consistent: Program) -> None:
+    world.store.seed("log", b"x" * 300_000)
+    consistent.append("log", b"end")
+    assert world.store.data("log") == b"x" * 300_000 + b"end"
+
+
+def test_appending_to_an_empty_object(world: World, consistent: Program) -> None:
+    world.store.seed("log", b"")
+    consistent.append("log", b"first")
+    assert world.store.data("log") == b"first"
+
+
+def test_appending_keeps_user_metadata(world: World, consistent: Program) -> None:
+    world.store.seed("log", b"one", owner="me")
+    consistent.append("log", b"two")
+    assert world.store.objects["log"].user == {"owner": "me"}
+
+
+def test_opening_for_write_without_writing_changes_nothing(world: World, consistent: Program) -> None:
+    etag = world.store.seed("a", b"content")
+    consistent.open("a", os.O_WRONLY).close()
+    assert world.store.objects["a"].etag == etag
+
+
+def test_writing_continues_after_the_close_of_a_duplicate(world: World, consistent: Program) -> None:
+    file = consistent.open("a", WRITE)
+    file.write(b"one")
+    file.flush()
+    assert world.store.data("a") == b"one"
+    file.write(b"two")
+    file.close()
+    assert world.store.data("a") == b"onetwo"
+
+
+def test_fsync_makes_the_object_durable_and_writing_goes_on(world: World, consistent: Program) -> None:
+    file = consistent.open("a", WRITE)
+    file.write(b"one")
+    file.fsync()
+    assert world.store.data("a") == b"one"
+    file.write(b"two")
+    assert file.size() == 6
+    file.close()
+    assert world.store.data("a") == b"onetwo"
+
+
+@pytest.mark.parametrize("offset", [0, 3, 6])
+def test_a_write_out_of_order_is_refused_and_close_tells_that_there_is_no_object(
+    world: World, consistent: Program, caplog: pytest.LogCaptureFixture, offset: int
+) -> None:
+    file = consistent.open("dir.bin", WRITE)
+    file.write(b"hello")
+    with caplog.at_level(logging.WARNING), pytest.raises(InvalidOperation):
+        file.pwrite(b"x", offset)
+    assert [
+        "dir.bin" in record.getMessage() and f"offset {offset}" in record.getMessage() and " 5" in record.getMessage()
+        for record in caplog.records
+    ] == [True]
+    with pytest.raises(InvalidOperation):
+        file.close()
+    assert world.store.objects == {}
+    assert not consistent.exists("dir.bin")
+
+
+def test_the_first_write_to_an_existing_file_must_be_at_its_end(world: World, consistent: Program) -> None:
+    world.store.seed("a", b"hello")
+    file = consistent.open("a", os.O_RDWR)
+    with pytest.raises(InvalidOperation):
+        file.pwrite(b"x", 0)
+    file.close()
+    assert world.store.data("a") == b"hello"
+
+
+def test_a_second_writer_is_refused(consistent: Program) -> None:
+    first = consistent.open("a", WRITE)
+    first.write(b"x")
+    with pytest.raises(FileBusy):
+        consistent.open("a", WRITE)
+    second = consistent.open("a", os.O_WRONLY)
+    with pytest.raises(FileBusy):
+        second.pwrite(b"y", 1)
+    second.close()
+    first.close()
+    assert consistent.read("a") == b"x"
+
+
+def test_two_who_append_share_the_file(consistent: Program) -> None:
+    first, second = consistent.open("log", APPEND), consistent.open("log", APPEND)
+    first.write(b"one ")
+    second.pwrite(b"two ", 4)
+    first.pwrite(b"three", 8)
+    second.close()
+    first.close()
+    assert consistent.read("log") == b"one two three"
+
+
+def test_a_file_can_be_written_again_once_it_is_closed(consistent: Program) -> None:
+    consistent.write("a", b"first")
+    consistent.write("a", b"second")
+    assert consistent.read("a") == b"second"
+
+
+def test_a_failed_upload_is_reported_by_close_and_leaves_the_old_object(world: World, consistent: Program) -> None:
+    world.store.seed("a", b"old")
+    file = consistent.open("a", WRITE)
+    file.write(b"new")
+    world.store.before = failing("PutObject")
+    with pytest.raises(ServerFailure):
+        file.close()
+    world.store.before = None
+    assert world.store.data("a") == b"old"
+    assert consistent.stat("a").size == 3
+    assert consistent.read("a") == b"old"
+
+
+def test_after_a_failed_upload_a_new_file_is_gone(world: World, consistent: Program) -> None:
+    file = consistent.open("a", WRITE)
+    file.write(b"new")
+    world.store.before = failing("PutObject")
+    with pytest.raises(ServerFailure):
+        file.flush()
+    with pytest.raises(ServerFailure):
+        file.close()
+    world.store.before = None
+    assert not consistent.exists("a")
+    consistent.write("a", b"again")
+    assert world.store.data("a") == b"again"
+
+
+def test_a_failed_part_is_reported_and_nothing_is_left_in_the_bucket(world: World, consistent: Program) -> None:
+    file = consistent.open("a", WRITE)
+    world.store.before = failing("UploadPart")
+    with pytest.raises(ServerFailure):
+        for _ in range(8):
+            file.write(b"x" * 100_000)
+        world.store.before = failing("PutObject")
+        file.flush()
+    world.store.before = None
+    with pytest.raises(ServerFailure):
+        file.close()
+    assert world.store.objects == {} and world.store.uploads == {}
+
+
+def test_release_without_flush_still_writes_the_file(world: World, consistent: Program) -> None:
+    file = consistent.open("a", WRITE)
+    file.write(b"data")
+    consistent.filesystem.release(file.handle)
+    consistent.filesystem.forget(file.inode, 1)
+    assert world.store.data("a") == b"data"
+
+
+def test_o_excl_refuses_a_name_that_is_there(world: World, consistent: Program) -> None:
+    world.store.seed("a", b"")
+    with pytest.raises(EntryExists):
+        consistent.open("a", WRITE | os.O_EXCL)
+
+
+def test_o_excl_tells_at_close_that_another_client_was_first(world: World, consistent: Program) -> None:
+    file = consistent.open("lock", WRITE | os.O_EXCL)
+    world.store.seed("lock", b"theirs")
+    with pytest.raises(ObjectExists):
+        file.close()
+    assert world.store.data("lock") == b"theirs"
+    assert consistent.read("lock") == b"theirs"
+
+
+def test_continuing_a_version_that_another_client_replaced_fails_and_theirs_stays(
+    world: World, consistent: Program
+) -> None:
+    world.store.seed("log", b"one")
+    file = consistent.open("log", os.O_WRONLY | os.O_APPEND)
+    file.position = 3
+    world.store.seed("log", b"ONE")
+    with pytest.raises((StaleFile, PreconditionFailed)):
+        file.write(b"two")
+        file.flush()
+    consistent.filesystem.release(file.handle)
+    consistent.filesystem.forget(file.inode, 1)
+    assert world.store.data("log") == b"ONE"
+
+
+@pytest.mark.parametrize("by_handle", [True, False])
+def test_truncate_to_nothing(world: World, consistent: Program, by_handle: bool) -> None:
+    world.store.seed("a", b"content")
+    if by_handle:
+        file = consistent.open("a", os.O_RDWR)
+        file.truncate(0)
+        assert file.size() == 0
+        file.close()
+    else:
+        consistent.truncate("a", 0)
+    assert world.store.data("a") == b""
+    assert consistent.stat("a").size == 0
+
+
+def test_truncate_to_nothing_in_the_middle_of_writing_starts_again(world: World, consistent: Program) -> None:
+    file = consistent.open("a", WRITE)
+    file.write(b"wrong")
+    file.truncate(0)
+    assert file.pwrite(b"right", 0) == 5
+    file.close()
+    assert world.store.data("a") == b"right"
+
+
+def test_truncate_to_the_size_it_has_is_no_change(world: World, consistent: Program) -> None:
+    etag = world.store.seed("a", b"content")
+    consistent.truncate("a", 7)
+    assert world.store.objects["a"].etag == etag
+
+
+@pytest.mark.parametrize("size", [3, 100])
+def test_truncate_to_any_other_size_is_not_supported(world: World, consistent: Program, size: int) -> None:
+    world.store.seed("a", b"content")
+    with pytest.raises(OperationNotSupported):
+        consistent.truncate("a", size)
+    assert world.store.data("a") == b"content"
+
+
+def test_a_handle_that_only_reads_cannot_write(world: World, consistent: Program) -> None:
+    world.store.seed("a", b"content")
+    file = consistent.open("a")
+    with pytest.raises(BadHandle):
+        file.pwrite(b"x", 7)
+    file.close()
+
+
+def test_chmod_and_chown_are_accepted_without_effect(world: World, consistent: Program) -> None:
+    etag = world.store.seed("a", b"x")
+    with consistent.walk("a") as inode:
+        before = consistent.stat("a")
+        after = consistent.filesystem.setattr(inode, AttributeChange(mode=0o755, uid=7, gid=8), None).attributes
+    assert after == before
+    assert world.store.objects["a"].etag == etag
+
+
+def test_utimes_are_kept_until_the_file_is_changed(consistent: Program) -> None:
+    file = consistent.open("a", WRITE)
+    file.write(b"x")
+    consistent.filesystem.setattr(file.inode, AttributeChange(mtime_ns=12_345, atime_ns=678), file.handle)
+    file.flush()
+    during = consistent.stat("a")
+    file.write(b"y")
+    file.flush()
+    after = consistent.stat("a")
+    file.close()
+    assert (during.mtime_ns, during.atime_ns) == (12_345, 678)
+    assert after.mtime_ns > 1_000_000_000
+
+
+def test_what_is_being_written_is_finished_by_flush_all(world: World, consistent: Program) -> None:
+    first, second = consistent.open("a", WRITE), consistent.open("b", WRITE)
+    first.write(b"one")
+    second.write(b"two")
+    assert consistent.filesystem.flush_all(10.0) == []
+    assert (world.store.data("a"), world.store.data("b")) == (b"one", b"two")
+    first.close()
+    second.close()
+
+
+def test_flush_all_tells_what_could_not_be_written(world: World, consistent: Program) -> None:
+    file = consistent.open("a", WRITE)
+    file.write(b"one")
+    world.store.before = failing("PutObject")
+    failures = consistent.filesystem.flush_all(10.0)
+    assert [type(failure) for failure in failures] == [ServerFailure]
+    with pytest.raises(ServerFailure):
+        file.close()
+
+
+def test_a_small_file_costs_one_put_beside_its_lookup(world: World) -> None:
+    program = world.mount(FAST)
+    program.write("a", b"x")
+    assert world.store.requests == {"ListObjectsV2": 1, "PutObject": 1}
+
+
+# --- append mode ---
+
+
+def test_append_mode_makes_appendable_objects(world: World) -> None:
+    program = world.mount(append=True)
+    program.write("log", b"data")
+    assert world.store.objects["log"].type == "Appendable"
+    assert world.store.data("log") == b"data"
+
+
+def test_append_mode_files_can_be_read_while_they_are_written(world: World) -> None:
+    program = world.mount(append=True)
+    writer = program.open("log", WRITE)
+    writer.write(b"one ")
+    reader = program.open("log")
+    assert reader.pread() == b"one "
+    writer.write(b"two")
+    assert reader.pread() == b"one two"
+    assert world.store.data("log") == b"one two"
+    writer.close()
+    assert reader.pread() == b"one two"
+    reader.close()
+
+
+def test_append_mode_goes_on_after_fsync_and_reopening(world: World) -> None:
+    program = world.mount(append=True)
+    file = program.open("log", WRITE)
+    file.write(b"one ")
+    file.fsync()
+    assert world.store.data("log") == b"one "
+    file.write(b"two ")
+    file.close()
+    program.append("log", b"three")
+    assert world.store.data("log") == b"one two three"
+    assert world.store.objects["log"].type == "Appendable"
+
+
+def test_append_mode_overwrites_by_removing_the_old_object_first(world: World) -> None:
+    world.store.seed("log", b"old and long")
+    program = world.mount(append=True)
+    program.write("log", b"new")
+    assert world.store.data("log") == b"new"
+    assert world.store.objects["log"].type == "Appendable"
+
+
+def test_append_mode_continues_a_normal_object_by_copying_it(world: World) -> None:
+    world.store.seed("log", b"normal ")
+    program = world.mount(append=True)
+    program.append("log", b"more")
+    assert world.store.data("log") == b"normal more"
+
+
+def test_a_reader_follows_an_appendable_object_that_another_client_appends_to(world: World) -> None:
+    writer, reader = world.mount(append=True), world.mount()
+    log = writer.open("log", WRITE)
+    log.write(b"one ")
+    log.fsync()
+    tail = reader.open("log")
+    assert tail.pread() == b"one "
+    log.write(b"two")
+    log.fsync()
+    world.clock.advance(2)
+    assert tail.size() == 7
+    assert tail.pread() == b"one two"
+    log.close()
+    tail.close()
