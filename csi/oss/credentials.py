@@ -118,19 +118,23 @@ def credentials_from_secret(secret: Mapping[str, str], *, source: str = "the Sec
 
 
 class _WatchedCredentials(ABC):
-    """Credentials kept in files. `_lock` guards all fields and is held while the (small, local) files are read."""
+    """Credentials kept in files.
+
+    The lock guards all fields and is held while the (small, local) files are read. Each process has one of its own: a
+    child must not wait for a thread that its parent had.
+    """
 
     def __init__(self, path: str | os.PathLike[str], clock: Callable[[], float] = time.time) -> None:
         self._path = os.fspath(path)
         self._clock = clock
-        self._lock = threading.Lock()
+        self._locks: dict[int, threading.Lock] = {}
         self._credentials: Credentials | None = None
         self._fingerprint: object = None
         self._checked = float("-inf")
         self._complaint = ""
 
     def current(self) -> Credentials:
-        with self._lock:
+        with self._lock():
             now = self._clock()
             if self._credentials is None or not 0 <= now - self._checked < CHECK_INTERVAL:
                 self._look(now, force=False)
@@ -138,8 +142,11 @@ class _WatchedCredentials(ABC):
             return self._credentials
 
     def refresh(self) -> None:
-        with self._lock:
+        with self._lock():
             self._look(self._clock(), force=True)
+
+    def _lock(self) -> threading.Lock:
+        return self._locks.setdefault(os.getpid(), threading.Lock())
 
     @abstractmethod
     def _identify(self) -> object:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import calendar
 import re
-import time
-from collections.abc import Callable
 from urllib.parse import unquote_to_bytes
 from xml.etree import ElementTree
 
@@ -19,51 +17,58 @@ from csi.oss.store import ListedObject, ListPage
 from csi.volume.units import Bytes, ETag, ObjectKey
 
 _ENTRY = re.compile(
-    rb"<Contents>\s*<Key>([^<]+)</Key>\s*(?:<TransitionTime>[^<]*</TransitionTime>\s*)?"
-    rb"<LastModified>([^<]+)</LastModified>\s*<ETag>([^<]*)</ETag>\s*<Type>([^<]*)</Type>\s*"
-    rb"<Size>(\d+)</Size>\s*<StorageClass>([^<]*)</StorageClass>"
+    r"<Contents>\s*<Key>([^<]+)</Key>\s*(?:<TransitionTime>[^<]*</TransitionTime>\s*)?"
+    r"<LastModified>(\d{4}-\d\d-\d\dT\d\d:\d\d):(\d\d(?:\.\d+)?)Z</LastModified>\s*<ETag>([^<]*)</ETag>\s*"
+    r"<Type>(\w+)</Type>\s*<Size>(\d+)</Size>\s*<StorageClass>(\w+)</StorageClass>"
 )
-_PREFIX = re.compile(rb"<CommonPrefixes>\s*<Prefix>([^<]+)</Prefix>")
-_TRUNCATED = re.compile(rb"<IsTruncated>\s*(true|false)\s*</IsTruncated>")
-_TOKEN = re.compile(rb"<NextContinuationToken>([^<]*)</NextContinuationToken>")
-_ENTITY = re.compile(rb"&(#x[0-9a-fA-F]+|#[0-9]+|amp|lt|gt|quot|apos);")
-_NAMED = {b"amp": b"&", b"lt": b"<", b"gt": b">", b"quot": b'"', b"apos": b"'"}
+_PREFIX = re.compile(r"<CommonPrefixes>\s*<Prefix>([^<]+)</Prefix>")
+_TRUNCATED = re.compile(r"<IsTruncated>\s*(true|false)\s*</IsTruncated>")
+_TOKEN = re.compile(r"<NextContinuationToken>([^<]*)</NextContinuationToken>")
+_ENTITY = re.compile(r"&(#x[0-9a-fA-F]+|#[0-9]+|amp|lt|gt|quot|apos);")
+_NAMED = {"amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'"}
 
 
 def parse_page(document: bytes) -> ListPage:
     """The page in a ListObjectsV2 answer. Raises ServerFailure when it is not one."""
-    entries = _ENTRY.findall(document)
-    prefixes = _PREFIX.findall(document)
-    truncated = _TRUNCATED.search(document)
+    text = document.decode("utf-8", "surrogateescape")
+    entries = _ENTRY.findall(text)
+    prefixes = _PREFIX.findall(text)
+    truncated = _TRUNCATED.search(text)
     is_plain = (
-        len(entries) == document.count(b"<Contents")
-        and len(prefixes) == document.count(b"<CommonPrefixes")
+        len(entries) == text.count("<Contents")
+        and len(prefixes) == text.count("<CommonPrefixes")
         and truncated is not None
-        and b"<!" not in document
-        and document.rstrip().endswith(b"</ListBucketResult>")
+        and "<!" not in text
+        and text.rstrip().endswith("</ListBucketResult>")
     )
     if not is_plain:
         return _parse_any(document)
-    is_encoded = b"<EncodingType>url</EncodingType>" in document
-    moment = _moments()
-    objects = [
-        ListedObject(
-            _key(_unescape(key), is_encoded),
-            Bytes(int(size)),
-            ETag(_unescape(etag).decode("latin-1")),
-            moment(modified.decode("latin-1")),
-            kind.decode("latin-1") or "Normal",
-            storage.decode("latin-1") or "Standard",
+    is_encoded = "<EncodingType>url</EncodingType>" in text
+    minutes: dict[str, int] = {}  # many objects are written in the same few
+    objects = []
+    for key, minute, second, etag, kind, size, storage in entries:
+        start = minutes.get(minute)
+        if start is None:
+            try:
+                start = minutes[minute] = _start_of(minute)
+            except ValueError as error:
+                raise _not_a_listing(f"{minute} is not a time: {error}") from None
+        objects.append(
+            ListedObject(
+                _key(_unescape(key), is_encoded) if "%" in key or "&" in key else key,
+                int(size),  # type: ignore[arg-type]  # NewType calls are a tenth of the time of this loop
+                ETag(_unescape(etag)),
+                _add(start, second),
+                kind,
+                storage,
+            )
         )
-        for key, modified, etag, kind, size, storage in entries
-    ]
-    found = _TOKEN.search(document)
-    token = _unescape(found.group(1)).decode("utf-8", "surrogateescape") if found else ""
+    found = _TOKEN.search(text)
     return _page(
         objects,
         [_key(_unescape(prefix), is_encoded) for prefix in prefixes],
-        is_truncated=truncated is not None and truncated.group(1) == b"true",
-        token=token,
+        is_truncated=truncated is not None and truncated.group(1) == "true",
+        token=_unescape(found.group(1)) if found else "",
     )
 
 
@@ -77,14 +82,13 @@ def _parse_any(document: bytes) -> ListPage:
     if root.tag != "ListBucketResult":
         raise _not_a_listing(f"<{root.tag}>")
     is_encoded = root.findtext("EncodingType", "") == "url"
-    moment = _moments()
     try:
         objects = [
             ListedObject(
-                _key(_required(node, "Key").encode(), is_encoded),
+                _key(_required(node, "Key"), is_encoded),
                 Bytes(int(_required(node, "Size"))),
                 ETag(node.findtext("ETag", "")),
-                moment(_required(node, "LastModified")),
+                _moment(_required(node, "LastModified")),
                 node.findtext("Type", "") or "Normal",
                 node.findtext("StorageClass", "") or "Standard",
             )
@@ -94,7 +98,7 @@ def _parse_any(document: bytes) -> ListPage:
         raise _not_a_listing(str(error)) from None
     return _page(
         objects,
-        [_key(node.findtext("Prefix", "").encode(), is_encoded) for node in root.findall("CommonPrefixes")],
+        [_key(node.findtext("Prefix", ""), is_encoded) for node in root.findall("CommonPrefixes")],
         is_truncated=root.findtext("IsTruncated", "false").strip() == "true",
         token=root.findtext("NextContinuationToken", ""),
     )
@@ -106,38 +110,44 @@ def _page(objects: list[ListedObject], prefixes: list[ObjectKey], *, is_truncate
     return ListPage(objects, prefixes, token if is_truncated else "")
 
 
-def _key(text: bytes, is_encoded: bool) -> ObjectKey:
-    if is_encoded and b"%" in text:
-        text = unquote_to_bytes(text)
-    return ObjectKey(text.decode("utf-8", "surrogateescape"))
+def _key(text: str, is_encoded: bool) -> ObjectKey:
+    if is_encoded and "%" in text:
+        raw = unquote_to_bytes(text.encode("utf-8", "surrogateescape"))
+        return ObjectKey(raw.decode("utf-8", "surrogateescape"))
+    return ObjectKey(text)
 
 
-def _unescape(text: bytes) -> bytes:
-    return _ENTITY.sub(_character, text) if b"&" in text else text
+def _unescape(text: str) -> str:
+    return _ENTITY.sub(_character, text) if "&" in text else text
 
 
-def _character(match: re.Match[bytes]) -> bytes:
+def _character(match: re.Match[str]) -> str:
     name = match.group(1)
-    if not name.startswith(b"#"):
+    if not name.startswith("#"):
         return _NAMED[name]
-    number = int(name[2:], 16) if name[1:2] in b"xX" else int(name[1:])
-    return chr(number).encode("utf-8", "surrogatepass")
+    return chr(int(name[2:], 16) if name[1:2] in "xX" else int(name[1:]))
 
 
-def _moments() -> Callable[[str], float]:
-    """A converter of `2023-12-08T08:12:20.000Z` to seconds since the epoch that computes each day once."""
-    days: dict[str, int] = {}
+def _moment(text: str) -> float:
+    """`2023-12-08T08:12:20.000Z` in seconds since the epoch."""
+    found = re.fullmatch(r"(\d{4}-\d\d-\d\dT\d\d:\d\d):(\d\d(?:\.\d+)?)Z", text)
+    if found is None:
+        raise ValueError(f"{text!r} is not a time")
+    minute, second = found.groups()
+    return _add(_start_of(minute), second)
 
-    def moment(text: str) -> float:
-        day = days.get(text[:10])
-        if day is None:
-            day = days[text[:10]] = calendar.timegm(time.strptime(text[:10], "%Y-%m-%d"))
-        if text[10:11] != "T" or not text.endswith("Z"):
-            raise ValueError(f"{text!r} is not a time")
-        seconds = day + int(text[11:13]) * 3600 + int(text[14:16]) * 60 + int(text[17:19])
-        return float(f"{seconds}{text[19:-1]}")
 
-    return moment
+def _start_of(minute: str) -> int:
+    year, month, day = int(minute[:4]), int(minute[5:7]), int(minute[8:10])
+    return calendar.timegm((year, month, day, int(minute[11:13]), int(minute[14:16]), 0))
+
+
+def _add(whole: int, second: str) -> float:
+    """`whole` and a decimal number of seconds, rounded once: the same moment is always the same float."""
+    fraction = second[2:]
+    if not fraction or fraction == ".000":  # always, on OSS
+        return float(whole + int(second[:2]))
+    return float(f"{whole + int(second[:2])}{fraction}")
 
 
 def _required(node: ElementTree.Element, name: str) -> str:

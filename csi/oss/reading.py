@@ -93,7 +93,10 @@ def list_page(
         "start-after": start_after,
     }
     query = [(name, value) for name, value in parameters.items() if value]
-    return parse_page(session.call(Call("ListObjects", "GET", query=query)).body)
+    pages: list[ListPage] = []
+    # parsed as a check, so that the error page of a passing proxy is another failed attempt
+    session.call(Call("ListObjects", "GET", query=query), check=lambda answer: pages.append(parse_page(answer.body)))
+    return pages[-1]
 
 
 def list_all(session: Session, prefix: str, *, delimiter: str, start_after: str) -> Iterator[ListPage]:

@@ -11,7 +11,7 @@ import random as chance
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from csi.errors import AuthenticationFailed, ChecksumMismatch, DeadlineExceeded, PermissionDenied, StoreError
 from csi.oss.answers import error_of, shown
@@ -37,6 +37,9 @@ class ClientStatistics:
     bytes_out: int = 0
 
 
+_COUNTERS = tuple(field.name for field in fields(ClientStatistics))
+
+
 @dataclass(slots=True)
 class Trace:
     """What happened on the way to an answer; `lost` attempts may have taken effect although they failed."""
@@ -46,7 +49,10 @@ class Trace:
 
 
 class Session:
-    """The way to one bucket. `_lock` guards the counters; `_closing` ends waits between attempts."""
+    """The way to one bucket. `_closing` ends waits between attempts.
+
+    There is no lock, so that a child forked at any moment can go on: each thread counts in a tally of its own.
+    """
 
     def __init__(
         self,
@@ -72,8 +78,7 @@ class Session:
         self._random = random
         self._closing = threading.Event()
         self._sleep = sleep or self._closing.wait
-        self._lock = threading.Lock()
-        self._requests = self._retries = self._errors = self._bytes_in = self._bytes_out = 0
+        self._tallies: dict[int, dict[str, int]] = {}
 
     def call(
         self,
@@ -110,12 +115,12 @@ class Session:
                 left = deadline - self._monotonic()
                 wait = policy.wait_before_retry(error, attempt, left, self._random)
                 if wait is None or self._closing.is_set():
-                    self._count(errors=1)
+                    self._count("errors")
                     if wait is None and attempt < policy.retries and is_retryable(error):
                         raise self._too_late(error, call, attempt, Seconds(policy.deadline + allowance)) from error
                     raise
                 attempt += 1
-                self._count(retries=1)
+                self._count("retries")
                 _log.info("attempt %d of %s failed, next in %.2f s: %s", attempt, call.operation, wait, error.message)
                 self._sleep(wait)
             else:
@@ -127,8 +132,8 @@ class Session:
         return "without credentials" if credentials is None else f"access key …{credentials.tail}"
 
     def statistics(self) -> ClientStatistics:
-        with self._lock:
-            return ClientStatistics(self._requests, self._retries, self._errors, self._bytes_in, self._bytes_out)
+        tallies = list(self._tallies.values())
+        return ClientStatistics(**{name: sum(tally[name] for tally in tallies) for name in _COUNTERS})
 
     def close(self) -> None:
         self._closing.set()
@@ -149,14 +154,15 @@ class Session:
             call.target,
             call.once,
         )
-        self._count(requests=1, bytes_out=call.body_size)
+        self._count("requests")
+        self._count("bytes_out", call.body_size)
         answer = self._transport.send(
             request,
             timeout=Seconds(policy.timeout + allowance),
             stall=policy.timeout,
             patience=Seconds(deadline - self._monotonic()),
         )
-        self._count(bytes_in=answer.received + len(answer.body))
+        self._count("bytes_in", answer.received + len(answer.body))
         if not 200 <= answer.status < 300:
             raise error_of(answer, call, self.location)
         return answer
@@ -190,15 +196,11 @@ class Session:
             hint=error.hint,
         )
 
-    def _count(
-        self, *, requests: int = 0, retries: int = 0, errors: int = 0, bytes_in: int = 0, bytes_out: int = 0
-    ) -> None:
-        with self._lock:
-            self._requests += requests
-            self._retries += retries
-            self._errors += errors
-            self._bytes_in += bytes_in
-            self._bytes_out += bytes_out
+    def _count(self, name: str, amount: int = 1) -> None:
+        tally = self._tallies.get(threading.get_ident())
+        if tally is None:
+            tally = self._tallies.setdefault(threading.get_ident(), dict.fromkeys(_COUNTERS, 0))
+        tally[name] += amount
 
 
 def mismatch(what: str, call: Call, expected: object, found: object) -> ChecksumMismatch:

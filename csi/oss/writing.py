@@ -118,6 +118,8 @@ def _delete_batch(session: Session, keys: Sequence[ObjectKey]) -> list[DeleteFai
         raise ServerFailure(
             f"DeleteMultipleObjects: the answer is not XML: {error}", operation=call.operation
         ) from None
+    for node in root.iter():
+        node.tag = node.tag.rpartition("}")[2]
     is_encoded = root.findtext("EncodingType", "") == "url"
     left = dict.fromkeys(keys)
     failures = []

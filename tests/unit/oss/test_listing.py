@@ -106,6 +106,8 @@ def test_an_empty_bucket_is_an_empty_page():
         b"<ListBucketResult><IsTruncated>true</IsTruncated></ListBucketResult>",
         b"<ListBucketResult><IsTruncated>false</IsTruncated><Contents><Key>a</Key></Contents></ListBucketResult>",
         b"<ListBucketResult><IsTruncated>false</IsTruncated>",
+        document(ListPage([ListedObject("a", 1, '"E"', 0.0)], [], "")).replace(b"1970-01", b"1970-13"),
+        document(ListPage([ListedObject("a", 1, '"E"', 0.0)], [], "")).replace(b"1970-01", b"yesterday"),
     ],
 )
 def test_what_is_not_a_listing_is_an_error(body):

@@ -1,4 +1,5 @@
 import logging
+import threading
 
 import pytest
 
@@ -188,3 +189,32 @@ def test_a_closed_client_does_not_try_again():
 
     assert len(transport.requests) == 1
     assert transport.closed
+
+
+def test_a_page_of_a_passing_proxy_is_asked_for_again():
+    listing = b"<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>"
+    client, _ = scripted_client(HttpAnswer(200, {}, b"<html>busy</html>"), HttpAnswer(200, {}, listing))
+
+    assert list(client.list_page("").objects) == []
+
+
+def test_a_continuation_that_goes_in_circles_ends():
+    listing = (
+        b"<ListBucketResult><IsTruncated>true</IsTruncated>"
+        b"<NextContinuationToken>same</NextContinuationToken></ListBucketResult>"
+    )
+    client, _ = scripted_client(*[HttpAnswer(200, {}, listing)] * 3)
+
+    with pytest.raises(errors.ServerFailure, match="repeats"):
+        list(client.list_all("p/"))
+
+
+def test_what_every_thread_did_is_counted():
+    client, _ = scripted_client(*[FOUND] * 8)
+    threads = [threading.Thread(target=client.head, args=("k",)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+
+    assert client.statistics().requests == 8
