@@ -24,6 +24,8 @@ from csi.volume.units import Seconds
 _CHUNK = 65536
 _MAX_DESCRIPTORS = 16
 _SEND_TIMEOUT = Seconds(5.0)
+_INTEGER = array.array("i").itemsize
+_ANCILLARY = socket.CMSG_SPACE(_MAX_DESCRIPTORS * _INTEGER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,14 +132,13 @@ class Channel:
     def _read_available(self) -> None:
         while not self._ended and len(self._buffer) <= MAX_FRAME + 4:
             try:
-                data, descriptors, flags, _ = socket.recv_fds(
-                    self._socket, _CHUNK, _MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
-                )
+                # not socket.recv_fds: it drops its flags, and descriptors would be inherited by every child
+                data, ancillary, flags, _ = self._socket.recvmsg(_CHUNK, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
             except BlockingIOError:
                 return
             except ConnectionResetError:
-                data, descriptors, flags = b"", [], 0
-            self._descriptors.extend(descriptors)
+                data, ancillary, flags = b"", [], 0
+            self._descriptors.extend(_descriptors_in(ancillary))
             if flags & socket.MSG_CTRUNC or len(self._descriptors) > _MAX_DESCRIPTORS:
                 self._drop_descriptors()
                 raise ProtocolError(f"more than {_MAX_DESCRIPTORS} file descriptors came at once")
@@ -160,6 +161,14 @@ class Channel:
     def _drop_descriptors(self) -> None:
         while self._descriptors:
             _close(self._descriptors.popleft())
+
+
+def _descriptors_in(ancillary: Sequence[tuple[int, int, bytes]]) -> list[int]:
+    found = array.array("i")
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            found.frombytes(data[: len(data) - len(data) % _INTEGER])
+    return found.tolist()
 
 
 def _wait(sock: socket.socket, event: int, seconds: float) -> bool:

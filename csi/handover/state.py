@@ -50,7 +50,7 @@ class RuntimeDirectory:
     def create(self) -> None:
         self.path.mkdir(mode=0o710, exist_ok=True)
         os.chmod(self.path, 0o710)  # noqa: S103 - to be passed through, whatever the umask is
-        os.chown(self.path, 0, self.gid)
+        os.chown(self.path, -1, self.gid)
 
     def note(self, name: str, value: str) -> None:
         """Remember `value` under `name`, whole or not at all."""
@@ -135,19 +135,22 @@ class StateDirectory:
         ours = self._mounted_by_us()
         left = self.names()
         if ours and not left:
-            self._let_go(self._locks.pop())
+            os.close(self._locks.pop())
             try:
                 self._kernel.umount2(str(self.path), UMOUNT_NOFOLLOW)
             except MountError as error:
                 _log.warning("the tmpfs on the state directory stays: %s", error)
         while self._locks:
-            self._let_go(self._locks.pop())
+            os.close(self._locks.pop())
         if self._created and not left:
             with contextlib.suppress(OSError):
                 self.path.rmdir()
 
     def _lock(self) -> None:
         descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        if any(os.path.sameopenfile(descriptor, held) for held in self._locks):
+            os.close(descriptor)
+            return
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -157,9 +160,6 @@ class StateDirectory:
                 hint="stop that one, or give this one its own directory with --state-dir",
             ) from None
         self._locks.append(descriptor)
-
-    def _let_go(self, descriptor: int) -> None:
-        os.close(descriptor)
 
     def _filesystem(self) -> str:
         found = filesystem_at(self._entries(), str(self.path))

@@ -66,7 +66,7 @@ class ServedVolume:
         return Activity(open_files, session.in_flight, session.oldest_age, figures)
 
     def flush(self, grace: Seconds) -> None:
-        self._filesystem.flush_all(grace)
+        self._filesystem.flush_all(grace)  # logs what fails
 
     def close(self) -> None:
         self._filesystem.close()

@@ -1,8 +1,9 @@
 """A sidecar's life from the descriptor to the end: serve, report, and leave without losing what was written.
 
-There are three ways out, all with exit status 0: the mount is gone (unmounted or aborted), the node plugin says DRAIN,
-or SIGTERM comes. In each of them open writers are finished within the grace period before the process ends; what could
-not be finished is logged by name.
+There are three ways out, all with exit status 0. The node plugin says DRAIN, or SIGTERM comes: open writers are
+finished within the grace period, while requests go on being answered. Or the mount is gone: unmounted, and then nothing
+is open that close(2) has not finished; or aborted, and then what was open stays unfinished, because whoever wrote it
+was told of an error and half a file must not look like a whole one.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import threading
 from dataclasses import dataclass
 from typing import Protocol
 
-from csi.errors import OssFuseError
 from csi.fuse.session import KernelSession
 from csi.handover.wire import Bye, Mount, Ready
 from csi.sidecar.health import Activity, HealthReports
@@ -32,7 +32,7 @@ class Serving(Protocol):
     def activity(self) -> Activity: ...
 
     def flush(self, grace: Seconds) -> None:
-        """Finish every open writer. Raises OssFuseError naming what could not be finished."""
+        """Finish every open writer within `grace`; what cannot be finished is logged by name."""
 
     def close(self) -> None:
         """Close everything below the session."""
@@ -85,8 +85,8 @@ class SidecarService:
                 self._asked.notify_all()
             reason = asked.reason if asked is not None else "the mount is gone"
             _log.info("leaving: %s", reason)
-            leaver.join(self._volume.grace)
-            self._finish(serving, asked.grace if asked is not None else Seconds(self._volume.grace))
+            leaver.join(asked.grace if asked is not None else None)
+            serving.close()
             reports.close()
             self._link.send(Bye(reason=reason))
         return 0
@@ -101,15 +101,7 @@ class SidecarService:
             asked = self._departure
         if asked is not None:
             _log.info("finishing open files: %s", asked.reason)
-            self._flush(serving, asked.grace)
-            serving.session.stop()
-
-    def _finish(self, serving: Serving, grace: Seconds) -> None:
-        self._flush(serving, grace)
-        serving.close()
-
-    def _flush(self, serving: Serving, grace: Seconds) -> None:
-        try:
-            serving.flush(grace)
-        except OssFuseError as error:
-            _log.error("not everything that was being written could be finished: %s", error)
+            try:
+                serving.flush(asked.grace)
+            finally:
+                serving.session.stop()

@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from csi.errors import DeadlineExceeded, SidecarFailed
+from csi.handover.attendant import Attendant, Attended
+from csi.handover.cgroup import MemoryCgroup
+from csi.handover.listener import SidecarListener
+from csi.handover.wire import Bye, Drain, Failed, Health, Mount, Ready
+from csi.volume.units import Seconds
+from tests.support.fake_kernel import FakeKernel
+from tests.support.pretend_sidecar import SOON, PretendProcess, PretendSidecar
+
+MOUNT = Mount(1, "vol", "hash", "{}", False, "credentials", 256 << 20, 30.0)
+
+
+class Stage:
+    """An attendant in a directory of its own, with a descriptor to give away that the test can watch."""
+
+    def __init__(self, directory):
+        self.directory = directory
+        self.cgroup = directory / "cgroup"
+        self.cgroup.mkdir()
+        self.process = PretendProcess()
+        self.closables = []
+
+    def attend(self, *, handover=True):
+        runtime = self.directory / "runtime"
+        runtime.mkdir(exist_ok=True)
+        listener = SidecarListener(runtime, "s", uid=os.getuid(), gid=os.getgid(), kernel=FakeKernel())
+        attended = Attended("vol", "hash", self.process, MemoryCgroup(self.cgroup, 2), listener)
+        self.watched, given = os.pipe()
+        if not handover:
+            os.close(given)
+        attendant = Attendant(attended, (MOUNT, given) if handover else None)
+        attendant.start()
+        self.closables.append(attendant)
+        return attendant
+
+    def sidecar(self):
+        sidecar = PretendSidecar(self.directory / "runtime")
+        self.closables.insert(0, sidecar)
+        return sidecar
+
+    def kill_for_memory(self):
+        (self.cgroup / "memory.max").write_text(str(256 << 20))
+        (self.cgroup / "memory.events").write_text("oom_kill 1\n")
+        self.process.end(-9)
+
+    def nobody_holds_the_descriptor(self):
+        return os.read(self.watched, 1) == b""  # end of file: the last writing end is closed
+
+    def close(self):
+        for closable in self.closables:
+            closable.close()
+        self.process.close()
+        os.close(self.watched)
+
+
+@pytest.fixture
+def stage(tmp_path):
+    before = len(os.listdir("/proc/self/fd"))
+    stage = Stage(tmp_path)
+    yield stage
+    stage.close()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def until(attendant, condition):
+    with attendant._changed:
+        assert attendant._changed.wait_for(lambda: condition(attendant._situation), SOON)
+        return attendant._situation
+
+
+def test_a_sidecar_gets_the_volume_and_becomes_ready(stage):
+    attendant = stage.attend()
+    sidecar = stage.sidecar().hello()
+    assert sidecar.hear() == MOUNT
+    sidecar.say(Ready())
+    attendant.wait_ready(SOON)
+    assert attendant.situation.connected
+
+
+def test_the_node_plugin_keeps_no_copy_of_the_descriptor_after_ready(stage):
+    attendant = stage.attend()
+    stage.sidecar().hello().say(Ready()).hear()
+    attendant.wait_ready(SOON)
+    assert stage.nobody_holds_the_descriptor()
+
+
+def test_a_refusal_is_an_error_with_the_sidecars_words(stage):
+    attendant = stage.attend()
+    stage.sidecar().hello().say(Failed("BucketNotFound", "no bucket named x", "create it")).hear()
+    with pytest.raises(SidecarFailed, match="refused the volume: no bucket named x; create it"):
+        attendant.wait_ready(SOON)
+    assert stage.nobody_holds_the_descriptor()
+
+
+def test_a_sidecar_that_dies_before_it_is_ready_is_an_error_with_its_status(stage):
+    attendant = stage.attend()
+    stage.process.end(7)
+    with pytest.raises(SidecarFailed, match="ended before it was ready with exit status 7") as caught:
+        attendant.wait_ready(SOON)
+    assert not caught.value.oom
+    assert stage.nobody_holds_the_descriptor()
+
+
+def test_a_sidecar_killed_for_memory_is_an_error_that_names_limit_and_key(stage):
+    attendant = stage.attend()
+    stage.kill_for_memory()
+    with pytest.raises(SidecarFailed, match=r"limit of 256Mi; raise fs\.jindo\.fuse\.pod\.mem\.limit") as caught:
+        attendant.wait_ready(SOON)
+    assert caught.value.oom
+
+
+def test_a_sidecar_that_says_nothing_runs_into_the_deadline(stage):
+    attendant = stage.attend()
+    stage.sidecar().hello()
+    with pytest.raises(DeadlineExceeded, match="was not ready after"):
+        attendant.wait_ready(Seconds(0.05))
+
+
+def test_last_words_are_heard_before_the_death(stage):
+    attendant = stage.attend()
+    stage.sidecar().hello().say(Failed("X", "the reason", ""), Bye("leaving"))
+    stage.process.end(1)
+    situation = until(attendant, lambda now: now.ended)
+    assert situation.failure == Failed("X", "the reason", "")
+    assert situation.farewell == "leaving"
+
+
+def test_a_second_sidecar_is_turned_away(stage):
+    stage.attend()
+    first = stage.sidecar().hello()
+    assert first.hear() == MOUNT
+    second = stage.sidecar()
+    assert second.hear() == Bye("this volume has a sidecar already")
+    assert second.hear() is None
+
+
+def test_a_process_that_is_not_the_sidecar_is_turned_away(stage):
+    stage.process.pid = 1
+    stage.attend()
+    stranger = stage.sidecar().hello()
+    assert stranger.hear() == Bye(f"process {os.getpid()} is not the sidecar of this volume")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"version": 2},
+        {"resume": True, "volume_id": "other", "spec_hash": "hash"},
+        {"resume": True, "volume_id": "vol", "spec_hash": "other"},
+    ],
+    ids=["another version", "another volume", "other options"],
+)
+def test_a_greeting_that_does_not_fit_ends_the_connection(stage, fields):
+    attendant = stage.attend()
+    assert stage.sidecar().hello(**fields).hear() is None
+    assert not attendant.situation.ready
+
+
+def test_garbage_ends_the_connection_and_a_proper_sidecar_still_gets_in(stage):
+    stage.attend()
+    rude = stage.sidecar()
+    rude.channel._socket.send(b"GET / HTTP/1.1\r\n\r\n")
+    assert rude.hear() is None
+    assert stage.sidecar().hello().hear() == MOUNT
+
+
+def test_the_descriptor_is_given_away_once_ready_is_said(stage):
+    attendant = stage.attend()
+    first = stage.sidecar().hello().say(Ready())
+    assert first.hear() == MOUNT
+    attendant.wait_ready(SOON)
+    first.close()
+    until(attendant, lambda now: not now.connected)
+    assert stage.sidecar().hello().hear() is None
+
+
+def test_a_sidecar_that_lost_the_connection_may_come_back(stage):
+    attendant = stage.attend()
+    first = stage.sidecar().hello().say(Ready())
+    first.hear()
+    attendant.wait_ready(SOON)
+    first.close()
+    until(attendant, lambda now: not now.connected)
+    stage.sidecar().hello(resume=True, volume_id="vol", spec_hash="hash").say(Health(1, 2, 3, 0.5))
+    assert until(attendant, lambda now: now.health is not None).health == Health(1, 2, 3, 0.5)
+
+
+def test_a_sidecar_found_running_is_ready_and_may_come_back(stage):
+    attendant = stage.attend(handover=False)
+    attendant.wait_ready(SOON)
+    stage.sidecar().hello(resume=True, volume_id="vol", spec_hash="hash").say(Health(1, 2, 3, 0.5))
+    until(attendant, lambda now: now.health is not None and now.connected)
+
+
+def test_a_sidecar_is_asked_to_leave(stage):
+    attendant = stage.attend()
+    sidecar = stage.sidecar().hello().say(Ready())
+    sidecar.hear()
+    attendant.wait_ready(SOON)
+    assert attendant.drain(Seconds(12.0))
+    assert sidecar.hear() == Drain(12.0)
+
+
+def test_nobody_can_be_asked_to_leave_when_nobody_is_connected(stage):
+    assert not stage.attend().drain(Seconds(1.0))
+
+
+def test_the_end_of_the_process_is_noticed(stage):
+    attendant = stage.attend()
+    assert not attendant.wait_ended(Seconds(0.01))
+    stage.process.end(-15)
+    assert attendant.wait_ended(SOON)
+    assert attendant.last_words() == ", killed by signal 15"
+
+
+def test_closing_lets_go_of_everything(stage):
+    attendant = stage.attend()
+    sidecar = stage.sidecar().hello()
+    assert sidecar.hear() == MOUNT
+    attendant.close()
+    attendant.close()
+    assert sidecar.hear() is None
+    assert stage.nobody_holds_the_descriptor()
+    assert not (stage.directory / "runtime" / "s").exists()
+
+
+def test_one_that_was_never_started_can_be_closed(stage):
+    attendant = stage.attend()
+    attendant.close()
+    fresh = Attendant(attendant.attended, None)
+    fresh.close()
