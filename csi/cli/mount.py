@@ -13,18 +13,18 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import click
 from rich.console import Console
 
 from csi.cli.options import logging_options, start_logging
+from csi.driver.stores import check_volume
 from csi.errors import CredentialsMissing, OssFuseError, SidecarFailed
 from csi.handover.local import local_mounts
 from csi.handover.mountinfo import layers_at, read_mountinfo
 from csi.handover.mounts import SidecarMounts
-from csi.handover.preflight import bucket_preflight
 from csi.handover.target import resolved_target
 from csi.handover.types import PublishRequest
 from csi.volume.parse import parse_volume
@@ -166,7 +166,7 @@ def _serve(spec: VolumeSpec, target: Path, source: _Nothing, ended: threading.Ev
         return PublishRequest(volume_id, target, spec, spec.arguments.read_only, None, source.read())
 
     first = request()
-    mounts = local_mounts(_STATE / volume_id, bucket_preflight)
+    mounts = local_mounts(_STATE / volume_id, check_volume)
     mounts.open()
     try:
         with _progress(f"mounting {spec.location.bucket} on {target}"):
@@ -180,6 +180,8 @@ def _serve(spec: VolumeSpec, target: Path, source: _Nothing, ended: threading.Ev
             click.echo(f"unmounted {target}")
     finally:
         mounts.close()
+        with suppress(OSError):  # others may be mounted
+            _STATE.rmdir()
 
 
 def _announce(mounts: SidecarMounts, volume_id: str, target: Path, spec: VolumeSpec) -> None:

@@ -1,0 +1,125 @@
+"""`ossfuse mount` as a person uses it: a process in the foreground, a bucket of the emulator, Ctrl-C."""
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support.emulator import RunningEmulator
+
+OSSFUSE = Path(sys.executable).with_name("ossfuse")
+
+
+@contextmanager
+def mounting(
+    emulator: RunningEmulator, directory: Path, *arguments: str, **environment: str
+) -> Iterator[subprocess.Popen]:
+    """The command, running; it has unmounted when this ends, also when the test failed."""
+    command = [
+        OSSFUSE,
+        "mount",
+        f"oss://{emulator.bucket}/data/",
+        str(directory),
+        "--url",
+        emulator.endpoint,
+        *arguments,
+    ]
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={"PATH": os.environ["PATH"], **environment},
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        process.communicate(timeout=60)
+        assert str(directory) not in Path("/proc/self/mountinfo").read_text()
+
+
+def line_of(process: subprocess.Popen) -> str:
+    ready, _, _ = select.select([process.stdout], [], [], 60)
+    assert ready, "the command printed nothing in 60 s"
+    return process.stdout.readline()
+
+
+def keys_file(emulator: RunningEmulator, path: Path) -> Path:
+    path.write_text(json.dumps({"AccessKeyId": emulator.access_key_id, "AccessKeySecret": emulator.access_key_secret}))
+    return path
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_a_bucket_is_a_folder_until_the_command_is_ended(
+    emulator: RunningEmulator, tmp_path: Path, ending: signal.Signals
+) -> None:
+    directory = tmp_path / "folder"
+    keys = keys_file(emulator, tmp_path / "keys.json")
+    with mounting(emulator, directory, "--credentials", str(keys), "--memory", "256Mi") as process:
+        line = line_of(process)
+        (directory / "a.txt").write_text("written")
+        read = (directory / "a.txt").read_text()
+        process.send_signal(ending)
+        rest, errors = process.communicate(timeout=60)
+    assert f"mounted oss://{emulator.bucket}/data/" in line
+    assert "memory limit 256Mi" in line
+    assert read == "written"
+    assert (process.returncode, rest) == (0, f"unmounted {directory}\n")
+    assert emulator.access_key_secret not in line + rest + errors
+    assert not directory.exists()
+
+
+def test_a_folder_that_was_there_stays_and_keys_may_come_from_the_environment(
+    emulator: RunningEmulator, tmp_path: Path
+) -> None:
+    directory = tmp_path / "folder"
+    directory.mkdir()
+    environment = {"OSS_ACCESS_KEY_ID": emulator.access_key_id, "OSS_ACCESS_KEY_SECRET": emulator.access_key_secret}
+    with mounting(emulator, directory, "-o", "ro,attr_timeout=1", **environment) as process:
+        line = line_of(process)
+        with pytest.raises(OSError, match="Read-only file system"):
+            (directory / "a.txt").write_text("refused")
+    assert "read-only" in line
+    assert process.returncode == 0
+    assert directory.is_dir()
+
+
+def test_the_command_ends_when_somebody_else_unmounts(emulator: RunningEmulator, tmp_path: Path) -> None:
+    directory = tmp_path / "folder"
+    keys = keys_file(emulator, tmp_path / "keys.json")
+    with mounting(emulator, directory, "--credentials", str(keys)) as process:
+        line_of(process)
+        subprocess.run(["umount", str(directory)], check=True, timeout=60)
+        rest, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "was unmounted by somebody else" in rest
+
+
+@pytest.mark.parametrize(
+    ("name", "document", "said"),
+    [
+        ("wrong key", {"AccessKeyId": "nobody", "AccessKeySecret": "hunter2hunter2"}, "InvalidAccessKeyId"),
+        ("half a key", {"AccessKeyId": "nobody"}, "AccessKeySecret"),
+        ("no object", ["hunter2hunter2"], "is not a JSON object"),
+    ],
+)
+def test_bad_credentials_are_told_before_anything_is_mounted(
+    emulator: RunningEmulator, tmp_path: Path, name: str, document: object, said: str
+) -> None:
+    keys = tmp_path / "keys.json"
+    keys.write_text(json.dumps(document))
+    with mounting(emulator, tmp_path / "folder", "--credentials", str(keys)) as process:
+        rest, errors = process.communicate(timeout=60)
+    assert (process.returncode, rest) == (1, "")
+    assert said in errors
+    assert "hunter2" not in errors
+    assert not (tmp_path / "folder").exists()
