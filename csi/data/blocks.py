@@ -16,6 +16,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 
 from csi.data.buffers import BufferPool, charged_size
 from csi.data.workers import URGENT, Task, WorkerPool
@@ -62,6 +63,7 @@ class Block:
         "pins",
         "shelf",
         "start",
+        "target",
         "task",
         "users",
         "view",
@@ -74,6 +76,7 @@ class Block:
         self.on_grid = on_grid
         self.charge = charged_size(end - start)
         self.view: memoryview | None = None
+        self.target: memoryview | None = None  # memory for a request that is still to be made, by who created it
         self.error: OssFuseError | None = None
         self.users = 0  # windows this block is part of
         self.pins = 0  # reads that must not lose it
@@ -149,13 +152,23 @@ class BlockCache:
     # --- blocks ---
 
     def fetch(
-        self, shelf: Shelf, start: int, end: int, *, priority: int, on_grid: bool, join: bool = False, pin: bool = False
+        self,
+        shelf: Shelf,
+        start: int,
+        end: int,
+        *,
+        priority: int,
+        on_grid: bool,
+        join: bool = False,
+        pin: bool = False,
+        launch: bool = True,
     ) -> Block | None:
         """The block that begins at `start`, asked for now if need be; it may end before `end` where another begins.
 
         On the grid `start` is a multiple of UNIT. None when there is no memory to be had without waiting: urgent
         blocks may push out any block nobody waits for, others only spent ones. `join`: the block becomes part of a
-        window, the caller owes `leave`; `pin`: it is not given up until the caller says `unpin`.
+        window, the caller owes `leave`; `pin`: it is not given up until the caller says `unpin`. Without `launch`
+        the caller owes `launch` if the block has a `target`: nobody else will make the request.
         """
         with self._lock:
             found = shelf.grid.get(start // UNIT) if on_grid else None
@@ -171,7 +184,18 @@ class BlockCache:
                 return None
             block = self._shelve(shelf, start, end, on_grid=on_grid)
             self._hold(block, join=join, pin=pin)
-        return self._submit(block, target, priority)
+            block.target = target
+        if launch:
+            self._submit(block, priority)
+        return block
+
+    def launch(self, blocks: Iterable[Block]) -> None:
+        """Make the requests of blocks fetched without `launch`; the last on this thread, which will wait anyway."""
+        pending = [block for block in blocks if block.target is not None]
+        for block in pending[:-1]:
+            self._submit(block, URGENT)
+        if pending and not self._workers.run_here(partial(self._fetch_pending, pending[-1])):
+            self._submit(pending[-1], URGENT)
 
     def pin(self, block: Block) -> bool:
         """Keep `block` until `unpin`; False when it is gone already."""
@@ -207,6 +231,9 @@ class BlockCache:
         with self._lock:
             block.pins -= 1
             self._settle(block)
+            forgotten = block.target is not None
+        if forgotten:  # the read gave up before making the request, but a window wants it
+            self._submit(block, URGENT)
 
     def leave(self, block: Block) -> None:
         """A window no longer wants `block`. When none does, a request not yet begun is not made."""
@@ -264,14 +291,26 @@ class BlockCache:
 
     # --- requests, on the threads of `workers` ---
 
-    def _submit(self, block: Block, target: memoryview, priority: int) -> Block:
+    def _submit(self, block: Block, priority: int) -> None:
+        target = self._claim(block)
+        if target is None:
+            return
         task = self._workers.submit(
-            lambda: self._fetch(block, target), priority=priority, dropped=lambda: self._refuse(block)
+            partial(self._fetch, block, target), priority=priority, dropped=partial(self._refuse, block)
         )
         with self._lock:
             if block.gates is not None:
                 block.task = task
-        return block
+
+    def _fetch_pending(self, block: Block) -> bool:
+        target = self._claim(block)
+        return target is None or self._fetch(block, target)
+
+    def _claim(self, block: Block) -> memoryview | None:
+        """The memory of a request still to be made, for the one caller who makes it."""
+        with self._lock:
+            target, block.target = block.target, None
+            return target
 
     def _fetch(self, block: Block, target: memoryview) -> bool:
         version = block.shelf.version
@@ -351,7 +390,7 @@ class BlockCache:
         """Put a block where it belongs after something changed about it."""
         wanted = block.users or block.pins
         if block.gates is not None:
-            if not wanted and block.task is not None and self._workers.cancel(block.task):
+            if not wanted and self._call_off(block):
                 self._in_flight -= 1
                 self._end(block, view=None, error=None)
             return
@@ -369,6 +408,13 @@ class BlockCache:
             self._drop(oldest)
         if self.pool.ledger.contended:
             self.pool.ledger.turns.poke()
+
+    def _call_off(self, block: Block) -> bool:
+        """True: the request of `block` had not begun and never will be made."""
+        if block.target is not None:
+            block.target = None
+            return True
+        return block.task is not None and self._workers.cancel(block.task)
 
     def _list(self, block: Block) -> None:
         if block.users:

@@ -89,7 +89,7 @@ class BlockReader:
         found = self._present(offset, end)
         if found is None:
             with self._lock:
-                self._begin(offset, min(end, offset + _LARGEST_PIECE), pin=False)
+                self._begin(offset, min(end, offset + _LARGEST_PIECE), None)
         return found
 
     def read(self, offset: int, size: int) -> Buffer:
@@ -101,15 +101,17 @@ class BlockReader:
             return found
         if end - offset > _LARGEST_PIECE:
             return self._read_large(offset, end)
-        with self._lock:
-            blocks = self._begin(offset, end, pin=True)
-        if not blocks:
-            return self._read_directly(offset, end)
+        blocks: list[Block] = []
         try:
-            return self._collect(blocks, offset, end)
+            with self._lock:
+                covered = self._begin(offset, end, blocks)
+            if covered:
+                self._cache.launch(blocks)
+                return self._collect(blocks, offset, end)
         finally:
             for block in blocks:
                 self._cache.unpin(block)
+        return self._read_directly(offset, end)
 
     def close(self) -> None:
         with self._lock:
@@ -180,27 +182,26 @@ class BlockReader:
 
     # --- what is not: with the lock held ---
 
-    def _begin(self, offset: int, end: int, *, pin: bool) -> list[Block]:
-        """Ask for whatever of the range is missing. Returns the blocks that cover it, pinned if so wanted, or none
-        when there is no memory for them now."""
+    def _begin(self, offset: int, end: int, pinned: list[Block] | None) -> bool:
+        """Ask for whatever of the range is missing; False when there is no memory for it now.
+
+        With `pinned`, the blocks that cover the range are pinned and added to it, and the requests are not made yet.
+        """
         if not self._open:
             raise BadHandle(f"{self._version.key}: read after close")
         cursor = self._cursor(offset, end)
         cursor.stalled(self._plan.largest)
-        blocks: list[Block] = []
         position = offset
         while position < end:
-            block = self._begin_block(cursor, position, end, pin=pin)
+            block = self._begin_block(cursor, position, end, pin=pinned is not None)
             if block is None:
-                if pin:
-                    for held in blocks:
-                        self._cache.unpin(held)
-                return []
-            blocks.append(block)
+                return False
+            if pinned is not None:
+                pinned.append(block)
             position = block.end
         if cursor.sequential:
             self._extend(cursor)
-        return blocks
+        return True
 
     def _begin_block(self, cursor: Cursor, position: int, end: int, *, pin: bool) -> Block | None:
         found = self._grid.get(position // UNIT)
@@ -217,7 +218,9 @@ class BlockReader:
         else:
             start, stop = found.start, found.end
         join = self._size > WHOLE and not self._exact and found not in cursor.blocks
-        block = self._cache.fetch(self._shelf, start, stop, priority=URGENT, on_grid=True, join=join, pin=pin)
+        block = self._cache.fetch(
+            self._shelf, start, stop, priority=URGENT, on_grid=True, join=join, pin=pin, launch=not pin
+        )
         if block is not None and join:
             if cursor.blocks and block.start < cursor.blocks[-1].start:
                 cursor.blocks.appendleft(block)
@@ -248,7 +251,7 @@ class BlockReader:
             stop = min(stop + -stop % _ALIGNMENT, self._size)
             if charged_size(stop - start) > charged_size(end - position):
                 start, stop = position, end
-        block = self._cache.fetch(self._shelf, start, stop, priority=URGENT, on_grid=False, pin=pin)
+        block = self._cache.fetch(self._shelf, start, stop, priority=URGENT, on_grid=False, pin=pin, launch=not pin)
         if block is not None:
             if cursor.private is not None:
                 self._cache.discard(cursor.private)

@@ -25,13 +25,27 @@ SLACK = 2 * UNIT
 class Cursor:
     """One stream of reads. Guarded by its reader's lock."""
 
-    __slots__ = ("blocks", "frontier", "hits", "position", "private", "ran_full", "reach", "run", "used")
+    __slots__ = (
+        "blocks",
+        "frontier",
+        "hits",
+        "lost",
+        "position",
+        "private",
+        "ran_full",
+        "reach",
+        "run",
+        "skipped",
+        "used",
+    )
 
     def __init__(self, offset: int, reach: int, now: float) -> None:
         self.position = offset  # end of the furthest read
         self.frontier = offset  # end of what was asked for
         self.run = 0
-        self.hits = 0
+        self.hits = 0  # reads that went on from where the ones before had come to
+        self.skipped = 0  # bytes left out, which may still come
+        self.lost = 0  # what the run lost for them
         self.reach = reach  # the window's present upper limit
         self.ran_full = False  # everything up to `reach` was there: the network stood still
         self.blocks: deque[Block] = deque()  # the window: blocks this cursor has joined, in order
@@ -51,10 +65,20 @@ class Cursor:
     def advance(self, offset: int, end: int, now: float) -> None:
         """Bytes `offset`..`end` were read."""
         self.used = now
-        self.hits += 1
-        if offset > self.position:
-            self.run = max(0, self.run - (offset - self.position))
+        if offset < self.position:
+            late = min(min(end, self.position) - offset, self.skipped)  # the kernel reordered: no skip after all
+            back = min(late, self.lost)
+            self.skipped -= late
+            self.lost -= back
+            self.run += late + back
+        elif offset > self.position:
+            gap = offset - self.position
+            loss = min(gap, self.run)
+            self.skipped += gap
+            self.lost += loss
+            self.run -= loss
         if end > self.position:
+            self.hits += 1
             self.run += end - max(offset, self.position)
             self.position = end
 

@@ -75,15 +75,27 @@ class WorkerPool:
             if not self._closed:
                 heapq.heappush(self._heap, (priority, next(self._serial), task))
                 self._queued += 1
-                if self._sleeping:
-                    self._sleeping -= 1  # here and not by the woken thread: the next submit must not count on it
-                    self._condition.notify()
-                elif len(self._started) < self._threads:
-                    self._start()
+                self._wake()
                 return task
             task._run = None
         dropped()
         return task
+
+    def run_here(self, run: Callable[[], bool]) -> bool:
+        """Carry out `run` on the calling thread if that makes no more than `threads` tasks at once and nothing more
+        urgent is kept waiting; False, without running it, if not. Spares two changes of thread."""
+        with self._condition:
+            if self._closed or self._running >= self._threads or (self._heap and self._heap[0][0] == URGENT):
+                return False
+            self._running += 1
+        succeeded = False
+        try:
+            succeeded = run()
+        finally:
+            self._done(succeeded)
+            with self._condition:
+                self._wake()
+        return True
 
     def cancel(self, task: Task) -> bool:
         """True: `task` had not begun and never will."""
@@ -139,6 +151,16 @@ class WorkerPool:
                 self._threads, len(self._started), self._queued, self._running, self._finished, self._failed
             )
 
+    def _wake(self) -> None:
+        """Have a thread look for work, if it may do any: one that ends a task looks by itself."""
+        if not self._queued or self._running >= self._threads:
+            return
+        if self._sleeping:
+            self._sleeping -= 1  # here and not by the woken thread: the next task must not count on it
+            self._condition.notify()
+        elif len(self._started) < self._threads:
+            self._start()
+
     def _start(self) -> None:
         thread = threading.Thread(target=self._work, name=f"{self._name}-{len(self._started)}", daemon=True)
         self._started.append(thread)
@@ -158,7 +180,7 @@ class WorkerPool:
     def _next(self) -> Callable[[], bool] | None:
         with self._condition:
             while True:
-                while self._heap:
+                while self._heap and self._running < self._threads:
                     task = heapq.heappop(self._heap)[2]
                     run, task._run = task._run, None
                     if run is not None:

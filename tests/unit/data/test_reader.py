@@ -1,0 +1,550 @@
+"""Reading: what is fetched for which pattern, and that it is always the right bytes of the right version."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from csi.data.engine import DataEngine
+from csi.errors import BadHandle, DeadlineExceeded, ObjectNotFound, PreconditionFailed, ServerFailure
+from csi.oss.store import ObjectVersion
+from csi.volume.spec import ReadOptions
+from csi.volume.units import KIB, MIB, Bytes
+from tests.support.engines import Hold, ManualClock, Running, content, engine_over, seeded, until
+from tests.support.memory_store import MemoryStore
+
+READ = 128 * KIB
+
+
+def read_through(engine: DataEngine, version: ObjectVersion, step: int = READ) -> bytes:
+    reader = engine.open_reader(version)
+    parts = []
+    offset = 0
+    while piece := bytes(reader.read(offset, step)):
+        parts.append(piece)
+        offset += len(piece)
+    reader.close()
+    return b"".join(parts)
+
+
+def settle(engine: DataEngine) -> None:
+    until(lambda: engine.statistics().cache.in_flight == 0)
+
+
+# --- what is fetched ---
+
+
+@pytest.mark.parametrize("size", [1, 100 * KIB, 1 * MIB])
+def test_a_small_object_is_one_request_whatever_is_read_of_it(size: int) -> None:
+    store = MemoryStore()
+    version = seeded(store, "small", content(size))
+    with engine_over(store) as engine:
+        reader = engine.open_reader(version)
+        reader.read(size // 2, 1)
+        reader.read(0, size)
+        reader.close()
+    assert store.ranges == [("small", 0, size)]
+
+
+def test_an_empty_object_is_no_request_at_all() -> None:
+    store = MemoryStore()
+    version = seeded(store, "empty", b"")
+    with engine_over(store) as engine:
+        assert engine.open_reader(version).read(0, 10) == b""
+    assert store.ranges == []
+
+
+def test_the_first_request_of_a_large_object_is_small() -> None:
+    store = MemoryStore()
+    version = seeded(store, "large", content(20 * MIB))
+    with engine_over(store) as engine:
+        engine.open_reader(version).read(0, READ)
+        settle(engine)
+    assert store.ranges == [("large", 0, 1 * MIB)]
+
+
+def test_the_window_never_exceeds_what_was_read_by_more_than_a_request() -> None:
+    store = MemoryStore()
+    version = seeded(store, "large", content(40 * MIB))
+    with engine_over(store, budget=256 * MIB) as engine:
+        reader = engine.open_reader(version)
+        for offset in range(0, 20 * MIB, READ):
+            reader.read(offset, READ)
+            settle(engine)
+            asked = max(start + length for _, start, length in store.ranges)
+            read = offset + READ
+            assert asked <= read + max(read, 1 * MIB) + 4 * MIB
+
+
+def test_requests_grow_to_the_read_ahead_size_and_overlap_nowhere() -> None:
+    store = MemoryStore()
+    data = content(40 * MIB)
+    version = seeded(store, "large", data)
+    with engine_over(store, budget=256 * MIB) as engine:
+        assert read_through(engine, version) == data
+        settle(engine)
+    ranges = sorted((start, length) for _, start, length in store.ranges)
+    assert [start for start, _ in ranges[1:]] == [start + length for start, length in ranges[:-1]]
+    assert max(length for _, length in ranges) == 4 * MIB
+    assert len(ranges) < 24
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_the_window_stays_within_count_times_size(count: int) -> None:
+    store = MemoryStore()
+    version = seeded(store, "large", content(24 * MIB))
+    options = ReadOptions(threads=4, readahead_count=count, readahead_size=Bytes(1 * MIB))
+    with engine_over(store, read=options) as engine:
+        reader = engine.open_reader(version)
+        for offset in range(0, 20 * MIB, READ):
+            reader.read(offset, READ)
+            settle(engine)
+            asked = max(start + length for _, start, length in store.ranges)
+            assert asked <= offset + READ + count * MIB + 1 * MIB
+
+
+def test_random_reads_fetch_little_more_than_they_return() -> None:
+    store = MemoryStore()
+    data = content(32 * MIB)
+    version = seeded(store, "large", data)
+    offsets = [(index * 7_919_993) % (31 * MIB) + MIB // 2 for index in range(100)]
+    with engine_over(store) as engine:
+        reader = engine.open_reader(version)
+        for offset in offsets:
+            assert reader.read(offset, 4 * KIB) == data[offset : offset + 4 * KIB]
+    assert sum(length for _, _, length in store.ranges) <= 100 * 32 * KIB
+
+
+def test_an_exact_reader_fetches_what_is_asked_and_nothing_else() -> None:
+    store = MemoryStore()
+    version = seeded(store, "large", content(8 * MIB))
+    with engine_over(store) as engine:
+        reader = engine.open_reader(version, exact=True)
+        for offset in (5, 5_000_001, 0, 131_072, 262_144, 393_216):
+            reader.read(offset, 1000)
+    assert store.ranges == [("large", offset, 1000) for offset in (5, 5_000_001, 0, 131_072, 262_144, 393_216)]
+
+
+def test_reading_on_after_a_jump_becomes_sequential_again() -> None:
+    store = MemoryStore()
+    data = content(40 * MIB)
+    version = seeded(store, "large", data)
+    with engine_over(store, budget=256 * MIB) as engine:
+        reader = engine.open_reader(version)
+        start = 20 * MIB + 12345
+        for offset in range(start, start + 8 * MIB, READ):
+            assert reader.read(offset, READ) == data[offset : offset + READ]
+        settle(engine)
+    assert len(store.ranges) < 8 * MIB // READ / 2
+    assert sum(length for _, _, length in store.ranges) <= (8 + 8 + 4) * MIB, "read, window, one request"
+
+
+def test_a_strided_reader_does_not_fetch_the_gaps() -> None:
+    store = MemoryStore()
+    version = seeded(store, "large", content(64 * MIB))
+    with engine_over(store) as engine:
+        reader = engine.open_reader(version)
+        for offset in range(0, 64 * MIB, 2 * MIB):
+            reader.read(offset, 64 * KIB)
+        settle(engine)
+    assert sum(length for _, _, length in store.ranges) < 32 * 64 * KIB * 2.5
+
+
+def test_going_back_a_megabyte_costs_no_request() -> None:
+    store = MemoryStore()
+    data = content(20 * MIB)
+    version = seeded(store, "large", data)
+    with engine_over(store, budget=256 * MIB) as engine:
+        reader = engine.open_reader(version)
+        for offset in range(0, 10 * MIB, READ):
+            reader.read(offset, READ)
+        settle(engine)
+        before = len(store.ranges)
+        assert reader.read(9 * MIB, READ) == data[9 * MIB : 9 * MIB + READ]
+        assert len(store.ranges) == before
+
+
+def test_two_streams_through_one_handle_are_both_read_ahead() -> None:
+    store = MemoryStore()
+    data = content(64 * MIB)
+    version = seeded(store, "large", data)
+    with engine_over(store, budget=256 * MIB) as engine:
+        reader = engine.open_reader(version)
+        for step in range(0, 16 * MIB, READ):
+            assert reader.read(step, READ) == data[step : step + READ]
+            other = 32 * MIB + step
+            assert reader.read(other, READ) == data[other : other + READ]
+        settle(engine)
+    assert len(store.ranges) < 60
+
+
+def test_reads_the_kernel_reorders_are_still_one_stream() -> None:
+    store = MemoryStore()
+    version = seeded(store, "large", content(20 * MIB))
+    with engine_over(store, budget=256 * MIB) as engine:
+        reader = engine.open_reader(version)
+        for offset in range(0, 16 * MIB, 2 * READ):
+            reader.read(offset + READ, READ)
+            reader.read(offset, READ)
+        settle(engine)
+        assert engine.statistics().streams == 1
+    assert len(store.ranges) < 24
+
+
+# --- sharing ---
+
+
+def test_readers_of_one_version_wait_for_one_request() -> None:
+    hold = Hold("GetObject")
+    store = MemoryStore(hold)
+    data = content(900 * KIB)
+    version = seeded(store, "shared", data)
+    with engine_over(store) as engine:
+        hold.hold()
+        running = Running()
+        for _ in range(8):
+            reader = engine.open_reader(version)
+            running.start(lambda reader=reader: bytes(reader.read(0, len(data))))
+        hold.wait_for(1)
+        until(lambda: engine.statistics().readers == 8)
+        hold.release()
+        assert running.join() == [data] * 8
+    assert store.requests["GetObject"] == 1
+
+
+def test_a_second_reader_finds_what_the_first_read() -> None:
+    store = MemoryStore()
+    data = content(8 * MIB)
+    version = seeded(store, "shared", data)
+    with engine_over(store) as engine:
+        assert read_through(engine, version) == data
+        asked = store.requests["GetObject"]
+        assert read_through(engine, version) == data
+    assert store.requests["GetObject"] == asked
+
+
+def test_forget_makes_the_next_read_ask_again() -> None:
+    store = MemoryStore()
+    version = seeded(store, "shared", content(1000))
+    with engine_over(store) as engine:
+        read_through(engine, version)
+        engine.forget(version.key)
+        read_through(engine, version)
+    assert store.requests["GetObject"] == 2
+
+
+def test_try_read_starts_what_it_cannot_answer() -> None:
+    hold = Hold("GetObject")
+    store = MemoryStore(hold)
+    data = content(5 * MIB)
+    version = seeded(store, "object", data)
+    with engine_over(store) as engine:
+        reader = engine.open_reader(version)
+        hold.hold()
+        assert reader.try_read(0, READ) is None
+        hold.wait_for(1)
+        assert reader.try_read(0, READ) is None
+        hold.release()
+        assert reader.read(0, READ) == data[:READ]
+        assert reader.try_read(READ, READ) == data[READ : 2 * READ]
+        settle(engine)
+    assert [start for _, start, _ in store.ranges].count(0) == 1
+
+
+@pytest.mark.parametrize("offset", [3 * MIB + 17, 4 * MIB])
+@pytest.mark.parametrize("exact", [False, True])
+def test_a_random_read_begun_by_try_read_is_not_asked_for_twice(offset: int, exact: bool) -> None:
+    store = MemoryStore()
+    data = content(5 * MIB)
+    version = seeded(store, "object", data)
+    with engine_over(store) as engine:
+        reader = engine.open_reader(version, exact=exact)
+        assert reader.try_read(offset, 1000) is None
+        settle(engine)
+        assert reader.try_read(offset, 1000) == data[offset : offset + 1000]
+        assert reader.read(offset, 1000) == data[offset : offset + 1000]
+    assert store.requests["GetObject"] == 1
+
+
+def test_a_read_inside_one_block_is_not_copied() -> None:
+    store = MemoryStore()
+    version = seeded(store, "object", content(1 * MIB))
+    with engine_over(store) as engine:
+        reader = engine.open_reader(version)
+        first = reader.read(0, 1000)
+        second = reader.try_read(500, 1000)
+        assert isinstance(first, memoryview)
+        assert isinstance(second, memoryview)
+        assert first.obj is second.obj
+        del first, second
+
+
+# --- versions and failures ---
+
+
+def test_an_overwritten_object_is_refused_rather_than_mixed() -> None:
+    store = MemoryStore()
+    old = content(8 * MIB, 1)
+    version = seeded(store, "object", old)
+    with engine_over(store) as engine:
+        reader = engine.open_reader(version)
+        assert reader.read(0, READ) == old[:READ]
+        store.seed("object", content(8 * MIB, 2))
+        with pytest.raises(PreconditionFailed):
+            reader.read(6 * MIB, READ)
+        assert reader.read(READ, READ) == old[READ : 2 * READ], "what was fetched before is still that version"
+
+
+def test_versions_of_one_key_do_not_share_blocks() -> None:
+    store = MemoryStore()
+    first = seeded(store, "object", b"first")
+    with engine_over(store) as engine:
+        assert read_through(engine, first) == b"first"
+        second = seeded(store, "object", b"other")
+        assert read_through(engine, second) == b"other"
+        assert read_through(engine, first) == b"first"
+
+
+def test_a_version_of_unknown_etag_is_never_shared() -> None:
+    store = MemoryStore()
+    version = seeded(store, "object", b"first")
+    unknown = ObjectVersion(version.key, type(version.etag)(""), version.size)
+    with engine_over(store) as engine:
+        assert read_through(engine, unknown) == b"first"
+        store.seed("object", b"other")
+        assert read_through(engine, unknown) == b"other"
+
+
+def test_a_smaller_object_of_the_same_name_is_not_returned_short() -> None:
+    store = MemoryStore()
+    version = seeded(store, "object", b"0123456789")
+    unknown = ObjectVersion(version.key, type(version.etag)(""), version.size)
+    with engine_over(store) as engine:
+        reader = engine.open_reader(unknown)
+        store.seed("object", b"01234")
+        with pytest.raises(PreconditionFailed):
+            reader.read(0, 10)
+
+
+def test_a_failure_reaches_everybody_who_waits_and_is_not_remembered() -> None:
+    hold = Hold("GetObject")
+    store = MemoryStore(hold)
+    data = content(1000)
+    version = seeded(store, "object", data)
+    outcomes = []
+
+    def attempt() -> None:
+        try:
+            outcomes.append(bytes(engine.open_reader(version).read(0, 1000)))
+        except ServerFailure as error:
+            outcomes.append(str(error))
+
+    with engine_over(store) as engine:
+        hold.fail_next(ServerFailure("broken", status=500))
+        attempt()
+        attempt()
+    assert outcomes == ["broken", data]
+
+
+def test_a_failed_read_ahead_disturbs_nobody_until_it_is_needed() -> None:
+    hold = Hold("GetObject")
+    store = MemoryStore(hold)
+    data = content(4 * MIB)
+    version = seeded(store, "object", data)
+    with engine_over(store) as engine:
+        reader = engine.open_reader(version)
+        reader.read(0, READ)
+        hold.fail_next(ServerFailure("broken", status=500))
+        reader.read(READ, READ)
+        settle(engine)
+        assert engine.statistics().cache.failed == 1
+        assert reader.read(1 * MIB, READ) == data[1 * MIB : 1 * MIB + READ]
+
+
+def test_a_deleted_object_is_said_to_be_gone() -> None:
+    store = MemoryStore()
+    version = seeded(store, "object", content(1000))
+    store.delete(version.key)
+    with engine_over(store) as engine, pytest.raises(ObjectNotFound):
+        engine.open_reader(version).read(0, 10)
+
+
+def test_a_closed_reader_refuses() -> None:
+    store = MemoryStore()
+    version = seeded(store, "object", content(1000))
+    with engine_over(store) as engine:
+        reader = engine.open_reader(version)
+        reader.read(0, 10)
+        reader.close()
+        reader.close()
+        with pytest.raises(BadHandle):
+            reader.read(0, 10)
+        with pytest.raises(BadHandle):
+            reader.try_read(0, 10)
+
+
+def test_a_store_that_never_answers_ends_in_an_error() -> None:
+    hold = Hold("GetObject")
+    store = MemoryStore(hold)
+    version = seeded(store, "object", content(3 * MIB))
+    with engine_over(store, patience=0.05) as engine:
+        reader = engine.open_reader(version)
+        hold.hold()
+        assert reader.try_read(0, READ) is None
+        hold.wait_for(1)
+        with pytest.raises(DeadlineExceeded):
+            reader.read(0, READ)
+        hold.release()
+
+
+# --- memory ---
+
+
+def test_all_gauges_return_to_nothing_when_everything_is_closed() -> None:
+    store = MemoryStore()
+    version = seeded(store, "object", content(16 * MIB))
+    with engine_over(store) as engine:
+        read_through(engine, version)
+        settle(engine)
+        assert engine.statistics().memory_in_use == 0
+        engine.trim()
+        figures = engine.statistics()
+        assert (figures.readers, figures.streams, figures.memory.charged, figures.cache.blocks) == (0, 0, 0, 0)
+
+
+def test_closing_a_reader_calls_off_what_was_not_begun() -> None:
+    hold = Hold("GetObject")
+    store = MemoryStore(hold)
+    version = seeded(store, "object", content(32 * MIB))
+    with engine_over(store, read=ReadOptions(threads=1), budget=256 * MIB) as engine:
+        reader = engine.open_reader(version)
+        for offset in range(0, 8 * MIB, READ):
+            reader.read(offset, READ)
+        settle(engine)
+        hold.hold()
+        for offset in range(8 * MIB, 12 * MIB, READ):
+            reader.try_read(offset, READ)
+        hold.wait_for(1)
+        assert engine.statistics().downloads.queued > 0
+        reader.close()
+        assert engine.statistics().downloads.queued == 0
+        hold.release()
+        settle(engine)
+        assert engine.statistics().memory_in_use == 0
+
+
+def test_idle_windows_make_room_for_others() -> None:
+    store = MemoryStore()
+    clock = ManualClock()
+    data = content(16 * MIB)
+    first, second = seeded(store, "first", data), seeded(store, "second", data)
+    with engine_over(store, budget=16 * MIB, clock=clock) as engine:
+        idle = engine.open_reader(first)
+        for offset in range(0, 4 * MIB, READ):
+            idle.read(offset, READ)
+        settle(engine)
+        held = engine.statistics().cache.ahead_bytes
+        assert held > 0
+        clock.now += 10
+        busy = engine.open_reader(second)
+        for offset in range(0, 4 * MIB, READ):
+            busy.read(offset, READ)
+        assert engine.statistics().streams == 1
+        assert idle.read(4 * MIB, READ) == data[4 * MIB : 4 * MIB + READ], "it only has to ask again"
+
+
+def test_a_handle_that_keeps_its_buffers_does_not_stop_others() -> None:
+    store = MemoryStore()
+    data = content(16 * MIB)
+    version = seeded(store, "object", data)
+    with engine_over(store, budget=4 * MIB) as engine:
+        kept = [engine.open_reader(version).read(offset, READ) for offset in range(0, 2 * MIB, READ)]
+        reader = engine.open_reader(version)
+        for offset in range(8 * MIB, 16 * MIB, READ):
+            assert reader.read(offset, READ) == data[offset : offset + READ]
+        assert b"".join(kept) == data[: 2 * MIB]
+        kept.clear()
+
+
+@pytest.mark.parametrize("budget", [1 * MIB, 3 * MIB, 16 * MIB])
+def test_many_readers_with_little_memory_all_finish(budget: int) -> None:
+    store = MemoryStore()
+    data = content(3 * MIB + 12345)
+    version = seeded(store, "object", data)
+    others = [seeded(store, f"other-{index}", data) for index in range(3)]
+    with engine_over(store, budget=budget) as engine:
+        running = Running()
+        for index in range(40):
+            chosen = others[index % 4 - 1] if index % 4 else version
+            running.start(lambda chosen=chosen: read_through(engine, chosen) == data)
+        assert running.join() == [True] * 40
+        settle(engine)
+        figures = engine.statistics()
+        assert figures.memory_in_use == 0
+        assert figures.memory.peak <= budget
+
+
+def test_five_hundred_open_readers_fit_the_smallest_budget() -> None:
+    store = MemoryStore()
+    data = content(2 * MIB)
+    version = seeded(store, "object", data)
+    with engine_over(store, budget=16 * MIB) as engine:
+        readers = [engine.open_reader(version) for _ in range(500)]
+        for index, reader in enumerate(readers):
+            offset = index * 4096 % MIB
+            assert reader.read(offset, 4096) == data[offset : offset + 4096]
+        assert engine.statistics().memory.peak <= 16 * MIB
+
+
+def test_a_read_larger_than_any_block_is_whole() -> None:
+    store = MemoryStore()
+    data = content(9 * MIB + 7)
+    version = seeded(store, "object", data)
+    with engine_over(store, budget=4 * MIB) as engine:
+        reader = engine.open_reader(version)
+        assert reader.read(3, 20 * MIB) == data[3:]
+        assert engine.open_reader(version, exact=True).read(0, 20 * MIB) == data
+
+
+# --- any sequence ---
+
+SIZES = st.integers(0, 3 * MIB)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    size=SIZES,
+    exact=st.booleans(),
+    budget=st.sampled_from([1 * MIB, 2 * MIB, 8 * MIB]),
+    buffer_size=st.sampled_from([128 * KIB, 1 * MIB]),
+    reads=st.lists(
+        st.tuples(
+            st.one_of(st.integers(0, 3 * MIB), st.just(-1)),
+            st.one_of(st.sampled_from([1, 4096, READ, MIB]), st.integers(0, MIB)),
+            st.booleans(),
+        ),
+        max_size=25,
+    ),
+)
+def test_any_sequence_of_reads_returns_the_bytes_of_the_object(
+    size: int, exact: bool, budget: int, buffer_size: int, reads: list[tuple[int, int, bool]]
+) -> None:
+    store = MemoryStore()
+    data = content(size)
+    version = seeded(store, "object", data)
+    options = ReadOptions(threads=2, buffer_size=Bytes(buffer_size))
+    with engine_over(store, budget=budget, read=options) as engine:
+        reader = engine.open_reader(version, exact=exact)
+        position = 0
+        for offset, length, first_try in reads:
+            start = position if offset < 0 else offset
+            found = reader.try_read(start, length) if first_try else None
+            if found is None:
+                found = reader.read(start, length)
+            assert bytes(found) == data[start : start + length]
+            position = start + length
+            del found
+        reader.close()
+        settle(engine)
+        assert engine.statistics().memory_in_use == 0
