@@ -96,10 +96,16 @@ class Program:
                 self.filesystem.forget(each, 1)
 
     @contextmanager
-    def parent(self, path: str | bytes) -> Iterator[tuple[InodeNumber, bytes]]:
+    def parent(self, path: str | bytes, *, look_up: bool = True) -> Iterator[tuple[InodeNumber, bytes]]:
+        """Directory and last name of a path; the last name is looked up as the kernel does before it changes it."""
         names = _names(path)
         with self.walk(b"/".join(names[:-1])) as inode:
-            yield inode, names[-1]
+            entry = self._try_lookup(inode, names[-1]) if look_up else None
+            try:
+                yield inode, names[-1]
+            finally:
+                if entry is not None:
+                    self.filesystem.forget(entry.attributes.inode, 1)
 
     def stat(self, path: str | bytes) -> Attributes:
         with self.walk(path) as inode:
@@ -130,7 +136,7 @@ class Program:
     # --- files ---
 
     def open(self, path: str | bytes, flags: int = os.O_RDONLY) -> OpenedFile:
-        with self.parent(path) as (parent, name):
+        with self.parent(path, look_up=False) as (parent, name):
             entry = self._try_lookup(parent, name) if not flags & os.O_CREAT or not flags & os.O_EXCL else None
             if entry is None and flags & os.O_CREAT:
                 entry, opened = self.filesystem.create(parent, name, 0o644, flags)

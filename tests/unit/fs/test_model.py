@@ -1,0 +1,342 @@
+"""Random programs and other clients against a model of what docs/semantics.md promises.
+
+The model is the bucket as a dictionary and the files being written; everything the mount shows is derived from those
+two after every step, so there is one definition of what is right. All timeouts are 0: nothing old may be seen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from csi.errors import (
+    DirectoryNotEmpty,
+    EntryExists,
+    FileBusy,
+    FilesystemError,
+    InvalidOperation,
+    IsADirectory,
+    NoSuchEntry,
+    NotADirectory,
+)
+from csi.fs.reports import FilesystemReport
+from csi.fs.types import FileKind
+from tests.support.filesystems import World
+from tests.support.programs import WRITE, OpenedFile
+
+NAMES = st.sampled_from(["a", "a-", "b", "a.b"])
+PATHS = st.lists(NAMES, min_size=1, max_size=3).map("/".join)
+CONTENT = st.binary(min_size=1, max_size=5)
+HIDDEN = st.sampled_from(["a//x", "a/./x", "b/../x"])
+
+
+@dataclass
+class Writing:
+    content: bytes
+    stored: bool
+    file: OpenedFile | None = None
+    path: str = ""
+    removed: bool = False
+
+
+@dataclass
+class Model:
+    """`bucket`: every object; `writing`: files with an unfinished version, by path."""
+
+    bucket: dict[str, bytes] = field(default_factory=dict)
+    writing: dict[str, Writing] = field(default_factory=dict)
+
+    def is_directory(self, path: str) -> bool:
+        below = f"{path}/"
+        return not path or any(key.startswith(below) for key in (*self.bucket, *self.writing))
+
+    def is_file(self, path: str) -> bool:
+        return path in self.writing or (path in self.bucket and not self.is_directory(path))
+
+    def walk(self, path: str) -> None:
+        """What resolving the directories of `path` raises."""
+        parts = path.split("/")[:-1]
+        for depth in range(1, len(parts) + 1):
+            above = "/".join(parts[:depth])
+            if self.is_directory(above):
+                continue
+            raise NotADirectory("") if self.is_file(above) else NoSuchEntry("")
+
+    def require(self, path: str) -> None:
+        self.walk(path)
+        if not self.is_file(path) and not self.is_directory(path):
+            raise NoSuchEntry("")
+
+    def size(self, path: str) -> int:
+        return len(self.writing[path].content) if path in self.writing else len(self.bucket[path])
+
+    def keep_parent(self, path: str) -> None:
+        parent = path.rpartition("/")[0]
+        if parent:
+            self.bucket.setdefault(f"{parent}/", b"")
+
+    def names(self, path: str) -> set[str]:
+        below = f"{path}/" if path else ""
+        found = {key[len(below) :].split("/")[0] for key in (*self.bucket, *self.writing) if key.startswith(below)}
+        return found - {"", ".", ".."}
+
+    # --- operations: each raises what the mount must raise, or changes the model ---
+
+    def write(self, path: str, data: bytes) -> None:
+        self.begin(path)
+        self.bucket[path] = data
+
+    def begin(self, path: str) -> None:
+        self.walk(path)
+        if self.is_directory(path):
+            raise IsADirectory("")
+        if path in self.writing:
+            raise FileBusy("")
+
+    def append(self, path: str, data: bytes) -> None:
+        self.begin(path)
+        self.bucket[path] = self.bucket.get(path, b"") + data
+
+    def empty(self, path: str) -> None:
+        self.require(path)
+        if self.is_directory(path):
+            raise IsADirectory("")
+        if path in self.writing and self.size(path):
+            raise FileBusy("")
+        if path not in self.writing:
+            self.bucket[path] = b""
+
+    def unlink(self, path: str) -> None:
+        self.require(path)
+        if self.is_directory(path):
+            raise IsADirectory("")
+        draft = self.writing.pop(path, None)
+        if draft is not None:
+            draft.removed = True
+        if draft is None or draft.stored:
+            self.keep_parent(path)
+            self.bucket.pop(path, None)
+
+    def mkdir(self, path: str) -> None:
+        self.walk(path)
+        if self.is_directory(path) or self.is_file(path):
+            raise EntryExists("")
+        self.bucket[f"{path}/"] = b""
+
+    def rmdir(self, path: str) -> None:
+        self.require(path)
+        if not self.is_directory(path):
+            raise NotADirectory("")
+        self.require_empty(path)
+        self.keep_parent(path)
+        self.bucket.pop(f"{path}/", None)
+
+    def require_empty(self, path: str) -> None:
+        below = f"{path}/"
+        if any(key.startswith(below) and key != below for key in (*self.bucket, *self.writing)):
+            raise DirectoryNotEmpty("")
+
+    def rename(self, old: str, new: str) -> None:
+        self.walk(old)
+        self.walk(new)
+        self.require(old)
+        if old == new:
+            return
+        directory = self.is_directory(old)
+        if directory and new.startswith(f"{old}/"):
+            raise InvalidOperation("")
+        if self.is_directory(new):
+            if not directory:
+                raise IsADirectory("")
+            self.require_empty(new)
+        elif self.is_file(new) and directory:
+            raise NotADirectory("")
+        replaced = None if directory else self.writing.pop(new, None)
+        if replaced is not None:
+            replaced.removed = True
+        moves = (lambda key: key.startswith(f"{old}/")) if directory else (lambda key: key == old)
+        for path in [path for path in self.writing if moves(path)]:
+            self.bucket[path] = self.writing[path].content  # finished first; it goes on under the new name
+            draft = self.writing.pop(path)
+            draft.path = new + path[len(old) :]
+            draft.stored = True
+        self.keep_parent(old)
+        for key in [key for key in self.bucket if moves(key)]:
+            self.bucket[new + key[len(old) :]] = self.bucket.pop(key)
+
+
+class MountMachine(RuleBasedStateMachine):
+    @initialize()
+    def begin(self) -> None:
+        self.world = World("memory")
+        self.program = self.world.mount(prefix="v/")
+        self.model = Model()
+        self.open: list[Writing] = []
+
+    def teardown(self) -> None:
+        if hasattr(self, "open"):
+            for draft in list(self.open):
+                self.close(draft)
+            assert self.program.filesystem.statistics() == FilesystemReport(1, 0, 0, 0)
+            self.world.close()
+
+    # --- programs ---
+
+    @rule(path=PATHS, data=CONTENT)
+    def write(self, path: str, data: bytes) -> None:
+        self.both(lambda: self.program.write(path, data), lambda: self.model.write(path, data))
+
+    @rule(path=PATHS, data=CONTENT)
+    def append(self, path: str, data: bytes) -> None:
+        self.both(lambda: self.program.append(path, data), lambda: self.model.append(path, data))
+
+    @rule(path=PATHS)
+    def empty(self, path: str) -> None:
+        self.both(lambda: self.program.truncate(path, 0), lambda: self.model.empty(path))
+
+    @rule(path=PATHS)
+    def unlink(self, path: str) -> None:
+        self.both(lambda: self.program.unlink(path), lambda: self.model.unlink(path))
+
+    @rule(path=PATHS)
+    def mkdir(self, path: str) -> None:
+        self.both(lambda: self.program.mkdir(path), lambda: self.model.mkdir(path))
+
+    @rule(path=PATHS)
+    def rmdir(self, path: str) -> None:
+        self.both(lambda: self.program.rmdir(path), lambda: self.model.rmdir(path))
+
+    @rule(old=PATHS, new=PATHS)
+    def rename(self, old: str, new: str) -> None:
+        self.both(lambda: self.program.rename(old, new), lambda: self.model.rename(old, new))
+
+    # --- files that stay open ---
+
+    @rule(path=PATHS)
+    def start(self, path: str) -> None:
+        file = self.both(lambda: self.program.open(path, WRITE), lambda: self.model.begin(path))
+        if file is not None:
+            draft = Writing(b"", path in self.model.bucket, file, path)
+            self.model.writing[path] = draft
+            self.open.append(draft)
+
+    @precondition(lambda self: self.open)
+    @rule(data=CONTENT, which=st.integers(0, 9))
+    def continue_(self, data: bytes, which: int) -> None:
+        draft = self.open[which % len(self.open)]
+        expected = None
+        if not draft.removed and draft.path not in self.model.writing:
+            # finished by a rename or fsync: it goes on from there, if nobody changed it since
+            theirs = self.model.bucket.get(draft.path)
+            if theirs != draft.content or self.model.is_directory(draft.path):
+                return
+            expected = draft
+        draft.file.write(data)
+        draft.content += data
+        if expected is not None:
+            self.model.writing[draft.path] = draft
+
+    @precondition(lambda self: self.open)
+    @rule(which=st.integers(0, 9))
+    def fsync(self, which: int) -> None:
+        draft = self.open[which % len(self.open)]
+        draft.file.fsync()
+        self.finished(draft)
+
+    @precondition(lambda self: self.open)
+    @rule(which=st.integers(0, 9))
+    def finish(self, which: int) -> None:
+        self.close(self.open[which % len(self.open)])
+
+    # --- other clients: they leave alone what is being written here ---
+
+    @rule(path=PATHS, data=CONTENT)
+    def put_elsewhere(self, path: str, data: bytes) -> None:
+        if not self.touches_open(path):
+            self.world.store.seed(f"v/{path}", data)
+            self.model.bucket[path] = data
+
+    @rule(path=HIDDEN)
+    def put_hidden_elsewhere(self, path: str) -> None:
+        if not self.touches_open(path.split("/", maxsplit=1)[0]):
+            self.world.store.seed(f"v/{path}", b"hidden")
+            self.model.bucket[path] = b"hidden"
+
+    @rule(path=PATHS)
+    def delete_elsewhere(self, path: str) -> None:
+        if path in self.model.bucket and not self.touches_open(path):
+            del self.world.store.objects[f"v/{path}"]
+            del self.model.bucket[path]
+
+    # --- what must hold ---
+
+    @invariant()
+    def the_bucket_is_what_the_model_says(self) -> None:
+        if hasattr(self, "world"):
+            objects = {key.removeprefix("v/"): found.data for key, found in self.world.store.objects.items()}
+            assert objects == self.model.bucket
+
+    @invariant()
+    def the_tree_is_what_the_model_says(self) -> None:
+        if hasattr(self, "world"):
+            self.compare("")
+
+    def compare(self, path: str) -> None:
+        assert self.program.list(path) == sorted(self.model.names(path)), path
+        for raw, entry in self.program.entries(path):
+            below = f"{path}/{raw.decode()}" if path else raw.decode()
+            listed, looked_up = entry.attributes, self.program.stat(below)
+            assert listed == looked_up
+            if self.model.is_directory(below) and below not in self.model.writing:
+                assert listed.kind is FileKind.DIRECTORY
+                self.compare(below)
+            else:
+                assert (listed.kind, listed.size) == (FileKind.FILE, self.model.size(below))
+                if below not in self.model.writing:
+                    assert self.program.read(below) == self.model.bucket[below]
+
+    # --- private ---
+
+    def both(self, real, expected):
+        """Run an operation on the mount and on the model; both must do it, or raise the same."""
+        try:
+            expected()
+        except FilesystemError as error:
+            try:
+                real()
+            except type(error):
+                return None
+            raise AssertionError(f"the mount did not raise {type(error).__name__}") from error
+        return real()
+
+    def touches_open(self, path: str) -> bool:
+        """Whether a file that is open here is at, above or below `path`."""
+        return any(
+            draft.path == path or draft.path.startswith(f"{path}/") or path.startswith(f"{draft.path}/")
+            for draft in self.open
+            if not draft.removed
+        )
+
+    def finished(self, draft: Writing) -> None:
+        if self.model.writing.get(draft.path) is draft:
+            del self.model.writing[draft.path]
+            self.model.bucket[draft.path] = draft.content
+            draft.stored = True
+
+    def close(self, draft: Writing) -> None:
+        draft.file.close()
+        self.finished(draft)
+        self.open.remove(draft)
+
+
+TestMount = MountMachine.TestCase
+TestMount.settings = settings(
+    max_examples=120,
+    stateful_step_count=25,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
+)
