@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 import pycurl
 
 from csi import __version__
-from csi.errors import DeadlineExceeded, EndpointUnreachable
+from csi.errors import DeadlineExceeded, EndpointUnreachable, StoreError
 from csi.oss.exchange import HttpAnswer, HttpRequest
 from csi.oss.store import Buffer
 from csi.volume.units import KIB, MIB, Seconds
@@ -94,16 +94,18 @@ class Connection:
         curl.setopt(pycurl.WRITEFUNCTION, sink.write)
         curl.setopt(pycurl.READFUNCTION, source.read)
         curl.setopt(pycurl.SEEKFUNCTION, source.seek)
+        failure: StoreError | None = None
         try:
             curl.perform()
         except pycurl.error as error:
-            if not sink.overflow:
-                raise self._explain(error, request, timeout) from None
+            failure = None if sink.overflow else self._explain(error, request, timeout)
         finally:
             # the handle must not keep the caller's memory alive until its next exchange
             sink.release()
             source.release()
-        return HttpAnswer(sink.status, _fields(head), bytes(sink.extra), sink.received, sink.overflow)
+        if failure is not None and not sink.received:
+            raise failure
+        return HttpAnswer(sink.status, _fields(head), bytes(sink.extra), sink.received, sink.overflow, failure)
 
     def interrupt(self) -> None:
         """End the exchange under way, if any, from another thread; later ones fail. Idempotent."""
@@ -148,7 +150,7 @@ class Connection:
             os.close(descriptor)
         return 0
 
-    def _explain(self, error: pycurl.error, request: HttpRequest, timeout: Seconds) -> Exception:
+    def _explain(self, error: pycurl.error, request: HttpRequest, timeout: Seconds) -> StoreError:
         number, text = error.args
         where = request.url.split("?")[0].split("/", 3)[:3]
         endpoint = "/".join(where)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from csi.errors import StoreError
 from csi.oss.store import Buffer
 from csi.volume.units import Seconds
 
@@ -34,7 +35,8 @@ class HttpRequest:
 class HttpAnswer:
     """`headers` have lower-case names. `received` counts the bytes in `target`, `body` holds what did not go there.
 
-    `overflow`: the body is longer than `target`, and the exchange was ended.
+    `overflow`: the body is longer than `target`, and the exchange was ended. `failure`: it ended with this error after
+    the first `received` bytes.
     """
 
     status: int
@@ -42,6 +44,7 @@ class HttpAnswer:
     body: bytes = b""
     received: int = 0
     overflow: bool = False
+    failure: StoreError | None = None
 
 
 class Transport(Protocol):
@@ -51,7 +54,8 @@ class Transport(Protocol):
         """Perform one exchange: no longer than `timeout`, and no longer than `stall` without a byte moving.
 
         Waiting for a free connection comes on top and is bounded by `patience`, as is the whole call. Raises
-        DeadlineExceeded when a bound is hit, EndpointUnreachable when there is no complete answer.
+        DeadlineExceeded when a bound is hit, EndpointUnreachable when there is no complete answer; if a part of the
+        body is in `target`, such an error is returned as the `failure` of the answer instead.
         """
 
     def close(self) -> None:

@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 LARGEST_SIMPLE_COPY = Bytes(1 * GIB)
 MOST_PARTS = 10_000
-_COPY_PART = 256 * MIB
+COPY_PART = 256 * MIB
 _COPY_THREADS = 8
 
 
@@ -173,7 +173,7 @@ def _copy_by_parts(
 
 def copy_plan(size: Bytes) -> list[tuple[int, int, Bytes]]:
     """(part number, offset, length) of the parts that cover an object of `size` bytes. Raises ObjectTooLarge."""
-    part = max(_COPY_PART, -(-size // MOST_PARTS))
+    part = max(COPY_PART, -(-size // MOST_PARTS))
     if part > 5 * GIB:
         raise ObjectTooLarge(f"{size} bytes do not fit into {MOST_PARTS} parts of 5 GiB")
     return [

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from urllib.parse import unquote_to_bytes
 
-from csi.errors import PreconditionFailed, RangeNotSatisfiable, RequestRejected, ServerFailure
+from csi.errors import PreconditionFailed, RangeNotSatisfiable, ServerFailure
 from csi.oss.answers import crc64_in, metadata_of, shown, whole_size
 from csi.oss.checksum import crc64_of
 from csi.oss.exchange import HttpAnswer
 from csi.oss.listing import parse_page
+from csi.oss.ranges import WantedRange
 from csi.oss.requests import Call
 from csi.oss.session import Session, mismatch
 from csi.oss.store import ListPage, ObjectMetadata
@@ -28,26 +29,8 @@ def read_into(
     """See `ObjectStore.read_into`."""
     if not len(target):
         return _unchanged(head(session, key), if_match)
-    headers = {"range": f"bytes={offset}-{offset + len(target) - 1}", "x-oss-range-behavior": "standard"}
-    if if_match is not None:
-        headers["if-match"] = if_match
-    call = Call("GetObject", "GET", key, headers=headers, target=target)
-
-    def check(answer: HttpAnswer) -> None:
-        total = whole_size(answer.headers)
-        if offset + len(target) > total:
-            raise RangeNotSatisfiable(
-                f"bytes {offset} to {offset + len(target)} were asked for, the object has {total}", status=416
-            )
-        if answer.overflow or (answer.status != 206 and (offset or len(target) != total)):
-            raise RequestRejected("the server does not answer range requests", status=answer.status)
-        if answer.received != len(target):
-            raise mismatch("the length of the body", call, len(target), answer.received)
-        begin = answer.headers.get("content-range", "").partition("-")[0].removeprefix("bytes").strip()
-        if answer.status == 206 and begin != str(offset):
-            raise mismatch("the first byte of the body", call, offset, begin or "not told")
-
-    answer = session.call(call, check=check)
+    wanted = WantedRange(key, offset, target, if_match)
+    answer = session.call(wanted.call(), check=wanted.check, resume=wanted.resume)
     return _unchanged(metadata_of(key, answer.headers), if_match)
 
 

@@ -85,11 +85,14 @@ class Session:
         call: Call,
         *,
         check: Callable[[HttpAnswer], None] | None = None,
+        resume: Callable[[HttpAnswer], Call | None] | None = None,
         trace: Trace | None = None,
         policy: RetryPolicy | None = None,
     ) -> HttpAnswer:
         """The 2xx answer to `call`. `check` may raise ChecksumMismatch to have the attempt counted as failed.
 
+        `resume` is given an answer that broke off in its body, and may return the call that asks for the rest; that
+        is progress, so attempts are counted from there.
         Raises a StoreError, or CredentialsMissing.
         """
         policy = policy or self._policy
@@ -104,6 +107,11 @@ class Session:
             trace.attempts += 1
             try:
                 answer = self._attempt(call, credentials, policy, allowance, deadline)
+                if answer.failure is not None:
+                    rest = resume(answer) if resume is not None else None
+                    if rest is not None:
+                        call, attempt = rest, 0
+                    raise answer.failure
                 if check is not None:
                     check(answer)
             except StoreError as error:

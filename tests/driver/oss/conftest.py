@@ -24,6 +24,7 @@ def make_client(emulator: RunningEmulator) -> Iterator[MakeClient]:
         http: HttpOptions = QUICK,
         write: WriteOptions | None = None,
         credentials: CredentialsProvider | None = None,
+        sleep: Callable[[float], object] | None = None,
         **location: object,
     ) -> OssClient:
         where = {"bucket": emulator.bucket, "endpoint": emulator.endpoint, "region": emulator.region, **location}
@@ -32,6 +33,7 @@ def make_client(emulator: RunningEmulator) -> Iterator[MakeClient]:
             http,
             write or WriteOptions(),
             credentials or StaticCredentials(Credentials(emulator.access_key_id, emulator.access_key_secret)),
+            sleep=sleep,
         )
         made.append(client)
         return client

@@ -60,6 +60,28 @@ def test_a_passing_fault_of_a_range_is_not_noticed(stored, emulator, fault):
     assert bytes(target) == CONTENT[100_000:300_000]
 
 
+def test_a_range_whose_connections_always_break_is_read_piece_by_piece(stored, emulator):
+    etag = stored.head("k").etag
+    emulator.fault(operation="GetObject", truncate_after=50_000)
+    target = memoryview(bytearray(390_000))
+
+    stored.read_into("k", 5, target, if_match=etag)
+
+    assert bytes(target) == CONTENT[5:390_005]
+    assert emulator.count("GetObject") == 8
+
+
+def test_pieces_of_two_versions_are_never_put_together(stored, make_client, emulator):
+    etag = stored.head("k").etag
+    emulator.fault(operation="GetObject", truncate_after=100_000, count=1)
+    client = make_client(sleep=lambda _seconds: stored.put("k", [bytes(400_000)]))
+
+    with pytest.raises(errors.PreconditionFailed):
+        client.read_into("k", 0, memoryview(bytearray(300_000)), if_match=etag)
+
+    assert emulator.count("GetObject") == 2
+
+
 @pytest.mark.parametrize(
     "fault",
     [

@@ -122,15 +122,29 @@ def test_a_proxy_that_is_given_is_used():
     "handler",
     [
         closing_after_request,
-        answering(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nshort", then_close=True),
-        answering(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nshort\r\n", then_close=True),
+        answering(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n", then_close=True),
+        answering(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", then_close=True),
         answering(b"garbage\r\n\r\n", then_close=True),
     ],
-    ids=["no answer", "short body", "unfinished chunks", "not HTTP"],
+    ids=["no answer", "no body", "no chunks", "not HTTP"],
 )
 def test_half_an_answer_is_none(transport, handler):
     with raw_server(handler) as server, pytest.raises(EndpointUnreachable, match=f"127.0.0.1:{server.port}"):
         transport.send(get(server.url + "/x", memoryview(bytearray(200))), **BOUNDS)
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [b"Content-Length: 100\r\n\r\nshort", b"Transfer-Encoding: chunked\r\n\r\n5\r\nshort\r\n"],
+    ids=["length", "chunks"],
+)
+def test_a_body_that_breaks_off_is_told_with_what_arrived(transport, begun):
+    target = memoryview(bytearray(200))
+    with raw_server(answering(b"HTTP/1.1 200 OK\r\n" + begun, then_close=True)) as server:
+        answer = transport.send(get(server.url + "/x", target), **BOUNDS)
+
+    assert isinstance(answer.failure, EndpointUnreachable)
+    assert bytes(target[: answer.received]) == b"short"
 
 
 def test_nobody_listening_is_unreachable(transport):
