@@ -25,6 +25,7 @@ from csi.errors import CredentialsMissing, OssFuseError, SidecarFailed
 from csi.handover.local import local_mounts
 from csi.handover.mountinfo import layers_at, read_mountinfo
 from csi.handover.mounts import SidecarMounts
+from csi.handover.process import LocalLauncher
 from csi.handover.target import resolved_target
 from csi.handover.types import PublishRequest
 from csi.volume.parse import parse_volume
@@ -96,7 +97,7 @@ def command(
     source = _Nothing() if public else _FileSource(credentials) if credentials else _EnvironmentSource(os.environ)
     target = Path(resolved_target(directory.absolute()))
     with _ending_signals() as ended:
-        _serve(parsed.spec, target, source, ended)
+        _serve(parsed.spec, target, source, ended, LocalLauncher(log_format=log_format, log_level=log_level))
 
 
 class _Nothing:
@@ -158,7 +159,7 @@ class _FileSource(_Nothing):
         return found.st_ino, found.st_mtime_ns
 
 
-def _serve(spec: VolumeSpec, target: Path, source: _Nothing, ended: threading.Event) -> None:
+def _serve(spec: VolumeSpec, target: Path, source: _Nothing, ended: threading.Event, launcher: LocalLauncher) -> None:
     volume_id = f"mount-{hashlib.sha256(os.fsencode(target)).hexdigest()[:16]}"
     made_here = not layers_at(read_mountinfo(), str(target)) and not os.path.lexists(target)
 
@@ -166,7 +167,7 @@ def _serve(spec: VolumeSpec, target: Path, source: _Nothing, ended: threading.Ev
         return PublishRequest(volume_id, target, spec, spec.arguments.read_only, None, source.read())
 
     first = request()
-    mounts = local_mounts(_STATE / volume_id, check_volume)
+    mounts = local_mounts(_STATE / volume_id, check_volume, launcher=launcher)
     mounts.open()
     try:
         with _progress(f"mounting {spec.location.bucket} on {target}"):

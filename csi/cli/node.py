@@ -10,7 +10,11 @@ import click
 
 from csi.cli.options import ENDPOINT, logging_options, start_logging
 from csi.driver.server import NodeConfig, serve_node
+from csi.driver.stores import check_volume
 from csi.errors import UnsupportedVolume
+from csi.handover.local import local_mounts
+from csi.handover.process import LocalLauncher
+from csi.handover.types import VolumeMounts
 
 
 @click.command()
@@ -49,4 +53,12 @@ def command(endpoint: str, node_id: str, state_dir: Path, sidecar: str, log_form
             hint="use --sidecar process",
         )
     start_logging(log_format, log_level)
-    serve_node(NodeConfig(endpoint, node_id, cpu_count=os.cpu_count() or 1, state_directory=state_dir))
+
+    def open_mounts() -> VolumeMounts:
+        launcher = LocalLauncher(log_format=log_format, log_level=log_level)
+        mounts = local_mounts(state_dir, check_volume, launcher=launcher)
+        mounts.open()
+        return mounts
+
+    config = NodeConfig(endpoint, node_id, cpu_count=os.cpu_count() or 1, state_directory=state_dir)
+    serve_node(config, open_mounts=open_mounts)

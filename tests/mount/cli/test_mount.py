@@ -104,6 +104,18 @@ def test_the_command_ends_when_somebody_else_unmounts(emulator: RunningEmulator,
     assert "was unmounted by somebody else" in rest
 
 
+def test_changed_credentials_are_handed_on_without_mounting_again(emulator: RunningEmulator, tmp_path: Path) -> None:
+    keys = keys_file(emulator, tmp_path / "keys.json")
+    with mounting(emulator, tmp_path / "folder", "--credentials", str(keys)) as process:
+        line_of(process)
+        mounts = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(tmp_path) in line]
+        keys_file(emulator, tmp_path / "new.json").rename(keys)
+        line = line_of(process)
+        after = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(tmp_path) in line]
+    assert line == "changed credentials are in use\n"
+    assert after == mounts
+
+
 @pytest.mark.parametrize(
     ("name", "document", "said"),
     [
