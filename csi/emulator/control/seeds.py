@@ -104,6 +104,18 @@ class Seeder:
             digest.update(uuid.uuid4().bytes)
         return Written(size, digest.digest(), _crc_of_zeros(size), file)
 
+    def _put(self, seed: _Seed, keys: list[str], files: list[str]) -> None:
+        index = self._storage.index
+        bodies = [f"f{file}" if file else "" for file in files]
+        objects = [replace(seed.template, key=key, body=body) for key, body in zip(keys, bodies, strict=True)]
+        if index.put_new(seed.bucket, objects, seed.written.data):
+            return
+        garbage: list[str] = []
+        with index.changing():
+            for stored in objects:
+                garbage += index.put(seed.bucket, stored, data=seed.written.data)
+        self._storage.remove_files(garbage)
+
     def _clone(self, file: str, count: int) -> list[str]:
         return [self._storage.bodies.clone(file) for _ in range(count)]
 
@@ -116,12 +128,7 @@ class Seeder:
                 fresh = len(batch) - 1 if first else len(batch)
                 clones = await self._storage.on_thread(self._clone, seed.written.file, fresh)
                 files = ([seed.written.file] if first else []) + clones
-            garbage: list[str] = []
-            with self._storage.index.changing():
-                for key, file in zip(batch, files, strict=True):
-                    stored = replace(seed.template, key=key, body=f"f{file}" if file else "")
-                    garbage += self._storage.index.put(seed.bucket, stored, data=seed.written.data)
-            self._storage.remove_files(garbage)
+            self._put(seed, batch, files)
             made += len(batch)
             first = False
             await asyncio.sleep(0)
@@ -131,10 +138,20 @@ class Seeder:
 def _batches(seed: _Seed) -> Iterator[list[str]]:
     for start in range(0, seed.count, _BATCH):
         numbers = range(start, min(seed.count, start + _BATCH))
-        keys = [seed.key.format(n=number) for number in numbers] if seed.count > 1 else [seed.key]
+        keys = [_numbered(seed.key, number) for number in numbers] if seed.count > 1 else [seed.key]
         for key in keys:
             check_object_name(key)
         yield keys
+
+
+def _numbered(pattern: str, number: int) -> str:
+    try:
+        key = pattern.format(n=number)
+    except (KeyError, IndexError, ValueError):
+        key = pattern
+    if key == pattern:
+        raise invalid_argument("A count needs {n} in the key, for example {n:06d}.", "key", pattern)
+    return key
 
 
 def _crc_of_zeros(size: int) -> int:

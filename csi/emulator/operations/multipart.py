@@ -76,7 +76,8 @@ class Multipart:
             written = await self._copy(pieces)
         part = self._keep(call, number, written)
         children: list[Node] = [("LastModified", timestamp(part.modified)), ("ETag", quoted(part.etag))]
-        return xml_answer("CopyPartResult", children, {"x-oss-hash-crc64ecma": str(part.crc)})
+        headers = {"ETag": quoted(part.etag), "x-oss-hash-crc64ecma": str(part.crc)}
+        return xml_answer("CopyPartResult", children, headers)
 
     async def complete(self, call: Call) -> Answer:
         body = await receive_document(call)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -189,6 +189,22 @@ class Index:
             db.execute("INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", _row(bucket, stored))
         return garbage
 
+    def put_new(self, bucket: Bucket, objects: Sequence[StoredObject], data: bytes = b"") -> bool:
+        """Add many objects, each with `data` as its small body, if no key between the first and the last exists."""
+        if not objects:
+            return True
+        rows = sorted((_row(bucket, stored) for stored in objects), key=lambda row: row[1])
+        with self.changing() as db:
+            span = (bucket.id, rows[0][1], rows[-1][1])
+            if db.execute("SELECT 1 FROM objects WHERE bucket = ? AND key BETWEEN ? AND ? LIMIT 1", span).fetchone():
+                return False
+            if data:
+                (first,) = db.execute("SELECT COALESCE(MAX(id), 0) + 1 FROM small").fetchone()
+                db.executemany("INSERT INTO small VALUES (?, ?)", ((first + n, data) for n in range(len(rows))))
+                rows = [(*row[:8], f"i{first + n}", row[9]) for n, row in enumerate(rows)]
+            db.executemany("INSERT INTO objects VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+        return True
+
     def delete(self, bucket: Bucket, key: str) -> list[str]:
         """Forget the object (if there is one); returns the files nothing names any more."""
         with self.changing() as db:
@@ -251,7 +267,7 @@ def _object(row: tuple[Any, ...]) -> StoredObject:
     )
 
 
-def _row(bucket: Bucket, stored: StoredObject) -> tuple[object, ...]:
+def _row(bucket: Bucket, stored: StoredObject) -> tuple[Any, ...]:
     return (
         bucket.id,
         stored.key.encode("utf-8", "surrogateescape"),

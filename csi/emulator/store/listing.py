@@ -6,14 +6,16 @@ It must not know XML or HTTP.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from csi.emulator.store.index import Bucket, Index
 
 
-@dataclass(frozen=True, slots=True)
-class ListedKey:
+class ListedKey(NamedTuple):
+    """A row of a listing; a tuple because there are a thousand on a page."""
+
     key: bytes
     size: int
     modified: int
@@ -35,17 +37,36 @@ def list_keys(index: Index, bucket: Bucket, prefix: bytes, delimiter: bytes, aft
     """Entries strictly after `after` (b'': from the start); a group equal to `after` was shown before."""
     keys: list[ListedKey] = []
     groups: list[bytes] = []
+    low: bytes | None = prefix
+    strictly = False
+    if after and after >= prefix:
+        low, strictly = after, True
+        if group_of(after, prefix, delimiter) == after:
+            low, strictly = after_all(after), False
     last = b""
-    for entry in _entries(index, bucket, prefix, delimiter, after):
-        if len(keys) + len(groups) == limit:
-            return KeyPage(keys, groups, last)
-        if isinstance(entry, bytes):
-            groups.append(entry)
-            last = entry
-        else:
-            keys.append(entry)
-            last = entry.key
+    while low is not None:
+        wanted = limit - len(keys) - len(groups)
+        group = b""
+        for row in _scan(index, bucket, prefix, low, wanted + 1, strictly=strictly):
+            if len(keys) + len(groups) == limit:
+                return KeyPage(keys, groups, last)
+            group = group_of(row[0], prefix, delimiter) if delimiter else b""
+            if group:
+                groups.append(group)
+                last = group
+                break
+            keys.append(ListedKey(*row))
+            last = row[0]
+        low, strictly = after_all(group) if group else None, False
     return KeyPage(keys, groups, b"")
+
+
+def group_of(key: bytes, prefix: bytes, delimiter: bytes) -> bytes:
+    """The common prefix a key is shown as, b'' when it is shown itself."""
+    if not delimiter or not key.startswith(prefix):
+        return b""
+    cut = key.find(delimiter, len(prefix))
+    return key[: cut + len(delimiter)] if cut >= 0 else b""
 
 
 def after_all(prefix: bytes) -> bytes | None:
@@ -54,44 +75,14 @@ def after_all(prefix: bytes) -> bytes | None:
     return trimmed[:-1] + bytes([trimmed[-1] + 1]) if trimmed else None
 
 
-def _entries(
-    index: Index, bucket: Bucket, prefix: bytes, delimiter: bytes, after: bytes
-) -> Iterator[ListedKey | bytes]:
-    low: bytes | None = prefix
-    strictly = False
-    if after >= prefix and after:
-        low, strictly = after, True
-        group = _group(after, prefix, delimiter)
-        if group == after:
-            low, strictly = after_all(group), False
-    while low is not None:
-        jumped = False
-        for row in _scan(index, bucket, prefix, low, strictly=strictly):
-            group = _group(row.key, prefix, delimiter)
-            if group:
-                yield group
-                low, strictly, jumped = after_all(group), False, True
-                break
-            yield row
-        if not jumped:
-            return
-
-
-def _group(key: bytes, prefix: bytes, delimiter: bytes) -> bytes:
-    if not delimiter or not key.startswith(prefix):
-        return b""
-    cut = key.find(delimiter, len(prefix))
-    return key[: cut + len(delimiter)] if cut >= 0 else b""
-
-
-def _scan(index: Index, bucket: Bucket, prefix: bytes, low: bytes, *, strictly: bool) -> Iterator[ListedKey]:
+def _scan(
+    index: Index, bucket: Bucket, prefix: bytes, low: bytes, limit: int, *, strictly: bool
+) -> Iterable[tuple[bytes, int, int, str, str, str]]:
     comparison = ">" if strictly else ">="
     end = after_all(prefix)
     bound = " AND key < ?" if end is not None else ""
-    rows = index.query(
+    return index.query(
         "SELECT key, size, modified, etag, type, storage_class FROM objects "  # noqa: S608 - fixed fragments
-        f"WHERE bucket = ? AND key {comparison} ?{bound} ORDER BY key",
+        f"WHERE bucket = ? AND key {comparison} ?{bound} ORDER BY key LIMIT {limit:d}",
         (bucket.id, low, end) if end is not None else (bucket.id, low),
     )
-    for row in rows:
-        yield ListedKey(bytes(row[0]), row[1], row[2], row[3], row[4], row[5])

@@ -5,6 +5,7 @@ Source: API reference PutObject, HeadObject, GetObject (request and response hea
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -29,6 +30,7 @@ _OVERRIDES = {
     "response-content-encoding": "Content-Encoding",
 }
 _META = "x-oss-meta-"
+_UNSENDABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 
 
 def details_of(call: Call) -> dict[str, Any]:
@@ -38,11 +40,9 @@ def details_of(call: Call) -> dict[str, Any]:
     if headers:
         details["headers"] = headers
     user = {name.lower()[len(_META) :]: value for name, value in call.headers.items() if name.lower().startswith(_META)}
+    _check_sendable([*headers.values(), *user.values()])
     if user:
-        if (
-            sum(len(name) + len(value.encode("utf-8", "surrogateescape")) for name, value in user.items())
-            > MAX_USER_METADATA
-        ):
+        if sum(len(name) + len(value.encode()) for name, value in user.items()) > MAX_USER_METADATA:
             raise Refusal(400, "MetadataTooLarge", "Your metadata headers exceed the maximum allowed metadata size.")
         details["user"] = user
     acl = call.header("x-oss-object-acl")
@@ -114,4 +114,13 @@ def apply_overrides(call: Call, headers: dict[str, str]) -> None:
         if parameter in call.query:
             if not call.caller:
                 raise invalid_argument("Anonymous requests cannot override response headers.", parameter)
+            _check_sendable([call.query[parameter]])
             headers[header] = call.query[parameter]
+
+
+def _check_sendable(values: list[str]) -> None:
+    """What is echoed in a response header must be UTF-8 without control characters."""
+    for value in values:
+        if _UNSENDABLE.search(value):
+            shown = value.encode("utf-8", "replace").decode()
+            raise invalid_argument("Header values must be printable UTF-8.", "value", shown)

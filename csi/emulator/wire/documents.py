@@ -6,10 +6,11 @@ the elements mean.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from xml.etree import ElementTree
-from xml.sax.saxutils import escape
 
 from csi.emulator.wire.refusals import malformed_xml
 
@@ -17,12 +18,13 @@ Node = tuple[str, "str | int | Sequence[Node]"]
 """An element: its name, and its text or its children."""
 
 _HEADER = '<?xml version="1.0" encoding="UTF-8"?>\n'
-# Characters that XML cannot hold raw; keys may contain them when a client does not ask for encoding-type=url.
-_CONTROL = {chr(code): f"&#x{code:X};" for code in (*range(0x20), 0x7F)}
+# Control characters too: keys may contain them when a client does not ask for encoding-type=url.
+_SPECIAL = re.compile(r"[&<>\x00-\x1f\x7f]")
+_NAMED = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
 
 def document(name: str, children: Sequence[Node]) -> bytes:
-    return (_HEADER + element(name, children)).encode("utf-8", "surrogateescape")
+    return (_HEADER + element(name, children)).encode("utf-8", "replace")
 
 
 def element(name: str, content: str | int | Sequence[Node]) -> str:
@@ -34,14 +36,13 @@ def element(name: str, content: str | int | Sequence[Node]) -> str:
 
 
 def text(value: str) -> str:
-    if value.isalnum() and value.isascii():
-        return value
-    return escape(value, _CONTROL)
+    """`value` as element content."""
+    return _SPECIAL.sub(_escape, value) if _SPECIAL.search(value) else value
 
 
 def raw_document(name: str, elements: Iterable[str]) -> bytes:
     """A document of elements already rendered by `element` (long lists)."""
-    return f"{_HEADER}<{name}>{''.join(elements)}</{name}>".encode("utf-8", "surrogateescape")
+    return f"{_HEADER}<{name}>{''.join(elements)}</{name}>".encode("utf-8", "replace")
 
 
 def parse(body: bytes, expected_root: str) -> ElementTree.Element:
@@ -66,6 +67,12 @@ def child_text(item: ElementTree.Element, name: str) -> str:
     return found.text or ""
 
 
+@lru_cache(maxsize=4096)  # neighbours in a listing often share their time
 def timestamp(seconds: int) -> str:
     """`seconds` since the epoch as OSS prints it in XML: 2012-02-24T08:42:32.000Z."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+
+
+def _escape(match: re.Match[str]) -> str:
+    character = match[0]
+    return _NAMED.get(character) or f"&#x{ord(character):X};"

@@ -5,12 +5,11 @@ It must not know what the body is for.
 
 from __future__ import annotations
 
-import asyncio
-
 from aiohttp import web
 
 from csi.emulator.control.faults import Plan
 from csi.emulator.control.traffic import Entry
+from csi.emulator.wire.pacing import Pace
 from csi.emulator.wire.send import reset
 
 
@@ -20,7 +19,7 @@ class Intake:
         self._entry = entry
         self._plan = Plan()
         self._continue = request.headers.get("Expect", "").lower() == "100-continue"
-        self._due = 0.0
+        self._pace = Pace(0)
 
     @property
     def length(self) -> int | None:
@@ -28,6 +27,7 @@ class Intake:
 
     def suffer(self, plan: Plan) -> None:
         self._plan = plan
+        self._pace = Pace(plan.bandwidth)
 
     async def read(self) -> bytes:
         if self._continue:
@@ -41,8 +41,5 @@ class Intake:
         if data and 0 <= limit <= self._entry.bytes_in:
             self._entry.outcome = "reset"
             reset(self._request)
-        if data and self._plan.bandwidth:
-            loop = asyncio.get_running_loop()
-            self._due = max(self._due, loop.time() - 1) + len(data) / self._plan.bandwidth
-            await asyncio.sleep(max(0.0, self._due - loop.time()))
+        await self._pace.spend(len(data))
         return data

@@ -17,6 +17,7 @@ from csi.emulator.control.faults import Plan
 from csi.emulator.control.traffic import Entry
 from csi.emulator.store.bodies import Bodies, Piece
 from csi.emulator.wire.answers import Answer
+from csi.emulator.wire.pacing import Pace
 
 _IN_ONE_WRITE = 256 << 10
 _PACED_CHUNK = 16 << 10
@@ -97,8 +98,7 @@ async def _send_faulty(
     total = answer.content_length
     ends_early = 0 <= stop < max(total, 1)
     rest = stop if ends_early else total
-    loop = asyncio.get_running_loop()
-    due = loop.time()
+    pace = Pace(plan.bandwidth)
     for chunk in _chunks(answer.body, bodies, answer.pieces, _PACED_CHUNK if plan.bandwidth else _FAULTY_CHUNK):
         data = chunk[:rest]
         if not data:
@@ -108,9 +108,7 @@ async def _send_faulty(
         await stream.write(data)
         rest -= len(data)
         entry.bytes_out += len(data)
-        if plan.bandwidth:
-            due = max(due, loop.time() - 1) + len(data) / plan.bandwidth
-            await asyncio.sleep(max(0.0, due - loop.time()))
+        await pace.spend(len(data))
     if ends_early:
         entry.outcome = outcome
         await _flush(request)

@@ -1,0 +1,202 @@
+"""Faults made by admin call strike the requests they name, the way they say, and nothing else."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+import time
+from pathlib import Path
+
+import oss2
+import pytest
+from fastcrc.crc64 import xz as crc64
+
+from tests.driver.emulator.conftest import RawAnswer, RawClient, make_bucket
+from tests.support.emulator import RunningEmulator
+
+DATA = bytes(i % 251 for i in range(300_000))
+
+
+def test_an_error_strikes_the_next_requests_only(emulator: RunningEmulator, raw: RawClient) -> None:
+    emulator.seed("k", DATA)
+    emulator.fault(operation="GetObject", status=503, count=2)
+
+    statuses = [raw("GET", "k").status for _ in range(3)]
+
+    assert statuses == [503, 503, 200]
+    assert raw("HEAD", "k").status == 200
+
+
+def test_skip_lets_the_first_requests_pass(emulator: RunningEmulator, raw: RawClient) -> None:
+    emulator.seed("k", b"x")
+    emulator.fault(operation="GetObject", skip=1, count=1, status=500, code="InternalError")
+
+    answers = [raw("GET", "k") for _ in range(3)]
+
+    assert [(answer.status, answer.code) for answer in answers if answer.status != 200] == [(500, "InternalError")]
+    assert [answer.status for answer in answers] == [200, 500, 200]
+
+
+def test_a_key_pattern_selects(emulator: RunningEmulator, raw: RawClient) -> None:
+    emulator.seed("a/k", b"x")
+    emulator.seed("b/k", b"x")
+    emulator.fault(key="a/*", status=403, code="AccessDenied")
+
+    assert raw("GET", "a/k").code == "AccessDenied"
+    assert raw("GET", "b/k").status == 200
+
+
+def test_probability_is_repeatable_with_a_seed(emulator: RunningEmulator, raw: RawClient) -> None:
+    emulator.seed("k", b"x")
+
+    def statuses() -> list[int]:
+        rule = emulator.fault(status=500, probability=0.5, seed=7)
+        found = [raw("GET", "k").status for _ in range(20)]
+        emulator.admin("DELETE", f"/faults?id={rule}")
+        return found
+
+    first, second = statuses(), statuses()
+
+    assert first == second
+    assert set(first) == {200, 500}
+
+
+def test_latency_delays_the_answer(emulator: RunningEmulator, raw: RawClient) -> None:
+    emulator.seed("k", b"x")
+    emulator.fault(operation="GetObject", latency=0.3)
+
+    raw("GET", "k")
+
+    assert emulator.requests("GetObject")[0]["seconds"] >= 0.3
+
+
+def test_bandwidth_limits_downloads_and_uploads(emulator: RunningEmulator, raw: RawClient) -> None:
+    emulator.seed("k", DATA)
+    emulator.fault(bandwidth=1_000_000.0)
+
+    assert raw("GET", "k").body == DATA
+    assert raw("PUT", "up", body=DATA).status == 200
+
+    assert emulator.requests("GetObject")[0]["seconds"] >= 0.25
+    assert emulator.requests("PutObject")[0]["seconds"] >= 0.25
+
+
+def test_a_reset_ends_the_connection_within_the_body(emulator: RunningEmulator, raw: RawClient) -> None:
+    emulator.seed("k", DATA)
+    emulator.fault(operation="GetObject", reset_after=100_000, count=1)
+
+    with pytest.raises((ConnectionResetError, http.client.IncompleteRead)):
+        raw("GET", "k")
+
+    assert emulator.requests("GetObject")[0]["outcome"] == "reset"
+    assert emulator.requests("GetObject")[0]["bytes_out"] == 100_000
+    assert raw("GET", "k").body == DATA
+
+
+def test_a_truncated_body_is_exactly_as_long_as_asked(emulator: RunningEmulator, raw: RawClient) -> None:
+    emulator.seed("k", DATA)
+    emulator.fault(operation="GetObject", truncate_after=123_456)
+
+    with pytest.raises(http.client.IncompleteRead) as cut:
+        raw("GET", "k")
+
+    assert cut.value.partial == DATA[:123_456]
+    assert cut.value.expected == len(DATA) - 123_456
+
+
+def test_a_reset_upload_leaves_nothing(emulator: RunningEmulator, raw: RawClient) -> None:
+    emulator.fault(operation="PutObject", reset_upload_after=100_000, count=1)
+
+    with pytest.raises(ConnectionError):
+        raw("PUT", "k", body=DATA * 10)
+
+    assert raw("GET", "k").status == 404
+    assert raw("PUT", "k", body=DATA).status == 200
+
+
+def test_a_dropped_answer_hides_an_operation_that_happened(emulator: RunningEmulator, raw: RawClient) -> None:
+    emulator.fault(operation="PutObject", drop_answer=True, count=1)
+
+    with pytest.raises((ConnectionError, http.client.HTTPException)):
+        raw("PUT", "k", body=DATA)
+
+    assert raw("GET", "k").body == DATA
+
+
+def test_a_wrong_crc_is_announced(emulator: RunningEmulator, tmp_path: Path) -> None:
+    bucket = make_bucket(emulator, "V4")
+    emulator.seed("k", DATA)
+    emulator.fault(wrong_crc64=True)
+
+    with pytest.raises(oss2.exceptions.InconsistentError):
+        bucket.put_object("up", DATA)
+    with pytest.raises(oss2.exceptions.InconsistentError):
+        bucket.get_object_to_file("k", str(tmp_path / "k"))
+
+
+def test_a_corrupt_body_has_the_right_length_and_crc_header(emulator: RunningEmulator, raw: RawClient) -> None:
+    emulator.seed("k", DATA)
+    emulator.fault(corrupt_body=True)
+
+    answer = raw("GET", "k")
+
+    assert len(answer.body) == len(DATA)
+    assert answer.body != DATA
+    assert answer.headers["x-oss-hash-crc64ecma"] == str(crc64(DATA))
+
+
+def test_an_expired_token_is_reported_as_such(emulator: RunningEmulator, raw: RawClient) -> None:
+    emulator.fault(expire_token=True, count=1)
+
+    answer = raw("GET", "k")
+
+    assert (answer.status, answer.code) == (403, "SecurityTokenExpired")
+
+
+def test_a_blackhole_never_answers_until_it_is_lifted(emulator: RunningEmulator, raw: RawClient) -> None:
+    emulator.seed("k", DATA)
+    emulator.fault(operation="GetObject", blackhole=True)
+    outcome: list[RawAnswer | Exception] = []
+
+    def ask() -> None:
+        try:
+            outcome.append(raw("GET", "k"))
+        except (ConnectionError, http.client.HTTPException) as error:
+            outcome.append(error)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    _until(lambda: len(emulator.requests("GetObject")) == 1)
+    assert not outcome
+    assert raw("HEAD", "k").status == 200
+
+    emulator.clear_faults()
+    asking.join(timeout=20)
+
+    assert isinstance(outcome[0], Exception)
+    assert emulator.requests("GetObject")[0]["status"] == 0
+    assert raw("GET", "k").body == DATA
+
+
+@pytest.mark.parametrize("rule", [{"operatoin": "GetObject"}, {"status": "503"}, {"count": True}, {"latency": "1s"}])
+def test_a_rule_with_a_mistake_is_refused(emulator: RunningEmulator, rule: dict[str, object]) -> None:
+    with pytest.raises(AssertionError, match="400"):
+        emulator.fault(**rule)
+
+
+def test_rules_tell_how_often_they_struck(emulator: RunningEmulator, raw: RawClient) -> None:
+    emulator.fault(operation="GetObject", status=500, count=1)
+    raw("GET", "k")
+    raw("GET", "k")
+
+    (rule,) = emulator.admin("GET", "/faults")
+
+    assert (rule["seen"], rule["struck"], rule["operation"]) == (2, 1, "GetObject")
+
+
+def _until(condition: object) -> None:
+    assert callable(condition)
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, "did not happen within 20 s"
+        time.sleep(0.01)
