@@ -247,12 +247,8 @@ class _Source:
 
 
 def _fields(head: Sequence[bytes]) -> Mapping[str, str]:
-    fields: dict[str, str] = {}
-    for line in head:
-        if line.startswith(b"HTTP/"):
-            fields.clear()  # only the last block counts, after 100 Continue or a proxy's answer
-            continue
-        name, colon, value = line.partition(b":")
-        if colon:
-            fields[name.decode("latin-1").lower()] = value.strip().decode("utf-8", "surrogateescape")
-    return fields
+    text = b"".join(head).decode("utf-8", "surrogateescape")
+    # only the last block counts, after 100 Continue or a proxy's answer
+    lines = text[text.rfind("\r\n\r\nHTTP/") + 1 :].lstrip("\r\n").split("\n")[1:]
+    fields = (line.partition(":") for line in lines)
+    return {name.lower(): value.strip() for name, colon, value in fields if colon}

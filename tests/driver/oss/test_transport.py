@@ -60,6 +60,14 @@ def test_a_body_longer_than_the_memory_is_cut_off_and_told(transport):
     assert bytes(target) in (bytes(4), b"xxxx")
 
 
+def test_only_the_last_of_several_header_blocks_counts(transport):
+    early = b"HTTP/1.1 100 Continue\r\nA: early\r\n\r\n"
+    with raw_server(answering(early + ok(B="1: HTTP/2 é"))) as server:
+        answer = transport.send(HttpRequest("PUT", server.url, [], [b"x"]), **BOUNDS)
+
+    assert (answer.status, dict(answer.headers)) == (200, {"content-length": "0", "b": "1: HTTP/2 é"})
+
+
 def test_a_connection_is_used_again(transport):
     with raw_server(answering(*[ok(b"a")] * 3)) as server:
         for _ in range(3):
