@@ -32,6 +32,7 @@ from csi.fuse.errno_map import ErrorReporter
 from csi.fuse.listing import DirectoryStream
 from csi.fuse.requests import RequestTable
 from csi.fuse.served import ServedFilesystem
+from csi.fuse.slow_errors import SlowErrors
 from csi.fuse.workers import Lanes
 from csi.oss.store import Buffer
 from csi.volume.spec import MountArguments
@@ -97,6 +98,7 @@ class Operations(pyfuse3.Operations):
         self._on_init = on_init
         self._negative = negative_entry(arguments.negative_timeout) if arguments.negative_timeout > 0 else None
         self._directories: dict[int, DirectoryStream] = {}
+        self._slow_errors = SlowErrors()
 
     def init(self) -> None:
         self._on_init()
@@ -275,10 +277,16 @@ class Operations(pyfuse3.Operations):
     @_answered("read")
     async def read(self, fh: pyfuse3.FileHandleT, off: int, size: int) -> Buffer:  # type: ignore[override]
         # pyfuse3 says bytes and takes any contiguous buffer: a block is answered without a copy
+        self._slow_errors.check(fh, off)
         ready = self._filesystem.read_ready(FileHandle(fh), off, size)
         if ready is not None:
             return ready
-        return await self._lanes.reads.run(self._filesystem.read, FileHandle(fh), off, size)
+        started = self._slow_errors.now()
+        try:
+            return await self._lanes.reads.run(self._filesystem.read, FileHandle(fh), off, size)
+        except Exception as error:
+            self._slow_errors.remember(fh, off, size, started, error)
+            raise
 
     @_answered("write")
     async def write(self, fh: pyfuse3.FileHandleT, off: int, buf: bytes) -> int:
@@ -296,6 +304,7 @@ class Operations(pyfuse3.Operations):
 
     @_answered("release")
     async def release(self, fh: pyfuse3.FileHandleT) -> None:
+        self._slow_errors.forget(fh)
         await self._release(FileHandle(fh))
 
     # --- directories ---

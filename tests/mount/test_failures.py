@@ -49,6 +49,15 @@ def test_a_failing_read_has_the_errno_of_its_cause(
     assert (volume.path / "f").read_bytes() == b"x" * 300_000
 
 
+def test_a_read_that_is_given_up_after_its_deadline_is_not_made_twice(mount_volume: MountVolume) -> None:
+    volume = mount_volume(mode="fast", attributes={**QUICK, "fs.oss.retry.count": "0"})
+    volume.put("f", b"x" * 1000)
+    volume.emulator.fault(operation="GetObject", blackhole=True)
+
+    assert failure((volume.path / "f").read_bytes) == errno.ETIMEDOUT
+    assert volume.gets("f") == 1
+
+
 @pytest.mark.parametrize(
     ("fault", "code"),
     [
@@ -102,7 +111,7 @@ def test_close_reports_a_failed_upload_and_nothing_half_is_left(
     assert told == code
     volume.emulator.clear_faults()
     assert (volume.path / "f").read_bytes() == b"the old version"
-    assert _uploads(volume) == []
+    assert volume.uploads() == []
 
 
 def test_a_wrong_checksum_is_never_taken_for_data(mount_volume: MountVolume) -> None:
@@ -208,12 +217,3 @@ def test_unmounting_ends_the_server_with_success(mount_volume: MountVolume) -> N
     (volume.path / "f").write_bytes(b"x")
 
     assert volume.served.unmount() == 0
-
-
-def _uploads(volume: object) -> list[object]:
-    """Multipart uploads that the bucket still holds: begun, and neither completed nor aborted."""
-    emulator = volume.emulator  # type: ignore[attr-defined]
-    begun = len([r for r in emulator.requests("InitiateMultipartUpload") if r["status"] == 200])
-    ended = len([r for r in emulator.requests("CompleteMultipartUpload") if r["status"] == 200])
-    aborted = len([r for r in emulator.requests("AbortMultipartUpload") if r["status"] in (200, 204)])
-    return ["leftover"] * (begun - ended - aborted)

@@ -40,6 +40,10 @@ class MountedVolume:
         found = oss2.ObjectIteratorV2(self._bucket(), prefix=self.prefix)
         return {entry.key.removeprefix(self.prefix) for entry in found}
 
+    def uploads(self) -> list[str]:
+        """Keys of multipart uploads that were begun and neither completed nor aborted."""
+        return [upload.key for upload in oss2.MultipartUploadIterator(self._bucket())]
+
     def _bucket(self) -> oss2.Bucket:
         auth = oss2.Auth(self.emulator.access_key_id, self.emulator.access_key_secret)
         return oss2.Bucket(auth, self.emulator.endpoint, self.emulator.bucket, is_path_style=True)
