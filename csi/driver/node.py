@@ -119,11 +119,13 @@ class NodeService(csi_pb2_grpc.NodeServicer):
         if not request.volume_path:
             raise InvalidOption("volume_path", "", "the path the volume is published at")
         path = Path(os.path.normpath(request.volume_path))
-        found = await self._asking.run(
-            lambda: self._mounts.condition(volume_id, path),
-            what=f"asking for the condition of {volume_id}",
-            patience=patience(),
-        )
+        found = None
+        if path.is_absolute():  # nothing is ever published at a relative path
+            found = await self._asking.run(
+                lambda: self._mounts.condition(volume_id, path),
+                what=f"asking for the condition of {volume_id}",
+                patience=patience(),
+            )
         if found is None:
             raise VolumeNotFound(
                 f"volume {volume_id!r} is not published at {request.volume_path!r} on node {self._node_id}"
