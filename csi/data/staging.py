@@ -134,10 +134,10 @@ class Allotment:
 
     def take(self) -> memoryview | None:
         """A buffer to fill, or None when one of this writer's must come back first."""
+        own = self.take_own()
+        if own is not None:
+            return own
         with self._lock:
-            if self._own_free and self._own is not None:
-                self._own_free = False
-                return self._own
             if self.held + self.buffer > min(self.share, self.most):
                 return None
             self.held += self.buffer
@@ -146,6 +146,14 @@ class Allotment:
             with self._lock:
                 self.held -= self.buffer
         return got
+
+    def take_own(self) -> memoryview | None:
+        """The buffer this writer was opened with, if it is not in use."""
+        with self._lock:
+            if not self._own_free or self._own is None:
+                return None
+            self._own_free = False
+            return self._own
 
     def give(self, buffers: Iterable[memoryview]) -> None:
         """These buffers are no longer needed. The first buffer stays this writer's own until `close`."""
@@ -157,8 +165,7 @@ class Allotment:
                 else:
                     freed += self.buffer
             self.held -= freed
-        if freed:
-            self._memory.credit(freed)
+        self._memory.credit(freed)  # also when it is 0: who waits may now be given what `send` could not give before
         self._release()
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 
-from csi.data.plan import LARGEST_PART, SMALLEST_PART, PartPlan, copied_ranges
+from csi.data.plan import LARGEST_PART, PartPlan, copied_ranges
 from csi.data.staging import Allotment, StagingMemory
 from csi.data.upload import PartUpload, remove_damaged, too_large
 from csi.data.workers import WorkerPool
@@ -185,13 +185,21 @@ class PartWriter:
         return [buffer[: filled - index * size] for index, buffer in enumerate(buffers) if filled > index * size]
 
     def _send(self) -> None:
-        """Somebody waits for memory: send what is filled, if nobody is writing at this moment."""
-        if self._turn.acquire(blocking=False):
-            try:
-                if not self._over and len(self._buffers) > 1 and self._filled >= SMALLEST_PART:
-                    self._send_part()
-            finally:
-                self._turn.release()
+        """Somebody waits for memory: keep one buffer, if nobody is writing at this moment."""
+        if not self._turn.acquire(blocking=False):
+            return
+        try:
+            if self._over or not self._buffers:
+                return
+            if len(self._buffers) > 1:
+                self._send_part()
+            elif (own := self._allotment.take_own()) is not None:
+                borrowed = self._buffers[0]
+                own[: self._filled] = borrowed[: self._filled]
+                self._buffers = [own]
+                self._allotment.give([borrowed])
+        finally:
+            self._turn.release()
 
     def _resume(self) -> None:
         """Take over what the object held when it was opened."""

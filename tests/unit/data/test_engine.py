@@ -1,0 +1,96 @@
+"""The engine as a whole: opening, draining, closing."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from csi.errors import BadHandle
+from csi.volume.spec import WriteOptions
+from csi.volume.units import KIB, MIB, Bytes, ObjectKey, Seconds
+from tests.support.engines import LONG, Hold, Running, content, engine_over, seeded, until
+from tests.support.memory_store import MemoryStore
+
+
+def test_drain_waits_for_requests_under_way() -> None:
+    hold = Hold("GetObject")
+    store = MemoryStore(hold)
+    version = seeded(store, "object", content(1000))
+    with engine_over(store) as engine:
+        hold.hold()
+        engine.open_reader(version).try_read(0, 10)
+        hold.wait_for(1)
+        assert not engine.drain(Seconds(0.01))
+        hold.release()
+        assert engine.drain(Seconds(LONG))
+
+
+def test_a_closed_engine_opens_nothing_and_its_handles_refuse() -> None:
+    store = MemoryStore()
+    version = seeded(store, "object", content(1000))
+    with engine_over(store) as engine:
+        reader = engine.open_reader(version)
+        writer = engine.open_writer(ObjectKey("new"))
+        engine.close()
+        engine.close()
+        attempts = (
+            lambda: reader.read(0, 10),
+            lambda: writer.write(b"x"),
+            writer.finish,
+            lambda: engine.open_reader(version),
+            lambda: engine.open_writer(ObjectKey("new")),
+            lambda: engine.open_appender(ObjectKey("new"), position=0),
+        )
+        for attempt in attempts:
+            with pytest.raises(BadHandle):
+                attempt()
+    assert "new" not in store.objects
+
+
+def test_closing_ends_reads_that_wait() -> None:
+    hold = Hold("GetObject")
+    store = MemoryStore(hold)
+    data = content(8 * MIB)
+    version = seeded(store, "object", data)
+    with engine_over(store) as engine:
+        hold.hold()
+        outcomes = []
+
+        def read(offset: int) -> None:
+            try:
+                outcomes.append(bytes(engine.open_reader(version).read(offset, 10)) == data[offset : offset + 10])
+            except BadHandle:
+                outcomes.append("refused")
+
+        running = Running()
+        for index in range(8):
+            running.start(lambda index=index: read(index * MIB))
+        hold.wait_for(4)
+        until(lambda: engine.statistics().downloads.queued == 4)
+        engine.close(Seconds(0))
+        hold.release()
+        running.join()
+    assert sorted(map(str, outcomes)).count("refused") >= 4
+
+
+def test_closing_gives_back_all_memory_and_ends_all_threads() -> None:
+    before = set(threading.enumerate())
+    store = MemoryStore()
+    data = content(4 * MIB)
+    version = seeded(store, "object", data)
+    options = WriteOptions(threads=2, part_size=Bytes(256 * KIB), flush_interval=Seconds(3600))
+    with engine_over(store, write=options) as engine:
+        engine.open_reader(version).read(0, 128 * KIB)
+        engine.open_reader(version).read(3 * MIB, 128 * KIB)
+        engine.open_writer(ObjectKey("new")).write(data)
+        engine.open_appender(ObjectKey("log"), position=0).write(data)
+    until(lambda: not set(threading.enumerate()) - before)
+    figures = engine.statistics()
+    assert (figures.memory.charged, figures.readers, figures.writers, figures.cache.blocks) == (0, 0, 0, 0)
+
+
+def test_threads_are_started_when_there_is_work() -> None:
+    with engine_over(MemoryStore()) as engine:
+        assert engine.statistics().downloads.started == 0
+        assert engine.statistics().uploads.started == 0
