@@ -5,4 +5,4 @@ cd "$(dirname "$0")/.."
 .venv/bin/ruff format --check -q .
 .venv/bin/ruff check -q .
 .venv/bin/mypy --no-error-summary
-.venv/bin/lint-imports --no-timings >/dev/null 2>&1 || .venv/bin/lint-imports
+.venv/bin/lint-imports >/dev/null 2>&1 || .venv/bin/lint-imports

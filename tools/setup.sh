@@ -30,8 +30,13 @@ missing_packages() {
     printf '%s\n' "${wanted[@]}" | sort -u | comm -23 - "$have"
 }
 
+pip_install() { # silent unless it fails
+    .venv/bin/python -m pip install -q --disable-pip-version-check "$@" >"$pip_log" 2>&1 || { cat "$pip_log" >&2; return 1; }
+}
+
 have=$(mktemp)
-trap 'rm -f "$have"' EXIT
+pip_log=$(mktemp)
+trap 'rm -f "$have" "$pip_log"' EXIT
 
 [ "$(uname -s)" = Linux ] || fail "this is $(uname -s); mounting needs Linux"
 [ -e /dev/fuse ] || fail "/dev/fuse is missing; load the fuse module (modprobe fuse) or run on a machine that has it"
@@ -61,10 +66,8 @@ if [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$wanted" ] || ! .venv/bin/python
     extra=""
     [ "$flavour" = test ] && extra="[test]"
     say "installing Python packages into .venv (the first time takes a minute or two)"
-    .venv/bin/python -m pip install -q --disable-pip-version-check --upgrade 'pip>=24' 'setuptools>=75' >&2 ||
-        fail "pip could not be upgraded; is the network to PyPI there?"
-    .venv/bin/python -m pip install -q --disable-pip-version-check -e ".$extra" >&2 ||
-        fail "pip install -e .$extra failed; its message is above"
+    pip_install --upgrade 'pip>=24' || fail "pip could not be upgraded; is the network to PyPI there?"
+    pip_install -e ".$extra" || fail "pip install -e .$extra failed; its message is above"
     printf '%s' "$wanted" >"$stamp"
 fi
 

@@ -24,13 +24,15 @@ _KINDS = "a PersistentVolume or StorageClass of ossfuse.csi.dev, a Pod with such
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """One volume: `name` as people would call it, the rest as `parse_volume` takes it. `access_mode` is '' when the
-    description has none; `remarks` are about the document around the attributes."""
+    """One volume: `name` as people would call it, the rest as `parse_volume` takes it. `access_mode` and `volume_id`
+    (a PersistentVolume's volumeHandle) are '' when the description has none; `remarks` are about the document around
+    the attributes."""
 
     name: str
     attributes: Mapping[str, Any]
     read_only: bool = False
     access_mode: str = ""
+    volume_id: str = ""
     mount_flags: tuple[str, ...] = ()
     remarks: tuple[str, ...] = field(default=())
 
@@ -96,6 +98,7 @@ def _persistent_volume(item: dict[str, Any]) -> Iterator[Description]:
         attributes=attributes,
         read_only=csi.get("readOnly") is True or (bool(modes) and _READ_ONLY_MODES.issuperset(modes)),
         access_mode=modes[0] if modes else "",
+        volume_id=str(csi.get("volumeHandle") or ""),
         mount_flags=_flags(spec.get("mountOptions"), "spec.mountOptions"),
         remarks=(*_foreign_driver(csi.get("driver"), "spec.csi.driver"), *_no_secret(secret, attributes)),
     )

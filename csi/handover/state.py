@@ -38,6 +38,11 @@ def runtime_name(volume_id: str, target: str) -> str:
     return hashlib.sha256(os.fsencode(f"{volume_id}\0{target}")).hexdigest()[:24]
 
 
+def state_identity(path: Path) -> str:
+    """Eight hexadecimal digits that tell a state directory's cgroups from those of others; `path` has no symlinks."""
+    return hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
+
+
 class RuntimeDirectory:
     """`path`: 0710, owned by root and the sidecar's group, so that the sidecar may pass through but not plant names."""
 
@@ -95,8 +100,8 @@ class StateDirectory:
 
     @property
     def identity(self) -> str:
-        """Eight hexadecimal digits that tell this state directory's cgroups from those of others."""
-        return hashlib.sha256(os.fsencode(self.path)).hexdigest()[:8]
+        """What the names of this state directory's cgroups start with."""
+        return state_identity(self.path)
 
     def open(self) -> None:
         """Make, mount and lock it. Raises MountError."""
