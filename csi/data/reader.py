@@ -16,8 +16,9 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from csi.data.blocks import UNIT, Block, BlockCache
+from csi.data.blocks import BlockCache
 from csi.data.buffers import charged_size, floor_power
+from csi.data.shelves import UNIT, Block
 from csi.data.window import Cursor, Streams
 from csi.data.workers import URGENT
 from csi.errors import BadHandle, DeadlineExceeded

@@ -12,7 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-from csi.data.blocks import UNIT, Block
+from csi.data.shelves import UNIT, Block
 from csi.volume.units import MIB, Seconds
 
 BACKWARD = 1 * MIB
