@@ -17,8 +17,9 @@ from csi.data.appender import AppendWriter
 from csi.data.blocks import BlockCache, CacheStatistics
 from csi.data.buffers import BufferPool, PoolStatistics, floor_power
 from csi.data.ledger import LedgerStatistics, MemoryLedger
+from csi.data.pattern import ReadPlan
 from csi.data.plan import SMALLEST_PART, PartPlan
-from csi.data.reader import BlockReader, ReadPlan
+from csi.data.reader import BlockReader
 from csi.data.shelves import UNIT
 from csi.data.staging import StagingMemory, StagingStatistics
 from csi.data.streams import Reader, Writer

@@ -1,53 +1,32 @@
-"""One open file being read: finds the pattern of its reads and keeps the right blocks coming.
+"""One open file being read.
 
 Promises: a read is never short before the end of the object, never mixes two versions, returns a slice of a block
-without copying when the range lies in one, and always makes progress however little memory there is. What it fetches:
-
-- an object no larger than a megabyte: all of it, by one request, whatever was asked;
-- at the start of a larger one: `first` bytes, so that the first byte is early; then, read on, a window that doubles
-  with every byte read (`window.py`), in requests of up to the read-ahead size;
-- anywhere else: what was asked for, rounded to 16 KiB (not at all with `exact`), until reads follow one another;
-- when there is no memory for blocks: exactly what was asked for, into memory it waits for in turn, holding nothing.
+without copying when the range lies in one, and always makes progress however little memory there is: when there is none
+for blocks, a read fetches exactly its range into memory it waits for in turn, holding nothing meanwhile. What is
+fetched otherwise, and when, is the business of `pattern`.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from csi.data.blocks import BlockCache
-from csi.data.buffers import charged_size, floor_power
+from csi.data.pattern import WHOLE, Pattern, ReadPlan
 from csi.data.shelves import UNIT, Block
-from csi.data.window import Cursor, Streams
-from csi.data.workers import URGENT
+from csi.data.window import Streams
 from csi.errors import BadHandle, DeadlineExceeded
 from csi.oss.store import Buffer, ObjectStore, ObjectVersion
-from csi.volume.units import KIB, MIB, Seconds
+from csi.volume.units import MIB, Seconds
 
-WHOLE = 1 * MIB
-"""Objects up to this size are fetched by one request."""
-
-_ALIGNMENT = 16 * KIB
-_MOST_CURSORS = 32
 _LARGEST_PIECE = 1 * MIB
-
-
-@dataclass(frozen=True, slots=True)
-class ReadPlan:
-    """Sizes in bytes, all powers of two: `first` request, largest request (`chunk`), `reach` a window begins with and
-    `largest` it may grow to (these two need not be powers of two)."""
-
-    first: int
-    chunk: int
-    reach: int
-    largest: int
 
 
 class BlockReader:
     """A `Reader` (csi/data/streams.py).
 
-    `_lock` guards the cursors; it comes before the cache's lock and is never held across a request or a wait.
+    `_lock` guards `_pattern` and `_open`; it comes before the cache's lock and is not held across a request
+    or a wait.
     """
 
     def __init__(
@@ -67,16 +46,12 @@ class BlockReader:
         self._size = int(version.size)
         self._store = store
         self._cache = cache
-        self._streams = streams
-        self._plan = plan
-        self._exact = exact
         self._patience = patience
-        self._clock = clock
         self._on_close = closed
         self._shelf = cache.open(version)
         self._grid = self._shelf.grid
         self._lock = threading.Lock()
-        self._cursors: list[Cursor] = []  # most recently used last
+        self._pattern = Pattern(self._shelf, cache, streams, plan, exact=exact, clock=clock)
         self._open = True
 
     @property
@@ -90,7 +65,8 @@ class BlockReader:
         found = self._present(offset, end)
         if found is None:
             with self._lock:
-                self._begin(offset, min(end, offset + _LARGEST_PIECE), None)
+                self._check_open()
+                self._pattern.begin(offset, min(end, offset + _LARGEST_PIECE), None)
         return found
 
     def read(self, offset: int, size: int) -> Buffer:
@@ -105,7 +81,8 @@ class BlockReader:
         blocks: list[Block] = []
         try:
             with self._lock:
-                covered = self._begin(offset, end, blocks)
+                self._check_open()
+                covered = self._pattern.begin(offset, end, blocks)
             if covered:
                 self._cache.launch(blocks)
                 return self._collect(blocks, offset, end)
@@ -119,17 +96,14 @@ class BlockReader:
             if not self._open:
                 return
             self._open = False
-            for cursor in self._cursors:
-                self._retire(cursor)
-            self._cursors.clear()
+            self._pattern.close()
         self._cache.close(self._shelf)
         self._on_close(self)
 
     # --- what is there already ---
 
     def _present(self, offset: int, end: int) -> Buffer | None:
-        if not self._open:
-            raise BadHandle(f"{self._version.key}: read after close")
+        self._check_open()
         block = self._grid.get(offset // UNIT)
         if block is None:
             return self._present_off_grid(offset, end)
@@ -146,16 +120,15 @@ class BlockReader:
                 following = self._grid.get(position // UNIT)
                 if following is None or (view := following.view) is None:
                     return None
-                pieces.append(view[: end - position])
+                pieces.append(view[position - following.start : end - following.start])
                 position = following.end
             found = b"".join(pieces)
         self._note(offset, end, block)
         return found
 
     def _present_off_grid(self, offset: int, end: int) -> Buffer | None:
-        for cursor in reversed(self._cursors):
-            block = cursor.private
-            if block is not None and block.start <= offset and end <= block.end:
+        for block in self._pattern.off_grid():
+            if block.start <= offset and end <= block.end:
                 view = block.view
                 if view is None:
                     return None
@@ -169,163 +142,13 @@ class BlockReader:
         if self._size > WHOLE:
             with self._lock:
                 if self._open:
-                    self._follow(offset, end)
+                    self._pattern.read(offset, end)
         if block is not None and not block.users:
             self._cache.touch(block)
 
-    def _follow(self, offset: int, end: int) -> None:
-        cursor = self._cursor(offset, end)
-        cursor.advance(offset, end, self._clock())
-        while cursor.blocks and cursor.blocks[0].end <= cursor.position:
-            self._cache.leave(cursor.blocks.popleft())
-        if cursor.sequential:
-            self._extend(cursor)
-
-    # --- what is not: with the lock held ---
-
-    def _begin(self, offset: int, end: int, pinned: list[Block] | None) -> bool:
-        """Ask for whatever of the range is missing; False when there is no memory for it now.
-
-        With `pinned`, the blocks that cover the range are pinned and added to it, and the requests are not made yet.
-        """
+    def _check_open(self) -> None:
         if not self._open:
             raise BadHandle(f"{self._version.key}: read after close")
-        cursor = self._cursor(offset, end)
-        cursor.stalled(self._plan.largest)
-        position = offset
-        while position < end:
-            block = self._begin_block(cursor, position, end, pin=pinned is not None)
-            if block is None:
-                return False
-            if pinned is not None:
-                pinned.append(block)
-            position = block.end
-        if cursor.sequential:
-            self._extend(cursor)
-        return True
-
-    def _begin_block(self, cursor: Cursor, position: int, end: int, *, pin: bool) -> Block | None:
-        found = self._grid.get(position // UNIT)
-        if found is None:
-            private = cursor.private
-            if private is not None and private.start <= position < private.end:
-                if not pin or self._cache.pin(private):
-                    return private
-                cursor.private = None
-            if not self._on_grid(cursor, position):
-                return self._begin_private(cursor, position, end, pin=pin)
-            self._restart(cursor, position)
-            start, stop = self._demand(cursor, position, end)
-        else:
-            start, stop = found.start, found.end
-        join = self._size > WHOLE and not self._exact and found not in cursor.blocks
-        block = self._cache.fetch(
-            self._shelf, start, stop, priority=URGENT, on_grid=True, join=join, pin=pin, launch=not pin
-        )
-        if block is not None and join:
-            if cursor.blocks and block.start < cursor.blocks[-1].start:
-                cursor.blocks.appendleft(block)
-            else:
-                cursor.blocks.append(block)
-            cursor.frontier = max(cursor.frontier, block.end)
-        return block
-
-    def _on_grid(self, cursor: Cursor, position: int) -> bool:
-        if self._exact:
-            return False
-        return self._size <= WHOLE or position < UNIT or cursor.sequential
-
-    def _demand(self, cursor: Cursor, position: int, end: int) -> tuple[int, int]:
-        """The range on the grid to ask for when somebody waits for `position`..`end`."""
-        if self._size <= WHOLE:
-            return 0, self._size
-        start = position - position % UNIT
-        first = self._plan.first
-        size = first if start == 0 else min(first, floor_power(max(cursor.run, UNIT)))
-        size = max(size, min(self._plan.chunk, floor_power(end - start)))
-        return start, min(start + size, self._size)
-
-    def _begin_private(self, cursor: Cursor, position: int, end: int, *, pin: bool) -> Block | None:
-        start, stop = position, end
-        if not self._exact:
-            start -= start % _ALIGNMENT
-            stop = min(stop + -stop % _ALIGNMENT, self._size)
-            if charged_size(stop - start) > charged_size(end - position):
-                start, stop = position, end
-        block = self._cache.fetch(self._shelf, start, stop, priority=URGENT, on_grid=False, pin=pin, launch=not pin)
-        if block is not None:
-            if cursor.private is not None:
-                self._cache.discard(cursor.private)
-            cursor.private = block
-        return block
-
-    def _restart(self, cursor: Cursor, position: int) -> None:
-        """The window has a hole here (it was given up for others, or never reached this far): build it anew."""
-        if cursor.position <= position < cursor.frontier:
-            self._leave_all(cursor)
-            cursor.frontier = position
-
-    def _extend(self, cursor: Cursor) -> None:
-        """Ask for more ahead of a sequential cursor, as far as its run, its reach and the memory allow."""
-        plan = self._plan
-        if self._exact or cursor.frontier >= self._size:
-            return
-        floor = plan.first if cursor.position <= WHOLE else UNIT
-        want = min(cursor.reach, max(cursor.run, floor))
-        if cursor.frontier >= cursor.position + want:
-            if want == cursor.reach and cursor.blocks and cursor.blocks[-1].view is not None:
-                cursor.ran_full = True
-            return
-        share, idle = self._streams.share(cursor, self._clock())
-        for other in idle:
-            self._cache.demote(list(other.blocks))
-        want = min(want, share)
-        chunk = min(plan.chunk, floor_power(max(want // 2, min(want, plan.first), 1)))
-        if chunk < UNIT:
-            return
-        target = min(cursor.position + want, self._size)
-        cursor.frontier = max(cursor.frontier, cursor.position)
-        while cursor.frontier < target:
-            start = cursor.frontier - cursor.frontier % UNIT
-            distance = 1 + (start - cursor.position) // UNIT
-            stop = min(start + chunk, self._size)
-            block = self._cache.fetch(
-                self._shelf, start, stop, priority=max(distance, 1), on_grid=True, join=True, pin=False
-            )
-            if block is None:
-                return
-            cursor.blocks.append(block)
-            cursor.frontier = block.end
-
-    def _cursor(self, offset: int, end: int) -> Cursor:
-        """The stream a read belongs to; a new one when it belongs to none."""
-        cursors = self._cursors
-        for cursor in reversed(cursors):
-            private = cursor.private
-            if (
-                private is not None and private.start <= offset and end <= private.end
-                if self._exact
-                else cursor.follows(offset)
-            ):
-                if cursor is not cursors[-1]:
-                    cursors.remove(cursor)
-                    cursors.append(cursor)
-                return cursor
-        if len(cursors) >= _MOST_CURSORS:
-            self._retire(cursors.pop(0))
-        cursor = Cursor(offset, self._plan.reach, self._clock())
-        cursors.append(cursor)
-        return cursor
-
-    def _retire(self, cursor: Cursor) -> None:
-        self._streams.remove(cursor)
-        self._leave_all(cursor)
-        if cursor.private is not None:
-            self._cache.discard(cursor.private)
-
-    def _leave_all(self, cursor: Cursor) -> None:
-        while cursor.blocks:
-            self._cache.leave(cursor.blocks.pop())
 
     # --- waiting, without the lock ---
 
@@ -356,11 +179,8 @@ class BlockReader:
 
     def _read_large(self, offset: int, end: int) -> Buffer:
         """More than a request of the kernel: the memory is the caller's own, filled piece by piece."""
-        if not self._exact:
-            with self._lock:
-                cursor = self._cursor(offset, end)
-                cursor.hits = max(cursor.hits, 2)
-                cursor.run = max(cursor.run, end - offset)  # it is known that all of this will be read
+        with self._lock:
+            self._pattern.expect(offset, end)
         result = bytearray(end - offset)
         for position in range(offset, end, _LARGEST_PIECE):
             piece = self.read(position, min(_LARGEST_PIECE, end - position))

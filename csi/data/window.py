@@ -8,6 +8,7 @@ doubling of a window and the bound on waste for random readers in one rule. Pure
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -98,10 +99,12 @@ class Streams:
     IDLE = Seconds(2.0)
     """A cursor not read for this long makes room for others; its blocks become the first to go."""
 
+    _LOOKED_AT = 8  # cursors looked at for idleness each time, in turn
+
     def __init__(self, capacity: Callable[[], int]) -> None:
         self._capacity = capacity
         self._lock = threading.Lock()
-        self._cursors: dict[Cursor, None] = {}  # least recently registered first
+        self._cursors: dict[Cursor, None] = {}
 
     def share(self, cursor: Cursor, now: float) -> tuple[int, list[Cursor]]:
         """The bytes `cursor` may keep ahead now, and the cursors that have just been found idle."""
@@ -109,13 +112,14 @@ class Streams:
             self._cursors.pop(cursor, None)
             self._cursors[cursor] = None
             idle = []
-            for other in self._cursors:  # those at the front were used longest ago; they share in refilling windows
-                if now - other.used <= self.IDLE:
+            for other in list(itertools.islice(self._cursors, self._LOOKED_AT)):
+                if other is cursor:
                     break
-                if other is not cursor:
-                    idle.append(other)
-            for other in idle:
                 del self._cursors[other]
+                if now - other.used > self.IDLE:
+                    idle.append(other)
+                else:
+                    self._cursors[other] = None
             return self._capacity() // len(self._cursors), idle
 
     def remove(self, cursor: Cursor) -> None:

@@ -1,0 +1,236 @@
+"""What to ask for: follows the streams of reads of one open file and keeps the right blocks coming.
+
+- An object no larger than a megabyte: all of it, by one request, whatever is read.
+- At the start of a larger one: `first` bytes, so that the first byte is early; then, read on, a window that doubles
+  with every byte read (`window`), in requests of up to the read-ahead size.
+- Anywhere else: what is read, rounded to 16 KiB (not at all when `exact`), until reads follow one another.
+
+Every method is called with the reader's lock held. Never waits, and never makes a request on the calling thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from csi.data.blocks import BlockCache
+from csi.data.buffers import charged_size, floor_power
+from csi.data.shelves import UNIT, Block, Shelf
+from csi.data.window import Cursor, Streams
+from csi.data.workers import URGENT
+from csi.volume.units import KIB, MIB
+
+WHOLE = 1 * MIB
+"""Objects up to this size are fetched by one request."""
+
+_ALIGNMENT = 16 * KIB
+_MOST_CURSORS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class ReadPlan:
+    """Sizes in bytes, all powers of two: `first` request, largest request (`chunk`), `reach` a window begins with and
+    `largest` it may grow to (these two need not be powers of two)."""
+
+    first: int
+    chunk: int
+    reach: int
+    largest: int
+
+
+class Pattern:
+    """The cursors of one reader, and the blocks they want."""
+
+    def __init__(
+        self,
+        shelf: Shelf,
+        cache: BlockCache,
+        streams: Streams,
+        plan: ReadPlan,
+        *,
+        exact: bool,
+        clock: Callable[[], float],
+    ) -> None:
+        self._shelf = shelf
+        self._grid = shelf.grid
+        self._size = int(shelf.version.size)
+        self._cache = cache
+        self._streams = streams
+        self._plan = plan
+        self._exact = exact
+        self._clock = clock
+        self._cursors: list[Cursor] = []  # most recently used last
+
+    def off_grid(self) -> Iterator[Block]:
+        """Blocks only this reader knows, most recent first. May be called without the lock: a block missed is a block
+        asked for again."""
+        for cursor in reversed(self._cursors):
+            if (block := cursor.private) is not None:
+                yield block
+
+    def read(self, offset: int, end: int) -> None:
+        """These bytes were read: move the window along."""
+        cursor = self._cursor(offset, end)
+        cursor.advance(offset, end, self._clock())
+        while cursor.blocks and cursor.blocks[0].end <= cursor.position:
+            self._cache.leave(cursor.blocks.popleft())
+        if cursor.sequential:
+            self._extend(cursor)
+
+    def begin(self, offset: int, end: int, pinned: list[Block] | None) -> bool:
+        """Ask for whatever of the range is missing; False when there is no memory for it now.
+
+        With `pinned`, the blocks that cover the range are pinned and added to it, and the requests are not made yet.
+        """
+        cursor = self._cursor(offset, end)
+        cursor.stalled(self._plan.largest)
+        position = offset
+        while position < end:
+            block = self._begin_block(cursor, position, end, pin=pinned is not None)
+            if block is None:
+                return False
+            if pinned is not None:
+                pinned.append(block)
+            position = block.end
+        if cursor.sequential:
+            self._extend(cursor)
+        return True
+
+    def expect(self, offset: int, end: int) -> None:
+        """It is known that all of this will be read in order."""
+        if not self._exact:
+            cursor = self._cursor(offset, end)
+            cursor.hits = max(cursor.hits, 2)
+            cursor.run = max(cursor.run, end - offset)
+
+    def close(self) -> None:
+        for cursor in self._cursors:
+            self._retire(cursor)
+        self._cursors.clear()
+
+    def _begin_block(self, cursor: Cursor, position: int, end: int, *, pin: bool) -> Block | None:
+        """The block that holds `position`, on its way at least; None when there is no memory."""
+        found = self._grid.get(position // UNIT)
+        if found is None:
+            private = cursor.private
+            if private is not None and private.start <= position < private.end:
+                if self._cache.pin(private) if pin else private.alive:
+                    return private
+                cursor.private = None
+            if not self._on_grid(cursor, position):
+                return self._begin_private(cursor, position, end, pin=pin)
+            self._restart(cursor, position)
+        start, stop = self._demand(cursor, position, end)
+        join = self._size > WHOLE and not self._exact and found not in cursor.blocks
+        block = self._cache.fetch(
+            self._shelf, start, stop, priority=URGENT, on_grid=True, join=join, pin=pin, launch=not pin
+        )
+        if block is not None and join:
+            if cursor.blocks and block.start < cursor.blocks[-1].start:
+                cursor.blocks.appendleft(block)
+            else:
+                cursor.blocks.append(block)
+            cursor.frontier = max(cursor.frontier, block.end)
+            self._share(cursor)
+        return block
+
+    def _on_grid(self, cursor: Cursor, position: int) -> bool:
+        if self._exact:
+            return False
+        return self._size <= WHOLE or position < UNIT or cursor.sequential
+
+    def _demand(self, cursor: Cursor, position: int, end: int) -> tuple[int, int]:
+        """The range on the grid to ask for when somebody waits for `position`..`end`."""
+        if self._size <= WHOLE:
+            return 0, self._size
+        start = position - position % UNIT
+        first = self._plan.first
+        size = first if start == 0 else min(first, floor_power(max(cursor.run, UNIT)))
+        size = max(size, min(self._plan.chunk, floor_power(end - start)))
+        return start, min(start + size, self._size)
+
+    def _begin_private(self, cursor: Cursor, position: int, end: int, *, pin: bool) -> Block | None:
+        start, stop = position, end
+        if not self._exact:
+            start -= start % _ALIGNMENT
+            stop = min(stop + -stop % _ALIGNMENT, self._size)
+            if charged_size(stop - start) > charged_size(end - position):
+                start, stop = position, end
+        block = self._cache.fetch(self._shelf, start, stop, priority=URGENT, on_grid=False, pin=pin, launch=not pin)
+        if block is not None:
+            if cursor.private is not None:
+                self._cache.discard(cursor.private)
+            cursor.private = block
+        return block
+
+    def _restart(self, cursor: Cursor, position: int) -> None:
+        """The window has a hole here (it was given up for others, or never reached this far): build it anew."""
+        if cursor.position <= position < cursor.frontier:
+            self._leave_all(cursor)
+            cursor.frontier = position
+
+    def _extend(self, cursor: Cursor) -> None:
+        """Ask for more ahead of a sequential cursor, as far as its run, its reach and the memory allow."""
+        plan = self._plan
+        if self._exact or cursor.frontier >= self._size:
+            return
+        floor = plan.first if cursor.position <= WHOLE else UNIT
+        want = min(cursor.reach, max(cursor.run, floor))
+        if cursor.frontier >= cursor.position + want:
+            if want == cursor.reach and cursor.blocks and cursor.blocks[-1].view is not None:
+                cursor.ran_full = True
+            return
+        want = min(want, self._share(cursor))
+        chunk = min(plan.chunk, floor_power(max(want // 2, min(want, plan.first), 1)))
+        if chunk < UNIT:
+            return
+        target = min(cursor.position + want, self._size)
+        cursor.frontier = max(cursor.frontier, cursor.position)
+        while cursor.frontier < target:
+            start = cursor.frontier - cursor.frontier % UNIT
+            distance = 1 + (start - cursor.position) // UNIT
+            stop = min(start + chunk, self._size)
+            block = self._cache.fetch(
+                self._shelf, start, stop, priority=max(distance, 1), on_grid=True, join=True, pin=False
+            )
+            if block is None:
+                return
+            cursor.blocks.append(block)
+            cursor.frontier = block.end
+
+    def _share(self, cursor: Cursor) -> int:
+        """Bytes this cursor may keep ahead; the windows of those that are not being read are given up for it."""
+        share, idle = self._streams.share(cursor, self._clock())
+        for other in idle:
+            self._cache.demote(list(other.blocks))
+        return share
+
+    def _cursor(self, offset: int, end: int) -> Cursor:
+        """The stream a read belongs to; a new one when it belongs to none."""
+        cursors = self._cursors
+        for cursor in reversed(cursors):
+            private = cursor.private
+            if (
+                private is not None and private.start <= offset and end <= private.end
+                if self._exact
+                else cursor.follows(offset)
+            ):
+                if cursor is not cursors[-1]:
+                    cursors.remove(cursor)
+                    cursors.append(cursor)
+                return cursor
+        if len(cursors) >= _MOST_CURSORS:
+            self._retire(cursors.pop(0))
+        cursor = Cursor(offset, self._plan.reach, self._clock())
+        cursors.append(cursor)
+        return cursor
+
+    def _retire(self, cursor: Cursor) -> None:
+        self._streams.remove(cursor)
+        self._leave_all(cursor)
+        if cursor.private is not None:
+            self._cache.discard(cursor.private)
+
+    def _leave_all(self, cursor: Cursor) -> None:
+        while cursor.blocks:
+            self._cache.leave(cursor.blocks.pop())
