@@ -51,9 +51,18 @@ class Files:
 
     def open(self, node: Node, flags: int) -> OpenFile:
         """Raises FileBusy, StaleFile (the name is gone: the kernel looks it up again) and what OSS raises."""
-        writing = flags & os.O_ACCMODE != os.O_RDONLY
         if flags & os.O_DIRECT or not self._namespace.is_current_for_open(node):
             self._namespace.refresh(node)
+        return self._begin(node, flags)
+
+    def open_cached(self, node: Node, flags: int) -> OpenFile | None:
+        """`open` for reading from what is known, else None; called on an event loop."""
+        if flags & (os.O_ACCMODE | os.O_TRUNC | os.O_DIRECT) or not self._namespace.is_current_for_open(node):
+            return None
+        return self._begin(node, flags)
+
+    def _begin(self, node: Node, flags: int) -> OpenFile:
+        writing = flags & os.O_ACCMODE != os.O_RDONLY
         if node.detached:
             raise StaleFile(f"{shown(node.name)} was removed or replaced", hint="open the path again")
         handle = self._handles.add(node, flags)

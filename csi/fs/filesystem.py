@@ -211,6 +211,11 @@ class Filesystem:
             self._require_writable()
         return self._open(node, flags)
 
+    def open_cached(self, inode: InodeNumber, flags: int) -> OpenFile | None:
+        """`open` for reading from what is known, else None."""
+        node = self._table.get(inode)
+        return None if node.kind is not FileKind.FILE else self._files.open_cached(node, flags)
+
     def create(
         self, parent: InodeNumber, name: bytes, mode: int, flags: int, caller: Caller | None = None
     ) -> tuple[Entry, OpenFile]:

@@ -1,24 +1,36 @@
 """Every FUSE request as one short handler: try the answer that needs no waiting, else a thread, then encode.
 
-Two rules hold for all of them: no exception other than FUSEError leaves a handler (pyfuse3 would end the mount), and no
-request is left unanswered, also when the session is told to stop. Handlers decide nothing: what an operation means is
-`csi/fs`, which errno an error becomes is `csi/fuse/errno_map.py`.
+Handlers decide nothing: what an operation means is `csi/fs`, which errno an error becomes is `csi/fuse/errno_map.py`,
+and that every request is answered is `csi/fuse/answering.py`.
 """
 
 from __future__ import annotations
 
 import errno
 import functools
-import logging
+import os
 import stat
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from collections.abc import Callable, Sequence
 
 import pyfuse3
-import trio
+from pyfuse3 import (
+    EntryAttributes,
+    FileHandleT,
+    FileInfo,
+    FileNameT,
+    FlagT,
+    FUSEError,
+    InodeT,
+    ModeT,
+    ReaddirToken,
+    RequestContext,
+    SetattrFields,
+    StatvfsData,
+    XAttrNameT,
+)
 
 from csi.errors import NoSuchEntry
-from csi.fs.types import OpenFile
+from csi.fuse.answering import answered
 from csi.fuse.encode import (
     attribute_change,
     caller_of,
@@ -37,42 +49,6 @@ from csi.fuse.workers import Lanes
 from csi.oss.store import Buffer
 from csi.volume.spec import MountArguments
 from csi.volume.units import FileHandle, InodeNumber
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
-_log = logging.getLogger(__name__)
-
-
-def _answered(
-    operation: str,
-) -> Callable[
-    [Callable[Concatenate[Operations, P], Awaitable[R]]], Callable[Concatenate[Operations, P], Coroutine[Any, Any, R]]
-]:
-    """Make a handler answer whatever happens, and count it as the FUSE operation `operation`."""
-
-    def decorate(
-        handler: Callable[Concatenate[Operations, P], Awaitable[R]],
-    ) -> Callable[Concatenate[Operations, P], Coroutine[Any, Any, R]]:
-        async def answer(self: Operations, /, *arguments: P.args, **keywords: P.kwargs) -> R:
-            ticket = self.requests.begin(operation)
-            try:
-                return await handler(self, *arguments, **keywords)
-            except pyfuse3.FUSEError:
-                raise
-            except trio.Cancelled:
-                # the session was told to stop and its grace is over; swallowed because the caller needs its answer,
-                # and nothing in pyfuse3's task waits after it
-                raise pyfuse3.FUSEError(errno.EIO) from None
-            except BaseException as error:
-                raise pyfuse3.FUSEError(self.reporter.report(operation, error)) from None
-            finally:
-                self.requests.end(ticket)
-
-        functools.update_wrapper(answer, handler)
-        return answer
-
-    return decorate
 
 
 class Operations(pyfuse3.Operations):
@@ -98,6 +74,7 @@ class Operations(pyfuse3.Operations):
         self._on_init = on_init
         self._negative = negative_entry(arguments.negative_timeout) if arguments.negative_timeout > 0 else None
         self._directories: dict[int, DirectoryStream] = {}
+        self._readers: set[int] = set()
         self._slow_errors = SlowErrors()
 
     def init(self) -> None:
@@ -108,10 +85,8 @@ class Operations(pyfuse3.Operations):
 
     # --- names and attributes ---
 
-    @_answered("lookup")
-    async def lookup(
-        self, parent_inode: pyfuse3.InodeT, name: pyfuse3.FileNameT, ctx: pyfuse3.RequestContext
-    ) -> pyfuse3.EntryAttributes:
+    @answered("lookup")
+    async def lookup(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> EntryAttributes:
         parent = InodeNumber(parent_inode)
         try:
             entry = self._filesystem.lookup_cached(parent, name)
@@ -123,94 +98,79 @@ class Operations(pyfuse3.Operations):
             return self._negative
         return entry_attributes(entry)
 
-    async def forget(self, inode_list: Sequence[tuple[pyfuse3.InodeT, int]]) -> None:
+    async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
         for inode, count in inode_list:
             try:
                 self._filesystem.forget(InodeNumber(inode), count)
             except Exception as error:
                 self.reporter.report("forget", error)  # nobody waits for an answer to a forget
 
-    @_answered("getattr")
-    async def getattr(self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
+    @answered("getattr")
+    async def getattr(self, inode: InodeT, ctx: RequestContext) -> EntryAttributes:
         entry = self._filesystem.getattr_cached(InodeNumber(inode))
         if entry is None:
             entry = await self._lanes.names.run(self._filesystem.getattr, InodeNumber(inode))
         return entry_attributes(entry)
 
-    @_answered("setattr")
+    @answered("setattr")
     async def setattr(
-        self,
-        inode: pyfuse3.InodeT,
-        attr: pyfuse3.EntryAttributes,
-        fields: pyfuse3.SetattrFields,
-        fh: pyfuse3.FileHandleT | None,
-        ctx: pyfuse3.RequestContext,
-    ) -> pyfuse3.EntryAttributes:
+        self, inode: InodeT, attr: EntryAttributes, fields: SetattrFields, fh: FileHandleT | None, ctx: RequestContext
+    ) -> EntryAttributes:
         change = attribute_change(attr, fields)
         handle = None if fh is None else FileHandle(fh)
         lane = self._lanes.names if change.size is None else self._lanes.opens
         entry = await lane.run(self._filesystem.setattr, InodeNumber(inode), change, handle, caller_of(ctx))
         return entry_attributes(entry)
 
-    @_answered("access")
-    async def access(self, inode: pyfuse3.InodeT, mode: pyfuse3.ModeT, ctx: pyfuse3.RequestContext) -> bool:
+    @answered("access")
+    async def access(self, inode: InodeT, mode: ModeT, ctx: RequestContext) -> bool:
         # the mount has default_permissions: the kernel has checked the mode bits and the answer to all else is yes;
         # ENOSYS tells it never to ask
-        raise pyfuse3.FUSEError(errno.ENOSYS)
+        raise FUSEError(errno.ENOSYS)
 
-    @_answered("statfs")
-    async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
+    @answered("statfs")
+    async def statfs(self, ctx: RequestContext) -> StatvfsData:
         return statvfs_data(self._filesystem.statfs())
 
     # --- changing the tree ---
 
-    @_answered("readlink")
-    async def readlink(self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext) -> pyfuse3.FileNameT:
-        return pyfuse3.FileNameT(await self._lanes.names.run(self._filesystem.readlink, InodeNumber(inode)))
+    @answered("readlink")
+    async def readlink(self, inode: InodeT, ctx: RequestContext) -> FileNameT:
+        return FileNameT(await self._lanes.names.run(self._filesystem.readlink, InodeNumber(inode)))
 
-    @_answered("symlink")
+    @answered("symlink")
     async def symlink(
-        self,
-        parent_inode: pyfuse3.InodeT,
-        name: pyfuse3.FileNameT,
-        target: pyfuse3.FileNameT,
-        ctx: pyfuse3.RequestContext,
-    ) -> pyfuse3.EntryAttributes:
+        self, parent_inode: InodeT, name: FileNameT, target: FileNameT, ctx: RequestContext
+    ) -> EntryAttributes:
         entry = await self._lanes.names.run(
             self._filesystem.symlink, InodeNumber(parent_inode), bytes(name), bytes(target), caller_of(ctx)
         )
         return entry_attributes(entry)
 
-    @_answered("mkdir")
-    async def mkdir(
-        self,
-        parent_inode: pyfuse3.InodeT,
-        name: pyfuse3.FileNameT,
-        mode: pyfuse3.ModeT,
-        ctx: pyfuse3.RequestContext,
-    ) -> pyfuse3.EntryAttributes:
+    @answered("mkdir")
+    async def mkdir(self, parent_inode: InodeT, name: FileNameT, mode: ModeT, ctx: RequestContext) -> EntryAttributes:
         entry = await self._lanes.names.run(
             self._filesystem.mkdir, InodeNumber(parent_inode), bytes(name), mode, caller_of(ctx)
         )
         return entry_attributes(entry)
 
-    @_answered("rmdir")
-    async def rmdir(self, parent_inode: pyfuse3.InodeT, name: pyfuse3.FileNameT, ctx: pyfuse3.RequestContext) -> None:
+    @answered("rmdir")
+    async def rmdir(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
         await self._lanes.names.run(self._filesystem.rmdir, InodeNumber(parent_inode), bytes(name))
 
-    @_answered("unlink")
-    async def unlink(self, parent_inode: pyfuse3.InodeT, name: pyfuse3.FileNameT, ctx: pyfuse3.RequestContext) -> None:
+    @answered("unlink")
+    async def unlink(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
         await self._lanes.names.run(self._filesystem.unlink, InodeNumber(parent_inode), bytes(name))
 
-    @_answered("rename")
+    @answered("rename")
     async def rename(
         self,
-        parent_inode_old: pyfuse3.InodeT,
-        name_old: pyfuse3.FileNameT,
-        parent_inode_new: pyfuse3.InodeT,
-        name_new: pyfuse3.FileNameT,
-        flags: pyfuse3.FlagT,
-        ctx: pyfuse3.RequestContext,
+        parent_inode_old: InodeT,
+        name_old: FileNameT,
+        parent_inode_new: InodeT,
+        name_new: FileNameT,
+        flags: FlagT,
+        ctx: RequestContext,
     ) -> None:
         await self._lanes.names.run(
             self._filesystem.rename,
@@ -221,27 +181,18 @@ class Operations(pyfuse3.Operations):
             int(flags),
         )
 
-    @_answered("link")
+    @answered("link")
     async def link(
-        self,
-        inode: pyfuse3.InodeT,
-        new_parent_inode: pyfuse3.InodeT,
-        new_name: pyfuse3.FileNameT,
-        ctx: pyfuse3.RequestContext,
-    ) -> pyfuse3.EntryAttributes:
-        raise pyfuse3.FUSEError(errno.EPERM)  # link(2): "does not support the creation of hard links"
+        self, inode: InodeT, new_parent_inode: InodeT, new_name: FileNameT, ctx: RequestContext
+    ) -> EntryAttributes:
+        raise FUSEError(errno.EPERM)  # link(2): "does not support the creation of hard links"
 
-    @_answered("mknod")
+    @answered("mknod")
     async def mknod(
-        self,
-        parent_inode: pyfuse3.InodeT,
-        name: pyfuse3.FileNameT,
-        mode: pyfuse3.ModeT,
-        rdev: int,
-        ctx: pyfuse3.RequestContext,
-    ) -> pyfuse3.EntryAttributes:
+        self, parent_inode: InodeT, name: FileNameT, mode: ModeT, rdev: int, ctx: RequestContext
+    ) -> EntryAttributes:
         if not stat.S_ISREG(mode):
-            raise pyfuse3.FUSEError(errno.EPERM)  # mknod(2): "does not support the type of node requested"
+            raise FUSEError(errno.EPERM)  # mknod(2): "does not support the type of node requested"
         entry, opened = await self._lanes.opens.run(
             self._filesystem.create, InodeNumber(parent_inode), bytes(name), mode, 0, caller_of(ctx)
         )
@@ -253,29 +204,26 @@ class Operations(pyfuse3.Operations):
 
     # --- files ---
 
-    @_answered("open")
-    async def open(self, inode: pyfuse3.InodeT, flags: pyfuse3.FlagT, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
-        opened: OpenFile = await self._lanes.opens.run(
-            self._filesystem.open, InodeNumber(inode), int(flags), caller_of(ctx)
-        )
+    @answered("open")
+    async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
+        opened = self._filesystem.open_cached(InodeNumber(inode), flags)
+        if opened is None:
+            opened = await self._lanes.opens.run(self._filesystem.open, InodeNumber(inode), int(flags), caller_of(ctx))
+        if flags & os.O_ACCMODE == os.O_RDONLY:
+            self._readers.add(opened.handle)
         return file_info(opened)
 
-    @_answered("create")
+    @answered("create")
     async def create(
-        self,
-        parent_inode: pyfuse3.InodeT,
-        name: pyfuse3.FileNameT,
-        mode: pyfuse3.ModeT,
-        flags: pyfuse3.FlagT,
-        ctx: pyfuse3.RequestContext,
-    ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
+        self, parent_inode: InodeT, name: FileNameT, mode: ModeT, flags: FlagT, ctx: RequestContext
+    ) -> tuple[FileInfo, EntryAttributes]:
         entry, opened = await self._lanes.opens.run(
             self._filesystem.create, InodeNumber(parent_inode), bytes(name), mode, int(flags), caller_of(ctx)
         )
         return file_info(opened), entry_attributes(entry)
 
-    @_answered("read")
-    async def read(self, fh: pyfuse3.FileHandleT, off: int, size: int) -> Buffer:  # type: ignore[override]
+    @answered("read")
+    async def read(self, fh: FileHandleT, off: int, size: int) -> Buffer:  # type: ignore[override]
         # pyfuse3 says bytes and takes any contiguous buffer: a block is answered without a copy
         self._slow_errors.check(fh, off)
         ready = self._filesystem.read_ready(FileHandle(fh), off, size)
@@ -288,75 +236,79 @@ class Operations(pyfuse3.Operations):
             self._slow_errors.remember(fh, off, size, started, error)
             raise
 
-    @_answered("write")
-    async def write(self, fh: pyfuse3.FileHandleT, off: int, buf: bytes) -> int:
+    @answered("write")
+    async def write(self, fh: FileHandleT, off: int, buf: bytes) -> int:
         return await self._lanes.writes.run(self._filesystem.write, FileHandle(fh), off, buf)
 
-    @_answered("flush")
-    async def flush(self, fh: pyfuse3.FileHandleT) -> None:
+    @answered("flush")
+    async def flush(self, fh: FileHandleT) -> None:
         if self._arguments.read_only:
-            raise pyfuse3.FUSEError(errno.ENOSYS)  # nothing to flush, ever: the kernel stops asking
+            raise FUSEError(errno.ENOSYS)  # nothing to flush, ever: the kernel stops asking
+        if fh in self._readers:
+            return  # close(2) of a file opened for reading
         await self._lanes.finishes.run(self._filesystem.flush, FileHandle(fh))
 
-    @_answered("fsync")
-    async def fsync(self, fh: pyfuse3.FileHandleT, datasync: bool) -> None:
+    @answered("fsync")
+    async def fsync(self, fh: FileHandleT, datasync: bool) -> None:
         await self._lanes.finishes.run(self._filesystem.fsync, FileHandle(fh))
 
-    @_answered("release")
-    async def release(self, fh: pyfuse3.FileHandleT) -> None:
+    @answered("release")
+    async def release(self, fh: FileHandleT) -> None:
         self._slow_errors.forget(fh)
-        await self._release(FileHandle(fh))
+        if fh in self._readers:
+            self._readers.discard(fh)
+            self._filesystem.release(FileHandle(fh))
+        else:
+            await self._release(FileHandle(fh))
 
     # --- directories ---
 
-    @_answered("opendir")
-    async def opendir(self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext) -> pyfuse3.FileHandleT:
-        handle = await self._lanes.names.run(self._filesystem.opendir, InodeNumber(inode))
+    @answered("opendir")
+    async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:
+        handle = self._filesystem.opendir(InodeNumber(inode))
         self._directories[handle] = DirectoryStream(self._filesystem, InodeNumber(inode), handle, self._lanes.names)
-        return pyfuse3.FileHandleT(handle)
+        return FileHandleT(handle)
 
-    @_answered("readdir")
-    async def readdir(self, fh: pyfuse3.FileHandleT, start_id: int, token: pyfuse3.ReaddirToken) -> None:
+    @answered("readdir")
+    async def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
         stream = self._directories.get(fh)
         if stream is None:
-            raise pyfuse3.FUSEError(errno.EBADF)
+            raise FUSEError(errno.EBADF)
         await stream.fill(start_id, functools.partial(pyfuse3.readdir_reply, token))
 
-    @_answered("releasedir")
-    async def releasedir(self, fh: pyfuse3.FileHandleT) -> None:
+    @answered("releasedir")
+    async def releasedir(self, fh: FileHandleT) -> None:
         stream = self._directories.pop(fh, None)
         if stream is not None:
             stream.close()
-        await self._lanes.releases.run(self._filesystem.releasedir, FileHandle(fh))
+        self._filesystem.releasedir(FileHandle(fh))
 
-    @_answered("fsyncdir")
-    async def fsyncdir(self, fh: pyfuse3.FileHandleT, datasync: bool) -> None:
+    @answered("fsyncdir")
+    async def fsyncdir(self, fh: FileHandleT, datasync: bool) -> None:
         """Every change of a directory is in the bucket before it is answered."""
 
     # --- extended attributes ---
 
-    @_answered("getxattr")
-    async def getxattr(self, inode: pyfuse3.InodeT, name: pyfuse3.XAttrNameT, ctx: pyfuse3.RequestContext) -> bytes:
+    @answered("getxattr")
+    async def getxattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> bytes:
         self._require_xattrs()
         check_xattr_name(name, writing=False)
         return await self._lanes.names.run(self._filesystem.getxattr, InodeNumber(inode), bytes(name))
 
-    @_answered("listxattr")
-    async def listxattr(self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext) -> Sequence[pyfuse3.XAttrNameT]:
+    @answered("listxattr")
+    async def listxattr(self, inode: InodeT, ctx: RequestContext) -> Sequence[XAttrNameT]:
         self._require_xattrs()
         names = await self._lanes.names.run(self._filesystem.listxattr, InodeNumber(inode))
-        return [pyfuse3.XAttrNameT(name) for name in names]
+        return [XAttrNameT(name) for name in names]
 
-    @_answered("setxattr")
-    async def setxattr(
-        self, inode: pyfuse3.InodeT, name: pyfuse3.XAttrNameT, value: bytes, ctx: pyfuse3.RequestContext
-    ) -> None:
+    @answered("setxattr")
+    async def setxattr(self, inode: InodeT, name: XAttrNameT, value: bytes, ctx: RequestContext) -> None:
         self._require_xattrs()
         check_xattr_name(name, writing=True)
         await self._lanes.names.run(self._filesystem.setxattr, InodeNumber(inode), bytes(name), value)
 
-    @_answered("removexattr")
-    async def removexattr(self, inode: pyfuse3.InodeT, name: pyfuse3.XAttrNameT, ctx: pyfuse3.RequestContext) -> None:
+    @answered("removexattr")
+    async def removexattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> None:
         self._require_xattrs()
         check_xattr_name(name, writing=True)
         await self._lanes.names.run(self._filesystem.removexattr, InodeNumber(inode), bytes(name))
@@ -366,7 +318,7 @@ class Operations(pyfuse3.Operations):
     def _require_xattrs(self) -> None:
         if not self._arguments.xattrs:
             # the program sees EOPNOTSUPP; the kernel remembers and never asks again
-            raise pyfuse3.FUSEError(errno.ENOSYS)
+            raise FUSEError(errno.ENOSYS)
 
     async def _release(self, handle: FileHandle) -> None:
         """close(2) has returned already: a failure goes to the log and nowhere else."""

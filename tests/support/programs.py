@@ -145,7 +145,8 @@ class Program:
                 raise AssertionError("appeared meanwhile")
             else:
                 try:
-                    opened = self.filesystem.open(entry.attributes.inode, flags & ~os.O_CREAT)
+                    inode, how = entry.attributes.inode, flags & ~os.O_CREAT
+                    opened = self.filesystem.open_cached(inode, how) or self.filesystem.open(inode, how)
                 except BaseException:
                     self.filesystem.forget(entry.attributes.inode, 1)
                     raise

@@ -161,7 +161,7 @@ def test_a_listing_that_breaks_off_is_an_error_not_a_short_directory(tree: Serve
 
 def test_close_reports_what_the_filesystem_reports(mount: Mount) -> None:
     with mount("--failing-flush") as served:
-        file = (served.path / "hello.txt").open("rb")
+        file = (served.path / "hello.txt").open("r+b")
 
         with pytest.raises(PermissionError):
             file.close()

@@ -176,6 +176,16 @@ def test_what_is_there_is_answered_without_a_thread() -> None:
     assert threads == {threading.get_ident()}
 
 
+def test_a_file_opened_for_reading_is_closed_without_asking_for_a_flush(served: Served) -> None:
+    run, operations = served.run, served.operations
+    info = run(operations.open, served.filesystem.nodes[1].children[b"file"], os.O_RDONLY, CONTEXT)
+    run(operations.flush, info.fh)
+    run(operations.release, info.fh)
+
+    assert served.filesystem.calls["flush"] == 0
+    assert served.filesystem.handles == {}
+
+
 def test_close_reports_a_failed_upload() -> None:
     served = Served()
     info = served.run(served.operations.open, served.filesystem.nodes[1].children[b"file"], os.O_WRONLY, CONTEXT)
