@@ -42,7 +42,7 @@ def command_for(name: str, server: Server, prefix: str, target: Path, scratch: P
             "mount",
             f"oss://{server.bucket}/{prefix}",
             str(target),
-            "--endpoint",
+            "--url",
             server.endpoint,
             "--credentials",
             str(server.credential_file),
