@@ -27,18 +27,32 @@ def without_sidecar(volume_id: str) -> VolumeCondition:
 
 
 def condition_of(
-    volume_id: str, situation: Situation, memory: MemoryCgroup, pid: int, last_words: str, now: float
+    volume_id: str,
+    situation: Situation,
+    memory: MemoryCgroup,
+    pid: int,
+    last_words: str,
+    now: float,
+    silence: Seconds = SILENCE,
 ) -> VolumeCondition:
-    """`now` is the monotonic clock that `situation.heard` was taken from."""
+    """`now` is the monotonic clock that `situation.heard` was taken from; more than `silence` since is abnormal."""
     limit, used = memory.limit(), memory.usage()
-    problem = _problem(volume_id, situation, memory, pid, last_words, now)
+    problem = _problem(volume_id, situation, memory, pid, last_words, now - situation.heard, silence)
     if problem:
         return VolumeCondition(True, problem, None if situation.ended else pid, limit, used)
     message = f"sidecar {pid} serves volume {volume_id}, using {in_mebibytes(used)} of {in_mebibytes(limit)}"
     return VolumeCondition(False, message, pid, limit, used)
 
 
-def _problem(volume_id: str, situation: Situation, memory: MemoryCgroup, pid: int, last_words: str, now: float) -> str:
+def _problem(
+    volume_id: str,
+    situation: Situation,
+    memory: MemoryCgroup,
+    pid: int,
+    last_words: str,
+    silent: float,
+    silence: Seconds,
+) -> str:
     if situation.ended and memory.oom_kills():
         limit = in_mebibytes(memory.limit())
         return (
@@ -51,8 +65,7 @@ def _problem(volume_id: str, situation: Situation, memory: MemoryCgroup, pid: in
         return f"the sidecar of volume {volume_id} ended{last_words}{why}; restart the pod to mount it again"
     if situation.failure is not None:
         return f"the sidecar of volume {volume_id} failed: {situation.failure.message}; {situation.failure.hint}"
-    silent = now - situation.heard
-    if silent > SILENCE:
+    if silent > silence:
         return (
             f"sidecar {pid} of volume {volume_id} has not answered for {silent:.0f} s; it may be stopped or starved of "
             "CPU: look at its process and log, or restart the pod"

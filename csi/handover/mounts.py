@@ -68,6 +68,7 @@ class SidecarMounts:
         self._entries = entries
         self._clock = clock
         self._unmounter = Unmounter(kernel, connections, entries)
+        self._silence = patience.silence
         self._removal = Removal(self._unmounter, room, patience)
         self._tools = Tools(kernel, connections, room, launcher, self._unmounter, patience.grace)
         self._lock = threading.Lock()
@@ -93,9 +94,9 @@ class SidecarMounts:
             name = runtime_name(request.volume_id, target)
             if self._published_already(request, target, name):
                 return
+            self._clear(target, name)  # before anything looks at the target: a dead mount may be there
             check_target(target)
             self._preflight(request, Seconds(max(0.1, end - self._clock())))
-            self._clear(target, name)
             self._publish_anew(request, target, name, end)
 
     def unpublish(self, volume_id: str, target: Path, *, remove_target: bool = True) -> None:
@@ -135,7 +136,13 @@ class SidecarMounts:
             return without_sidecar(volume_id)
         attendant = served.attendant
         return condition_of(
-            volume_id, attendant.situation, served.memory, served.process.pid, attendant.last_words(), time.monotonic()
+            volume_id,
+            attendant.situation,
+            served.memory,
+            served.process.pid,
+            attendant.last_words(),
+            time.monotonic(),
+            self._silence,
         )
 
     def close(self) -> None:

@@ -2,7 +2,7 @@
 
 Run by path with `python -I`, as the node plugin runs the real one. The bucket's name says how it should behave:
 `refuses` (FAILED), `silent` (never READY), `crashes` (ends at once), `hoards` (uses memory until it is killed),
-`lingers` (does not finish when asked).
+`swells` (the same, at the first look at hello.txt), `lingers` (does not finish when asked).
 """
 
 from __future__ import annotations
@@ -27,9 +27,22 @@ from csi.volume.units import Seconds
 from tests.support.tree_filesystem import TreeFilesystem
 
 
+class SwellingTree(TreeFilesystem):
+    def lookup_cached(self, parent: int, name: bytes) -> object:
+        if name == b"hello.txt":
+            hoard()
+        return super().lookup_cached(parent, name)
+
+
+def hoard() -> None:
+    kept = []
+    while True:
+        kept.append(bytearray(os.urandom(1 << 20)))
+
+
 class TreeVolume:
     def __init__(self, behaviour: str, descriptor: int, on_started: Callable[[], None]) -> None:
-        filesystem = TreeFilesystem()
+        filesystem = SwellingTree() if behaviour == "swells" else TreeFilesystem()
         filesystem.add("hello.txt", b"hello, world\n")
         self.filesystem = filesystem
         self.behaviour = behaviour
@@ -57,9 +70,7 @@ def assemble(volume: Mount, descriptor: int, credentials: str, on_started: Calla
     if behaviour == "silent":
         threading.Event().wait()
     if behaviour == "hoards":
-        hoard = []
-        while True:
-            hoard.append(bytearray(os.urandom(1 << 20)))
+        hoard()
     if credentials:
         names = sorted(name for name in os.listdir(credentials) if not name.startswith(".."))
         size = sum(len(Path(credentials, name).read_bytes()) for name in names)
