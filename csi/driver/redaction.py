@@ -23,17 +23,22 @@ STRIPPED = "***stripped***"
 SERVICE_ACCOUNT_TOKENS = "csi.storage.k8s.io/serviceAccount.tokens"
 
 _LONGEST_LINE = 4096
+_LARGEST_MESSAGE = 2**18
 _SHORTEST_SECRET = 6
 """Characters. Shorter values would also be found in innocent words."""
 _SENSITIVE_NAME = re.compile(
     r"(secret|passw(or)?d|token|access[-_.]?key|ak[-_.]?id|security|credential|signature|authorization|private)", re.I
 )
-_OPTION = re.compile(r"(?P<name>[A-Za-z0-9_.\-]+)=(?P<value>[^,\s]*)")
+_LONGEST_VALUE = 2048
+"""Characters of one value that are shown; what a log line needs, and what bounds the work of redacting it."""
+_OPTION = re.compile(r"(?<![A-Za-z0-9_.\-])(?P<name>[A-Za-z0-9_.\-]+)=(?P<value>[^,\s]*)")
 _USER_INFO = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 
 
 def redacted(message: Message) -> str:
     """`message` in one line without secrets; `message` itself is not touched."""
+    if message.ByteSize() > _LARGEST_MESSAGE:
+        return f"{message.DESCRIPTOR.name} of {message.ByteSize()} bytes"
     copy = type(message)()
     copy.CopyFrom(message)
     _strip(copy)
@@ -62,6 +67,8 @@ def redact_value(key: str, value: str) -> str:
     """The value of attribute `key` as it may be shown."""
     if is_sensitive(key):
         return STRIPPED
+    if len(value) > _LONGEST_VALUE:
+        return f"({len(value)} characters)"
     if value.lstrip().startswith(("{", "[")):
         try:
             return json.dumps(_safe_json(json.loads(value)), ensure_ascii=False)
@@ -81,7 +88,7 @@ def _strip(message: Message) -> None:
             for nested in _nested(field, value):
                 _strip(nested)
         elif field.name == "mount_flags":
-            flags = [_safe_options(flag) for flag in value]
+            flags = [redact_value("", flag) for flag in value]
             del value[:]
             value.extend(flags)
 
