@@ -208,17 +208,17 @@ class Emulator:
         return await self._operations[call.operation](call)
 
     async def _delay(self, request: web.BaseRequest, plan: Plan) -> None:
-        if plan.latency:
-            await asyncio.sleep(plan.latency)
-        while plan.any("blackhole"):
+        loop = asyncio.get_running_loop()
+        due = loop.time() + plan.latency
+        hole = plan.any("blackhole")
+        while (hole or loop.time() < due) and not self._faults.lifted(plan):
             changed = self._faults.changed
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(changed.wait(), 0.1)
-            transport = request.transport
-            if changed.is_set() or transport is None or transport.is_closing():
-                if transport is not None:
-                    transport.abort()
-                raise ConnectionEnded("the blackhole was lifted")
+                await asyncio.wait_for(changed.wait(), 0.1 if hole else min(0.1, due - loop.time()))
+            if request.transport is None or request.transport.is_closing():
+                raise ConnectionEnded("the client gave up")
+        if hole:
+            raise ConnectionEnded("the blackhole was lifted")
 
     async def _send(self, request: web.BaseRequest, answer: Answer, plan: Plan, entry: Entry) -> web.StreamResponse:
         files = [piece.file for piece in answer.pieces]

@@ -25,7 +25,7 @@ class Rule:
     skip: let so many selected requests pass first. count: then strike so many (−1: for ever).
     probability, seed: strike each with this probability, repeatable.
 
-    latency: wait before doing anything. bandwidth: bytes per second, both ways, for each connection.
+    latency: wait before doing anything, or until the rule is cleared. bandwidth: bytes per second in both directions.
     status, code: answer this error without doing the operation. reset_after: reset the connection after so many bytes
     of the response body. reset_upload_after: likewise of the request body. drop_answer: do the operation, then reset
     the connection instead of answering. truncate_after: end the connection after so many bytes of the response body,
@@ -142,6 +142,10 @@ class Faults:
             plan.rules.append(armed.rule)
             plan.names.append(armed.id)
         return plan
+
+    def lifted(self, plan: Plan) -> bool:
+        """Whether every rule of `plan` has been cleared since."""
+        return not any(armed.id in plan.names for armed in self._armed)
 
     def _signal(self) -> None:
         previous, self.changed = self.changed, asyncio.Event()

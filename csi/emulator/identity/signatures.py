@@ -224,7 +224,8 @@ def _mismatch(call: Call, access_key_id: str, signature: str, to_sign: str, cano
     if canonical:
         fields["CanonicalRequest"] = canonical
     for secret in hidden:
-        fields = {name: value.replace(secret, "***") for name, value in fields.items()}
+        for mark in ":=":  # of a header line, of a query parameter
+            fields = {name: value.replace(mark + secret, mark + "***") for name, value in fields.items()}
     return Refusal(
         403,
         "SignatureDoesNotMatch",

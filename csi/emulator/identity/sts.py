@@ -104,7 +104,8 @@ class SecurityTokenService:
         digest = hmac.digest(f"{secret}&".encode(), to_sign.encode("utf-8", "surrogateescape"), _DIGESTS[method])
         provided = _required(values, "Signature").encode("utf-8", "replace")
         if not hmac.compare_digest(base64.b64encode(digest), provided):
-            message = "Specified signature is not matched with our calculation."
+            shown = to_sign if "SecurityToken" not in values else "(not shown, it holds a token)"
+            message = f"Specified signature is not matched with our calculation. server string to sign is:{shown}"
             raise Refusal(400, "SignatureDoesNotMatch", message)
 
     def _check_time(self, timestamp: str) -> None:

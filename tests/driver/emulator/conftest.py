@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import socket
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -98,6 +99,16 @@ def oss_local_names(monkeypatch: pytest.MonkeyPatch) -> None:
         return real("127.0.0.1" if local else host, *arguments, **more)
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    """Return once `condition` holds; fails when it does not within 20 s."""
+    pause = threading.Event()
+    for _ in range(2000):
+        if condition():
+            return
+        pause.wait(0.01)
+    pytest.fail("did not happen within 20 s")
 
 
 def md5(data: bytes) -> str:

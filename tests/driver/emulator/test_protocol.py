@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.driver.emulator.conftest import RawClient, md5
+from tests.driver.emulator.conftest import RawClient, eventually, md5
 from tests.support.emulator import RunningEmulator
 
 STANDARD = {"x-oss-range-behavior": "standard"}
@@ -167,7 +167,7 @@ def test_an_upload_cut_short_leaves_the_old_object(emulator: RunningEmulator, ra
     connection.endheaders(b"x" * 300_000)
     connection.close()
 
-    _until(lambda: any(entry["done"] for entry in emulator.requests("PutObject", "k")))
+    eventually(lambda: any(entry["done"] for entry in emulator.requests("PutObject", "k")))
     assert raw("GET", "k").body == BODY
     assert emulator.requests("PutObject", "k")[0]["outcome"] == "gone"
 
@@ -466,11 +466,3 @@ def _signed_headers(emulator: RunningEmulator, method: str, key: str, date: str 
         "date": date,
         "authorization": f"OSS {emulator.access_key_id}:{base64.b64encode(digest).decode()}",
     }
-
-
-def _until(condition: object) -> None:
-    assert callable(condition)
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "did not happen within 20 s"
-        time.sleep(0.01)

@@ -1,0 +1,201 @@
+"""STS as Alibaba's own SDK core calls it, and as a pod with a service-account token does."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from typing import Any
+from xml.etree import ElementTree
+
+import oss2
+import pytest
+from aliyunsdkcore.acs_exception.exceptions import ServerException
+from aliyunsdkcore.client import AcsClient
+from aliyunsdkcore.request import CommonRequest
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.hashes import SHA256
+
+from tests.support.emulator import RunningEmulator
+
+ROLE = "acs:ram::1000000000000000:role/training"
+PROVIDER = "acs:ram::1000000000000000:oidc-provider/ack-rrsa-test"
+ISSUER = "https://oidc.example/cluster"
+
+
+def assume_role(emulator: RunningEmulator, *, secret: str = "", **parameters: str) -> bytes:
+    client = AcsClient(emulator.access_key_id, secret or emulator.access_key_secret, "cn-hangzhou")
+    request = CommonRequest(domain=f"127.0.0.1:{emulator.port}", version="2015-04-01", action_name="AssumeRole")
+    request.set_method("POST")
+    request.set_protocol_type("http")
+    for name, value in {"RoleArn": ROLE, "RoleSessionName": "test", **parameters}.items():
+        request.add_query_param(name, value)
+    answer = client.do_action_with_exception(request)
+    assert isinstance(answer, bytes)
+    return answer
+
+
+def bucket_with(emulator: RunningEmulator, credentials: dict[str, Any]) -> oss2.Bucket:
+    auth = oss2.StsAuth(
+        credentials["AccessKeyId"], credentials["AccessKeySecret"], credentials["SecurityToken"], oss2.AUTH_VERSION_4
+    )
+    return oss2.Bucket(auth, emulator.endpoint, emulator.bucket, region="cn-hangzhou")
+
+
+def test_assume_role_gives_credentials_that_work(emulator: RunningEmulator) -> None:
+    answer = json.loads(assume_role(emulator, DurationSeconds="900"))
+
+    bucket_with(emulator, answer["Credentials"]).put_object("k", b"x")
+    expires = time.mktime(time.strptime(answer["Credentials"]["Expiration"], "%Y-%m-%dT%H:%M:%SZ")) - time.timezone
+    assert 850 < expires - time.time() <= 901
+    assert answer["AssumedRoleUser"]["Arn"] == ROLE + "/test"
+    assert answer["RequestId"]
+
+
+def test_assume_role_with_a_wrong_secret_is_refused(emulator: RunningEmulator) -> None:
+    with pytest.raises(ServerException) as refused:
+        assume_role(emulator, secret="wrong")
+
+    assert refused.value.get_error_code() == "SignatureDoesNotMatch"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "code"),
+    [
+        ({"RoleArn": "not an arn"}, "InvalidParameter.RoleArn"),
+        ({"RoleSessionName": "x"}, "InvalidParameter.RoleSessionName"),
+        ({"DurationSeconds": "10"}, "InvalidParameter.DurationSeconds"),
+    ],
+)
+def test_assume_role_refuses_bad_parameters(emulator: RunningEmulator, parameters: dict[str, str], code: str) -> None:
+    with pytest.raises(ServerException) as refused:
+        assume_role(emulator, **parameters)
+
+    assert refused.value.get_error_code() == code
+
+
+# --- OIDC ---
+
+
+@pytest.fixture(scope="module")
+def key() -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
+@pytest.fixture
+def provider(emulator: RunningEmulator, key: rsa.RSAPrivateKey) -> str:
+    numbers = key.public_key().public_numbers()
+    jwk = {"kty": "RSA", "kid": "k1", "alg": "RS256", "n": _b64(_bytes(numbers.n)), "e": _b64(_bytes(numbers.e))}
+    emulator.admin("PUT", "/oidc-providers", {"arn": PROVIDER, "issuer": ISSUER, "keys": {"keys": [jwk]}})
+    return PROVIDER
+
+
+def token(key: rsa.RSAPrivateKey, *, header: dict[str, Any] | None = None, **claims: Any) -> str:
+    head = {"alg": "RS256", "kid": "k1", **(header or {})}
+    body = {
+        "iss": ISSUER,
+        "aud": ["sts.aliyuncs.com"],
+        "sub": "system:serviceaccount:default:trainer",
+        "iat": int(time.time()),
+        "exp": int(time.time()) + 600,
+        **claims,
+    }
+    signed = f"{_b64(json.dumps(head).encode())}.{_b64(json.dumps(body).encode())}"
+    return f"{signed}.{_b64(key.sign(signed.encode(), padding.PKCS1v15(), SHA256()))}"
+
+
+def exchange(
+    emulator: RunningEmulator, token: str, provider: str = PROVIDER, **more: str
+) -> tuple[int, dict[str, Any]]:
+    """AssumeRoleWithOIDC as a form on the STS path; status and JSON answer."""
+    status, body = ask(emulator, {"OIDCProviderArn": provider, "OIDCToken": token, "Format": "JSON", **more})
+    return status, json.loads(body)
+
+
+def ask(emulator: RunningEmulator, parameters: dict[str, str]) -> tuple[int, bytes]:
+    values = {
+        "Action": "AssumeRoleWithOIDC",
+        "Version": "2015-04-01",
+        "RoleArn": ROLE,
+        "RoleSessionName": "pod",
+        **parameters,
+    }
+    request = urllib.request.Request(emulator.sts_endpoint, urllib.parse.urlencode(values).encode())
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as refused:
+        with refused:
+            return refused.code, refused.read()
+
+
+def test_a_service_account_token_buys_working_credentials(
+    emulator: RunningEmulator, key: rsa.RSAPrivateKey, provider: str
+) -> None:
+    status, answer = exchange(emulator, token(key))
+
+    assert status == 200
+    assert answer["OIDCTokenInfo"]["Subject"] == "system:serviceaccount:default:trainer"
+    bucket_with(emulator, answer["Credentials"]).put_object("k", b"x")
+
+
+def test_answers_are_xml_unless_json_is_asked_for(
+    emulator: RunningEmulator, key: rsa.RSAPrivateKey, provider: str
+) -> None:
+    _, good = ask(emulator, {"OIDCProviderArn": provider, "OIDCToken": token(key)})
+    _, bad = ask(emulator, {"OIDCProviderArn": provider})
+
+    root, error = ElementTree.fromstring(good), ElementTree.fromstring(bad)
+    assert root.tag == "AssumeRoleWithOIDCResponse"
+    assert (root.findtext("Credentials/AccessKeyId") or "").startswith("STS.")
+    assert (error.tag, error.findtext("Code")) == ("Error", "MissingOIDCToken")
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "code"),
+    [
+        ({"exp": 1_000_000_000}, 401, "AuthenticationFail.OIDCToken.Expired"),
+        ({"aud": "somebody.else"}, 400, "AuthenticationFail.OIDCToken.Invalid"),
+        ({"iss": "https://evil.example"}, 400, "AuthenticationFail.OIDCToken.Invalid"),
+        ({"exp": "soon"}, 400, "AuthenticationFail.OIDCToken.Invalid"),
+        ({"nbf": 4_000_000_000}, 400, "AuthenticationFail.OIDCToken.Invalid"),
+        ({"header": {"alg": "none"}}, 400, "AuthenticationFail.OIDCToken.Invalid"),
+        ({"header": {"alg": "HS256"}}, 400, "AuthenticationFail.OIDCToken.Invalid"),
+        ({"header": {"kid": "other"}}, 400, "AuthenticationFail.OIDCToken.Invalid"),
+    ],
+)
+def test_a_token_that_does_not_hold_is_refused(
+    emulator: RunningEmulator, key: rsa.RSAPrivateKey, provider: str, change: dict[str, Any], status: int, code: str
+) -> None:
+    found = exchange(emulator, token(key, **change))
+
+    assert (found[0], found[1]["Code"]) == (status, code)
+
+
+def test_a_token_signed_by_somebody_else_is_refused(
+    emulator: RunningEmulator, key: rsa.RSAPrivateKey, provider: str
+) -> None:
+    other = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    genuine = token(key)
+    forged = genuine.rpartition(".")[0] + "." + token(other).rpartition(".")[2]
+
+    assert exchange(emulator, token(other))[0] == 400
+    assert exchange(emulator, forged)[0] == 400
+    assert exchange(emulator, "not.a.token")[0] == 400
+    assert exchange(emulator, genuine)[0] == 200
+
+
+def test_an_unknown_provider_or_action_is_refused(emulator: RunningEmulator, key: rsa.RSAPrivateKey) -> None:
+    assert exchange(emulator, token(key), PROVIDER + "-other")[1]["Code"] == "EntityNotExist.OIDCProvider"
+    assert exchange(emulator, token(key), Action="GetCallerIdentity")[1]["Code"] == "InvalidAction.NotFound"
+
+
+def _b64(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def _bytes(number: int) -> bytes:
+    return number.to_bytes((number.bit_length() + 7) // 8, "big")
