@@ -223,9 +223,10 @@ class SecretDirectory(_WatchedCredentials):
         return self._load_once()
 
     def _load_once(self) -> Credentials:
-        directory = os.path.realpath(os.path.join(self._path, "..data"))
-        if not os.path.isdir(directory):
-            directory = self._path
+        directory = self._path
+        with contextlib.suppress(OSError):
+            # not realpath: the path may lead through /proc/self/fd/N to a place whose name is out of reach
+            directory = os.path.join(self._path, os.readlink(os.path.join(self._path, "..data")))
         fields = {}
         for name in os.listdir(directory):
             if name in _ALL_NAMES:
