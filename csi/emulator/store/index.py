@@ -80,6 +80,7 @@ class Index:
     """Owns the database connection; every public method is one transaction or part of the caller's (`changing`)."""
 
     def __init__(self, path: Path) -> None:
+        path.touch(mode=0o600)  # it holds the secrets of tokens
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._db.executescript(
             "PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF; PRAGMA cache_size=-65536; PRAGMA mmap_size=268435456;"
