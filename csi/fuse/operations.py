@@ -207,9 +207,11 @@ class Operations(pyfuse3.Operations):
     @answered("open")
     async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
         opened = self._filesystem.open_cached(InodeNumber(inode), flags)
+        reading = flags & os.O_ACCMODE == os.O_RDONLY
         if opened is None:
-            opened = await self._lanes.opens.run(self._filesystem.open, InodeNumber(inode), int(flags), caller_of(ctx))
-        if flags & os.O_ACCMODE == os.O_RDONLY:
+            lane = self._lanes.names if reading else self._lanes.opens
+            opened = await lane.run(self._filesystem.open, InodeNumber(inode), int(flags), caller_of(ctx))
+        if reading:
             self._readers.add(opened.handle)
         return file_info(opened)
 

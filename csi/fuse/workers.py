@@ -86,7 +86,7 @@ class Lanes:
 
     def __init__(self, size: int) -> None:
         self.names = Workers("fuse-names", size)  # lookups, listings, renames: requests to OSS
-        self.opens = Workers("fuse-opens", size)  # may wait for memory
+        self.opens = Workers("fuse-opens", size)  # for writing: may wait for memory
         self.reads = Workers("fuse-reads", size)  # wait for blocks
         self.writes = Workers("fuse-writes", size)  # wait for the uploader
         self.finishes = Workers("fuse-finishes", size)  # flush, fsync: end uploads and give memory back

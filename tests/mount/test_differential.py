@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from csi.handover.kernel import MNT_DETACH, LinuxKernel
 from tests.support.emulator import RunningEmulator
@@ -38,13 +38,24 @@ class Differential(RuleBasedStateMachine):
         self.homes = [root / folder for root in self.roots]
         for home in self.homes:
             home.mkdir()
+        self.writers: list[int] | None = None
+
+    def teardown(self) -> None:
+        for descriptor in self.writers or ():
+            os.close(descriptor)
 
     @rule(path=PATHS, data=CONTENTS)
     def write(self, path: str, data: bytes) -> None:
+        if self.is_being_written(path):
+            return
+
         self.both(lambda home: (home / path).write_bytes(data))
 
     @rule(path=PATHS, data=CONTENTS)
     def append(self, path: str, data: bytes) -> None:
+        if self.is_being_written(path):
+            return
+
         def append(home: Path) -> int:
             with (home / path).open("ab", buffering=0) as file:
                 return file.write(data)
@@ -53,6 +64,9 @@ class Differential(RuleBasedStateMachine):
 
     @rule(path=PATHS, data=st.binary(max_size=10))
     def create_exclusively(self, path: str, data: bytes) -> None:
+        if self.is_being_written(path):
+            return
+
         def create(home: Path) -> int:
             with (home / path).open("xb", buffering=0) as file:
                 return file.write(data)
@@ -61,6 +75,9 @@ class Differential(RuleBasedStateMachine):
 
     @rule(path=PATHS, offset=st.integers(0, 150_000), size=st.integers(0, 150_000))
     def read(self, path: str, offset: int, size: int) -> None:
+        if self.is_being_written(path):
+            return
+
         def read(home: Path) -> bytes:
             descriptor = os.open(home / path, os.O_RDONLY)
             try:
@@ -72,6 +89,8 @@ class Differential(RuleBasedStateMachine):
 
     @rule(path=PATHS)
     def truncate(self, path: str) -> None:
+        if self.is_being_written(path):
+            return
         self.both(lambda home: os.truncate(home / path, 0))
 
     @rule(path=PATHS)
@@ -107,6 +126,53 @@ class Differential(RuleBasedStateMachine):
 
         self.both(stat)
 
+    # --- a file that is held open for writing while everything else goes on ---
+
+    @precondition(lambda self: self.writers is None)
+    @rule(path=PATHS, append=st.booleans())
+    def open_writer(self, path: str, append: bool) -> None:
+        flags = os.O_CREAT | os.O_WRONLY | (os.O_APPEND if append else os.O_TRUNC)
+        opened = [outcome(lambda home: os.open(home / path, flags, 0o644), home) for home in self.homes]
+        if isinstance(opened[0], int) and isinstance(opened[1], int):
+            self.writers = [opened[0], opened[1]]
+        else:
+            assert opened[0] == opened[1]
+
+    @precondition(lambda self: self.writers is not None)
+    @rule(data=CONTENTS)
+    def write_more(self, data: bytes) -> None:
+        self.on_writers(lambda descriptor: os.write(descriptor, data))
+
+    @precondition(lambda self: self.writers is not None)
+    @rule()
+    def sync_writer(self) -> None:
+        self.on_writers(os.fsync)
+
+    @precondition(lambda self: self.writers is not None)
+    @rule()
+    def close_duplicate(self) -> None:
+        self.on_writers(lambda descriptor: os.close(os.dup(descriptor)))
+
+    @precondition(lambda self: self.writers is not None)
+    @rule()
+    def close_writer(self) -> None:
+        self.on_writers(os.close)
+        self.writers = None
+
+    def on_writers(self, call: Callable[[int], Any]) -> None:
+        assert self.writers is not None
+        mounted, local = (outcome(call, descriptor) for descriptor in self.writers)
+        assert mounted == local
+
+    def is_being_written(self, path: str) -> bool:
+        """Reading it, or writing it a second time, is EBUSY on the mount: documented, and not compared."""
+        if self.writers is None:
+            return False
+        try:
+            return os.path.samestat(os.stat(self.homes[1] / path), os.fstat(self.writers[1]))
+        except OSError:
+            return False
+
     @invariant()
     def the_trees_are_the_same(self) -> None:
         mounted, local = (tree(home) for home in self.homes)
@@ -117,7 +183,7 @@ class Differential(RuleBasedStateMachine):
         assert mounted == local
 
 
-def outcome(call: Callable[[Path], Any], home: Path) -> object:
+def outcome(call: Callable[[Any], Any], home: Any) -> object:
     try:
         return call(home)
     except OSError as error:
