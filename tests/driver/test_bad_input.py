@@ -291,7 +291,7 @@ def test_an_endpoint_of_two_hundred_characters_is_refused_by_name():
     ("change", "code", "word"),
     [
         ({"bucket": "no-such-bucket"}, grpc.StatusCode.NOT_FOUND, "no-such-bucket"),
-        ({"url": "http://127.0.0.1:1"}, grpc.StatusCode.UNAVAILABLE, "127.0.0.1:1"),
+        ({"url": "http://127.0.0.1:1", "fs.oss.retry.count": "0"}, grpc.StatusCode.UNAVAILABLE, "127.0.0.1:1"),
         ({"pathPattern": "${.PVC.uid}"}, INVALID, "${.PVC.namespace}"),
         ({"pathPattern": "../x"}, INVALID, "pathPattern"),
         ({"onDelete": "destroy"}, INVALID, "retain or delete"),
