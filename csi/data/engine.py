@@ -1,7 +1,7 @@
 """The data engine: everything of one mount that moves bytes, behind five calls.
 
 It makes the readers and writers of `streams.py` and owns what they share: the memory, the block cache, the threads.
-Half of the memory budget at most is for writers, the rest is for readers; a quarter of it, at most 32 MiB, keeps what
+Half of the memory budget at most is for writers, the rest is for readers; a quarter of it, at most 16 MiB, keeps what
 was read already. Knows no names, no modes and no FUSE: keys and versions come from `csi/fs`.
 """
 
@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from csi.data.appender import AppendWriter
@@ -25,7 +26,7 @@ from csi.data.staging import StagingMemory, StagingStatistics
 from csi.data.streams import Reader, Writer
 from csi.data.ticker import Ticker
 from csi.data.window import Streams
-from csi.data.workers import WorkerPool, WorkerStatistics
+from csi.data.workers import URGENT, WorkerPool, WorkerStatistics
 from csi.data.writer import PartWriter
 from csi.errors import BadHandle
 from csi.oss.store import ObjectStore, ObjectVersion
@@ -38,9 +39,10 @@ PATIENCE = Seconds(120.0)
 ADMISSION = Seconds(30.0)
 CLOSING = Seconds(5.0)
 
-_RETAINED = 32 * MIB
+_RETAINED = 16 * MIB
 _KEPT_FREE = 64 * MIB
 _LARGEST_REQUEST = 16 * MIB
+_CLOSED_AT_ONCE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,13 +197,16 @@ class DataEngine:
             left = list(self._open)
         if self._ticker is not None:
             self._ticker.close()
+        closing = WorkerPool("ossfuse-close", _CLOSED_AT_ONCE)
         for handle in left:
             if isinstance(handle, BlockReader):
                 handle.close()
             else:
-                handle.abandon()
-        self._downloads.close(within)
-        self._uploads.close(within)
+                closing.submit(partial(_abandon, handle), priority=URGENT, dropped=_nothing)
+        end = self._clock() + within
+        closing.drain(within)
+        for pool in (closing, self._downloads, self._uploads):  # a writer not abandoned in time ends when its parts do
+            pool.close(Seconds(max(0.0, end - self._clock())))
         self._cache.shut()
         self._pool.close()
 
@@ -253,6 +258,15 @@ class DataEngine:
     def _check_open(self) -> None:
         if self._closed:
             raise BadHandle("the volume is being unmounted")
+
+
+def _abandon(writer: PartWriter | AppendWriter) -> bool:
+    writer.abandon()
+    return True
+
+
+def _nothing() -> None:
+    return
 
 
 def _read_plan(read: ReadOptions, budget: int) -> ReadPlan:

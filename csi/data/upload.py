@@ -140,7 +140,7 @@ class PartUpload:
 
     def fail(self, error: OssFuseError) -> None:
         """End the upload for this reason (the first one counts): parts not yet sent are not sent, and once those under
-        way have ended nothing is left at OSS. Waits for that, as long as requests may take."""
+        way have ended nothing is left at OSS. Waits for that, but no longer than `patience`."""
         with self._state:
             if self._ended:
                 return

@@ -94,3 +94,31 @@ def test_threads_are_started_when_there_is_work() -> None:
     with engine_over(MemoryStore()) as engine:
         assert engine.statistics().downloads.started == 0
         assert engine.statistics().uploads.started == 0
+
+
+def test_closing_does_not_wait_for_a_store_that_never_answers() -> None:
+    hold = Hold("UploadPart")
+    store = MemoryStore(hold)
+    options = WriteOptions(threads=1, part_size=Bytes(256 * KIB))
+    with engine_over(store, write=options) as engine:
+        writer = engine.open_writer(ObjectKey("new"))
+        hold.hold()
+        writer.write(content(300 * KIB))
+        hold.wait_for(1)
+        engine.close(Seconds(0.05))
+        assert engine.statistics().uploads.running == 1, "it came back although a part is still under way"
+        hold.release()
+        until(lambda: store.uploads == {})
+        with pytest.raises(BadHandle):
+            writer.finish()
+    assert store.objects == {}
+
+
+def test_writers_are_abandoned_at_close_even_with_one_thread() -> None:
+    store = MemoryStore()
+    options = WriteOptions(threads=1, part_size=Bytes(256 * KIB))
+    with engine_over(store, write=options) as engine:
+        for index in range(20):
+            engine.open_writer(ObjectKey(f"{index}")).write(content(1 * MIB))
+    assert store.uploads == {}
+    assert store.objects == {}

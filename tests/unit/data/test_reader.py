@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -505,6 +507,54 @@ def test_a_read_larger_than_any_block_is_whole() -> None:
         reader = engine.open_reader(version)
         assert reader.read(3, 20 * MIB) == data[3:]
         assert engine.open_reader(version, exact=True).read(0, 20 * MIB) == data
+
+
+@pytest.mark.parametrize("budget", [1 * MIB, 4 * MIB, 64 * MIB])
+def test_threads_that_share_a_reader_get_the_right_bytes(budget: int) -> None:
+    store = MemoryStore()
+    data = content(4 * MIB + 321)
+    version = seeded(store, "object", data)
+
+    def hammer(seed: int) -> bool:
+        chosen = random.Random(seed)
+        for _ in range(150):
+            if chosen.random() < 0.1:
+                engine.forget(version.key)
+            offset = chosen.randrange(len(data))
+            for step in range(chosen.randrange(1, 4)):
+                start = offset + step * READ
+                size = chosen.choice((1, 4096, READ, 3 * READ))
+                found = shared.try_read(start, size) if chosen.random() < 0.5 else None
+                found = shared.read(start, size) if found is None else found
+                if bytes(found) != data[start : start + size]:
+                    return False
+                del found
+        return True
+
+    with engine_over(store, budget=budget) as engine:
+        shared = engine.open_reader(version)
+        running = Running()
+        for seed in range(8):
+            running.start(lambda seed=seed: hammer(seed))
+        assert running.join() == [True] * 8
+        shared.close()
+        settle(engine)
+        assert engine.statistics().memory_in_use == 0
+        assert engine.statistics().memory.peak <= budget
+
+
+def test_try_read_asks_again_for_what_was_given_up_before_it_was_collected() -> None:
+    store = MemoryStore()
+    data = content(4 * MIB)
+    version = seeded(store, "object", data)
+    with engine_over(store) as engine:
+        reader = engine.open_reader(version)
+        assert reader.try_read(3 * MIB + 17, 1000) is None
+        settle(engine)
+        engine.trim()
+        assert reader.try_read(3 * MIB + 17, 1000) is None
+        settle(engine)
+        assert reader.try_read(3 * MIB + 17, 1000) == data[3 * MIB + 17 : 3 * MIB + 1017]
 
 
 # --- any sequence ---
