@@ -37,6 +37,7 @@ from tests.support.csi_services import (
     unpublish_request,
 )
 from tests.support.memory_store import MemoryStore
+from tests.support.raw_grpc import call_with_authority
 from tests.support.recording_mounts import Gate, RecordingMounts
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
@@ -651,6 +652,14 @@ def test_rule_23_any_authority_that_http_allows_is_served(services, authority):
         answer = csi_pb2_grpc.IdentityStub(channel).Probe(csi_pb2.ProbeRequest(), timeout=10)
 
     assert answer.ready.value
+
+
+@pytest.mark.parametrize("authority", ["/csi/csi.sock", "%2Fcsi%2Fcsi.sock", "localhost"])
+def test_rule_23_kubelets_before_1_26_that_send_the_sockets_path_as_authority_are_served(services, authority):
+    answer = call_with_authority(services.socket, "/csi.v1.Identity/Probe", authority)
+
+    assert b"grpc-status\x010" in answer
+    assert csi_pb2.ProbeResponse(ready={"value": True}).SerializeToString() in answer
 
 
 def test_rule_23_the_socket_is_for_its_owner_only_and_its_directory_is_made(tmp_path):

@@ -14,7 +14,7 @@ import pytest
 
 from csi.handover.mountinfo import layers_at, read_mountinfo
 from csi.v1 import csi_pb2
-from tests.support.csi_processes import CsiProcesses, csi_processes
+from tests.support.csi_processes import CsiProcesses, csi_processes, restarted
 from tests.support.csi_services import publish_request, unpublish_request
 from tests.support.emulator import RunningEmulator
 
@@ -177,3 +177,21 @@ def test_rule_25_the_pods_group_owns_what_the_mount_shows(pod):
     (pod.target / "file").write_text("x")
 
     assert (pod.target / "file").stat().st_gid == 2000
+
+
+def test_rule_24_a_volume_outlives_the_node_plugin_that_published_it(emulator, tmp_path):
+    with csi_processes(tmp_path) as first:
+        pod = Pod(first, emulator, tmp_path / "target")
+        pod.publish()
+        sidecar = pod.sidecar()
+        assert first.node_process.end() == 0
+        (pod.target / "written").write_text("while no node plugin was there")
+
+        with restarted(first) as again:
+            pod = Pod(again, emulator, tmp_path / "target")
+            pod.publish()
+            served_by = pod.sidecar()
+            pod.unpublish()
+
+    assert served_by == sidecar
+    assert not pod.target.exists()

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -44,7 +44,7 @@ class LoggedProcess:
         return self.log_file.read_text(errors="replace")
 
     def end(self) -> int:
-        """SIGTERM; the exit status."""
+        """SIGTERM; the exit status. May be called again."""
         self.process.terminate()
         try:
             return self.process.wait(60)
@@ -97,10 +97,7 @@ def csi_processes(home: Path) -> Iterator[CsiProcesses]:
     with contextlib.ExitStack() as stack:
         machine = Node(home)
         stack.callback(machine.clean)
-        node_arguments = ["--endpoint", f"unix://{home}/node.sock", "--node-id", "node-1"]
-        node = LoggedProcess(
-            ["node", *node_arguments, "--state-dir", str(machine.state)], home / "node.log", "is ready"
-        )
+        node = _node(home, machine)
         stack.callback(_kill, node)
         controller = LoggedProcess(
             ["controller", "--endpoint", f"unix://{home}/controller.sock"], home / "controller.log", "listens on"
@@ -125,6 +122,30 @@ def csi_processes(home: Path) -> Iterator[CsiProcesses]:
         assert left == [], left
         controller.join_log()
         node.join_log()
+
+
+@contextlib.contextmanager
+def restarted(before: CsiProcesses) -> Iterator[CsiProcesses]:
+    """The node plugin that follows one that has ended, on the same socket and state directory."""
+    node = _node(before.home, before.machine)
+    try:
+        node.wait_ready()
+        with grpc.insecure_channel(f"unix:{before.node_socket}") as channel:
+            yield replace(
+                before,
+                node_process=node,
+                node=csi_pb2_grpc.NodeStub(channel),
+                identity=csi_pb2_grpc.IdentityStub(channel),
+            )
+        assert node.end() == 0, node.log()
+        node.join_log()
+    finally:
+        _kill(node)
+
+
+def _node(home: Path, machine: Node) -> LoggedProcess:
+    arguments = ["--endpoint", f"unix://{home}/node.sock", "--node-id", "node-1", "--state-dir", str(machine.state)]
+    return LoggedProcess(["node", *arguments], home / "node.log", "is ready")
 
 
 def _kill(process: LoggedProcess) -> None:
