@@ -69,7 +69,7 @@ class PartWriter:
         self._error: OssFuseError | None = None
         self._over = False
         self._allotment: Allotment = memory.admit(self._send, admission)
-        self._allotment.most = plan.first * (parallel + 2)
+        self._allotment.most = max(plan.first, self._allotment.buffer) * (parallel + 2)
         self._upload = PartUpload(
             store,
             workers,
@@ -157,7 +157,7 @@ class PartWriter:
         size = self._plan.size_of(self._upload.submitted + 1, cap)
         if size == 0:
             raise too_large(self._key, self._position)
-        self._allotment.most = max(self._allotment.most, 3 * size)
+        self._allotment.most = max(self._allotment.most, 3 * size)  # one being filled, two travelling
         return size
 
     def _tail_room(self) -> int:
