@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -27,8 +28,7 @@ from csi.fs.types import FileKind
 from tests.support.filesystems import World
 from tests.support.programs import WRITE, OpenedFile
 
-NAMES = st.sampled_from(["a", "a-", "b", "a.b"])
-PATHS = st.lists(NAMES, min_size=1, max_size=3).map("/".join)
+PATHS = st.sampled_from(["a", "b", "a-", "a.b", "a/a", "a/b", "b/a", "a/b/a", "b/a/b"])
 CONTENT = st.binary(min_size=1, max_size=5)
 HIDDEN = st.sampled_from(["a//x", "a/./x", "b/../x"])
 
@@ -44,10 +44,12 @@ class Writing:
 
 @dataclass
 class Model:
-    """`bucket`: every object; `writing`: files with an unfinished version, by path."""
+    """`bucket`: every object; `writing`: files with an unfinished version, by path; `open`: all files that programs
+    hold open for writing."""
 
     bucket: dict[str, bytes] = field(default_factory=dict)
     writing: dict[str, Writing] = field(default_factory=dict)
+    open: list[Writing] = field(default_factory=list)
 
     def is_directory(self, path: str) -> bool:
         below = f"{path}/"
@@ -114,11 +116,15 @@ class Model:
         if self.is_directory(path):
             raise IsADirectory("")
         draft = self.writing.pop(path, None)
-        if draft is not None:
-            draft.removed = True
+        self.lose(path)
         if draft is None or draft.stored:
             self.keep_parent(path)
             self.bucket.pop(path, None)
+
+    def lose(self, path: str) -> None:
+        """Whoever has the file of this name open, has no name for it any more."""
+        for held in self.open:
+            held.removed = held.removed or held.path == path
 
     def mkdir(self, path: str) -> None:
         self.walk(path)
@@ -154,15 +160,16 @@ class Model:
             self.require_empty(new)
         elif self.is_file(new) and directory:
             raise NotADirectory("")
-        replaced = None if directory else self.writing.pop(new, None)
-        if replaced is not None:
-            replaced.removed = True
+        if not directory:
+            self.writing.pop(new, None)
+            self.lose(new)
         moves = (lambda key: key.startswith(f"{old}/")) if directory else (lambda key: key == old)
         for path in [path for path in self.writing if moves(path)]:
             self.bucket[path] = self.writing[path].content  # finished first; it goes on under the new name
-            draft = self.writing.pop(path)
-            draft.path = new + path[len(old) :]
-            draft.stored = True
+            self.writing.pop(path).stored = True
+        for held in self.open:
+            if not held.removed and moves(held.path):
+                held.path = new + held.path[len(old) :]
         self.keep_parent(old)
         for key in [key for key in self.bucket if moves(key)]:
             self.bucket[new + key[len(old) :]] = self.bucket.pop(key)
@@ -174,7 +181,7 @@ class MountMachine(RuleBasedStateMachine):
         self.world = World("memory")
         self.program = self.world.mount(prefix="v/")
         self.model = Model()
-        self.open: list[Writing] = []
+        self.open = self.model.open
 
     def teardown(self) -> None:
         if hasattr(self, "open"):
@@ -227,17 +234,18 @@ class MountMachine(RuleBasedStateMachine):
     @rule(data=CONTENT, which=st.integers(0, 9))
     def continue_(self, data: bytes, which: int) -> None:
         draft = self.open[which % len(self.open)]
-        expected = None
-        if not draft.removed and draft.path not in self.model.writing:
+        current = self.model.writing.get(draft.path)
+        if not draft.removed and current is not None and current is not draft:
+            with pytest.raises(FileBusy):
+                draft.file.write(data)
+            return
+        if not draft.removed and current is None:
             # finished by a rename or fsync: it goes on from there, if nobody changed it since
-            theirs = self.model.bucket.get(draft.path)
-            if theirs != draft.content or self.model.is_directory(draft.path):
+            if self.model.bucket.get(draft.path) != draft.content or self.model.is_directory(draft.path):
                 return
-            expected = draft
+            self.model.writing[draft.path] = draft
         draft.file.write(data)
         draft.content += data
-        if expected is not None:
-            self.model.writing[draft.path] = draft
 
     @precondition(lambda self: self.open)
     @rule(which=st.integers(0, 9))
