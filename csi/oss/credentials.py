@@ -7,7 +7,6 @@ and keep the old credentials, with a warning, while the file is broken. Nothing 
 
 from __future__ import annotations
 
-import calendar
 import contextlib
 import json
 import logging
@@ -17,6 +16,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Protocol
 
 from csi.errors import CredentialsMissing
@@ -261,8 +261,10 @@ def _parse_expiration(text: str, source: str) -> float | None:
     if not text:
         return None
     try:
-        return float(calendar.timegm(time.strptime(text.split(".", maxsplit=1)[0].rstrip("Z"), "%Y-%m-%dT%H:%M:%S")))
+        # not strptime: it imports a module at its first call, which a sidecar without rights may be unable to read
+        moment = datetime.fromisoformat(text)
     except ValueError:
         raise CredentialsMissing(
             f"Expiration in {source} is not a time", hint="expected a form like 2023-10-01T00:00:00Z"
         ) from None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
