@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import csi.sidecar.assemble as assembly
-import csi.sidecar.main  # everything a sidecar loads
+import csi.sidecar.main  # noqa: F401 - everything a sidecar loads
 from csi.errors import StoreError
 from csi.fs.types import ROOT_INODE, Caller
 from csi.volume.parse import parse_volume
