@@ -68,7 +68,7 @@ def test_many_threads_make_and_remove_names_in_one_directory(mount_volume: Mount
         list(pool.map(churn, range(8)))
 
     expected = {f"moved-{task}-{round_}" for task in range(8) for round_ in (0, 2, 4)}
-    assert set(os.listdir(volume.path)) == expected == volume.keys() - {""}
+    assert set(os.listdir(volume.path)) == expected == volume.stored_names() - {""}
 
 
 def test_one_file_read_by_many_is_fetched_once(mount_volume: MountVolume) -> None:

@@ -20,7 +20,9 @@ from tests.support.emulator import RunningEmulator
 from tests.support.volumes import mounted_volume
 
 NAMES = st.sampled_from(["a", "b", "c", "a.b", "ä"])
-PATHS = st.lists(NAMES, min_size=1, max_size=3).map("/".join)
+SPOTS = st.tuples(st.sampled_from(["there", "there", "there", "below", "below", "anywhere"]), st.integers(0, 99), NAMES)
+"""Where to act: on something that is there, on a name in a directory that is there, or just somewhere."""
+Spot = tuple[str, int, str]
 CONTENTS = st.one_of(
     st.binary(max_size=20),
     st.integers(0, 255).map(lambda byte: bytes([byte]) * 140_000),
@@ -44,15 +46,17 @@ class Differential(RuleBasedStateMachine):
         for descriptor in self.writers or ():
             os.close(descriptor)
 
-    @rule(path=PATHS, data=CONTENTS)
-    def write(self, path: str, data: bytes) -> None:
+    @rule(spot=SPOTS, data=CONTENTS)
+    def write(self, spot: Spot, data: bytes) -> None:
+        path = self.at(spot)
         if self.is_being_written(path):
             return
 
         self.both(lambda home: (home / path).write_bytes(data))
 
-    @rule(path=PATHS, data=CONTENTS)
-    def append(self, path: str, data: bytes) -> None:
+    @rule(spot=SPOTS, data=CONTENTS)
+    def append(self, spot: Spot, data: bytes) -> None:
+        path = self.at(spot)
         if self.is_being_written(path):
             return
 
@@ -62,8 +66,9 @@ class Differential(RuleBasedStateMachine):
 
         self.both(append)
 
-    @rule(path=PATHS, data=st.binary(max_size=10))
-    def create_exclusively(self, path: str, data: bytes) -> None:
+    @rule(spot=SPOTS, data=st.binary(max_size=10))
+    def create_exclusively(self, spot: Spot, data: bytes) -> None:
+        path = self.at(spot)
         if self.is_being_written(path):
             return
 
@@ -73,8 +78,9 @@ class Differential(RuleBasedStateMachine):
 
         self.both(create)
 
-    @rule(path=PATHS, offset=st.integers(0, 150_000), size=st.integers(0, 150_000))
-    def read(self, path: str, offset: int, size: int) -> None:
+    @rule(spot=SPOTS, offset=st.integers(0, 150_000), size=st.integers(0, 150_000))
+    def read(self, spot: Spot, offset: int, size: int) -> None:
+        path = self.at(spot)
         if self.is_being_written(path):
             return
 
@@ -87,38 +93,47 @@ class Differential(RuleBasedStateMachine):
 
         self.both(read)
 
-    @rule(path=PATHS)
-    def truncate(self, path: str) -> None:
+    @rule(spot=SPOTS)
+    def truncate(self, spot: Spot) -> None:
+        path = self.at(spot)
         if self.is_being_written(path):
             return
         self.both(lambda home: os.truncate(home / path, 0))
 
-    @rule(path=PATHS)
-    def unlink(self, path: str) -> None:
+    @rule(spot=SPOTS)
+    def unlink(self, spot: Spot) -> None:
+        path = self.at(spot)
         self.both(lambda home: os.unlink(home / path))
 
-    @rule(path=PATHS)
-    def mkdir(self, path: str) -> None:
+    @rule(spot=SPOTS)
+    def mkdir(self, spot: Spot) -> None:
+        path = self.at(spot)
         self.both(lambda home: os.mkdir(home / path))
 
-    @rule(path=PATHS)
-    def rmdir(self, path: str) -> None:
+    @rule(spot=SPOTS)
+    def rmdir(self, spot: Spot) -> None:
+        path = self.at(spot)
         self.both(lambda home: os.rmdir(home / path))
 
-    @rule(old=PATHS, new=PATHS)
-    def rename(self, old: str, new: str) -> None:
-        self.both(lambda home: os.rename(home / old, home / new))
+    @rule(old=SPOTS, new=SPOTS)
+    def rename(self, old: Spot, new: Spot) -> None:
+        source, target = self.at(old), self.at(new)
+        self.both(lambda home: os.rename(home / source, home / target))
 
-    @rule(path=PATHS, when=st.integers(1, 2_000_000_000))
-    def set_time(self, path: str, when: int) -> None:
+    @rule(spot=SPOTS, when=st.integers(1, 2_000_000_000))
+    def set_time(self, spot: Spot, when: int) -> None:
+        path = self.at(spot)
+
         def touch(home: Path) -> int | None:
             os.utime(home / path, (when, when))
             return None if (home / path).is_dir() else (home / path).stat().st_mtime_ns
 
         self.both(touch)
 
-    @rule(path=PATHS)
-    def stat(self, path: str) -> None:
+    @rule(spot=SPOTS)
+    def stat(self, spot: Spot) -> None:
+        path = self.at(spot)
+
         def stat(home: Path) -> tuple[bool, int]:
             found = os.stat(home / path)
             directory = os.path.isdir(home / path)
@@ -129,8 +144,9 @@ class Differential(RuleBasedStateMachine):
     # --- a file that is held open for writing while everything else goes on ---
 
     @precondition(lambda self: self.writers is None)
-    @rule(path=PATHS, append=st.booleans())
-    def open_writer(self, path: str, append: bool) -> None:
+    @rule(spot=SPOTS, append=st.booleans())
+    def open_writer(self, spot: Spot, append: bool) -> None:
+        path = self.at(spot)
         flags = os.O_CREAT | os.O_WRONLY | (os.O_APPEND if append else os.O_TRUNC)
         opened = [outcome(lambda home: os.open(home / path, flags, 0o644), home) for home in self.homes]
         if isinstance(opened[0], int) and isinstance(opened[1], int):
@@ -177,6 +193,16 @@ class Differential(RuleBasedStateMachine):
     def the_trees_are_the_same(self) -> None:
         mounted, local = (tree(home) for home in self.homes)
         assert mounted == local
+
+    def at(self, spot: Spot) -> str:
+        how, choice, name = spot
+        if how == "anywhere":
+            return "/".join((name, "b", "a")[: choice % 3 + 1])
+        names = tree(self.homes[1])
+        if how == "there" and names:
+            return sorted(names)[choice % len(names)]
+        directories = [".", *sorted(path for path, size in names.items() if size is None)]
+        return f"{directories[choice % len(directories)]}/{name}"
 
     def both(self, call: Callable[[Path], Any]) -> None:
         mounted, local = (outcome(call, home) for home in self.homes)
@@ -228,8 +254,8 @@ def test_operations_have_the_results_they_have_on_a_local_disk(
         run_state_machine_as_test(
             machine,
             settings=settings(
-                max_examples=15,
-                stateful_step_count=30,
+                max_examples=20,
+                stateful_step_count=40,
                 deadline=None,
                 derandomize=True,
                 database=None,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mount.fuse.test_session import Directory
+from tests.support.directories import Directory
 from tests.support.volumes import MountedVolume
 
 MIB = 1 << 20

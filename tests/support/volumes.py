@@ -35,10 +35,14 @@ class MountedVolume:
         """What another client (oss2) reads from the object that the mount shows as `name`."""
         return bytes(self._bucket().get_object(self.prefix + name).read())
 
-    def keys(self) -> set[str]:
+    def stored_names(self) -> set[str]:
         """Keys below the prefix, without it, as another client lists them."""
         found = oss2.ObjectIteratorV2(self._bucket(), prefix=self.prefix)
         return {entry.key.removeprefix(self.prefix) for entry in found}
+
+    def modified(self, name: str) -> int:
+        """Last-Modified of the object, seconds since the epoch."""
+        return int(self._bucket().head_object(self.prefix + name).last_modified)
 
     def uploads(self) -> list[str]:
         """Keys of multipart uploads that were begun and neither completed nor aborted."""

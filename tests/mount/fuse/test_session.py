@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import json
 import os
@@ -17,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.directories import Directory
 from tests.support.mounts import ServedMount, ServerFailed, mountpoint_minor, served_mount
 
 Mount = Callable[..., AbstractContextManager[ServedMount]]
@@ -83,46 +83,6 @@ def test_a_large_directory_is_listed_whole_with_types(tree: ServedMount) -> None
         found = {entry.name: entry.is_file() for entry in entries}
 
     assert found == {f"entry-{number:05d}": True for number in range(3000)}
-
-
-class _Dirent(ctypes.Structure):
-    _fields_ = (
-        ("d_ino", ctypes.c_ulong),
-        ("d_off", ctypes.c_long),
-        ("d_reclen", ctypes.c_ushort),
-        ("d_type", ctypes.c_ubyte),
-        ("d_name", ctypes.c_char * 256),
-    )
-
-
-class Directory:
-    """opendir(3) and friends, which Python does not have."""
-
-    def __init__(self, path: Path) -> None:
-        self._libc = ctypes.CDLL(None, use_errno=True)
-        self._libc.opendir.restype = ctypes.c_void_p
-        self._libc.readdir.restype = ctypes.POINTER(_Dirent)
-        self._libc.telldir.restype = ctypes.c_long
-        self._stream = ctypes.c_void_p(self._libc.opendir(os.fsencode(path)))
-        assert self._stream.value, "opendir failed"
-
-    def names(self, count: int = 1 << 30) -> list[bytes]:
-        found: list[bytes] = []
-        while len(found) < count and (entry := self._libc.readdir(self._stream)):
-            found.append(entry.contents.d_name)
-        return found
-
-    def tell(self) -> int:
-        return int(self._libc.telldir(self._stream))
-
-    def seek(self, position: int) -> None:
-        self._libc.seekdir(self._stream, ctypes.c_long(position))
-
-    def rewind(self) -> None:
-        self._libc.rewinddir(self._stream)
-
-    def close(self) -> None:
-        self._libc.closedir(self._stream)
 
 
 def test_dot_and_dot_dot_are_listed_first(tree: ServedMount) -> None:
