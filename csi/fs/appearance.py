@@ -15,8 +15,6 @@ from csi.fs.types import Attributes, Entry, FileKind
 from csi.volume.spec import MountArguments, Ownership
 from csi.volume.units import Seconds
 
-_FILE_TYPES = {FileKind.FILE: stat.S_IFREG, FileKind.DIRECTORY: stat.S_IFDIR, FileKind.SYMLINK: stat.S_IFLNK}
-
 
 class Appearance:
     """Reads nodes under `InodeTable.lock`."""
@@ -28,6 +26,8 @@ class Appearance:
         self.clock = clock
         self._arguments = arguments
         self._ownership = ownership
+        self._file_mode = stat.S_IFREG | ownership.file_mode
+        self._directory_mode = stat.S_IFDIR | ownership.dir_mode
         self._start_ns = int(clock() * 1e9)
 
     def entry(self, node: Node, *, count: bool = False) -> Entry:
@@ -56,25 +56,24 @@ class Appearance:
     def _attributes(self, node: Node) -> Attributes:
         facts = node.facts or (DIRECTORY if node.is_directory else Facts(node.kind))
         local, draft = node.local, node.draft
-        size, mtime = facts.size, facts.mtime_ns
+        size, mtime, mode = facts.size, facts.mtime_ns, self._file_mode
         if node.is_directory:
+            mode = self._directory_mode
             size, mtime = 0, (local.changed_ns if local is not None else 0) or self._start_ns
         elif draft is not None:
             size, mtime = draft.size, draft.mtime_ns
         elif node.kind is FileKind.SYMLINK:
+            mode = stat.S_IFLNK | 0o777
             size = len(self.symlink_target(node) or b"") or size
         atime = changed = mtime
         if local is not None and local.times is not None and local.times_of == (None if draft else facts.etag):
             mtime = local.times[0] if local.times[0] is not None else mtime
             atime = local.times[1] if local.times[1] is not None else atime
-        permissions = {FileKind.DIRECTORY: self._ownership.dir_mode, FileKind.SYMLINK: 0o777}.get(
-            node.kind, self._ownership.file_mode
-        )
         links = 0 if node.detached else 2 if node.is_directory else 1
         return Attributes(
             inode=node.inode,
             kind=node.kind,
-            mode=_FILE_TYPES[node.kind] | permissions,
+            mode=mode,
             nlink=links,
             uid=self._ownership.uid,
             gid=self._ownership.gid,

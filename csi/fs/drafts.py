@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from csi.data.streams import StreamSource, Writer
-from csi.errors import FileBusy, InvalidOperation, OssFuseError, StaleFile
+from csi.errors import AppendConflict, EntryExists, FileBusy, InvalidOperation, OssFuseError, StaleFile
 from csi.fs.inodes import Node
 from csi.fs.metadata import APPENDABLE_TYPE, Facts
 from csi.fs.names import shown
@@ -71,7 +71,12 @@ class Drafts:
         if node.facts is not None or appended:
             self._store.delete(key)  # AppendObject cannot replace what is there
             self._namespace.changed(node, None)
-        writer = self._engine.open_appender(key, position=0)
+        try:
+            writer = self._engine.open_appender(key, position=0)
+        except AppendConflict as error:
+            if exclusive:
+                raise EntryExists(f"{shown(node.name)} was made by another client") from error
+            raise
         return self._install(node, writer, owner, shared=shared, base=None, appendable=True)
 
     def continue_from(self, node: Node, owner: FileHandle, offset: int, *, shared: bool) -> Draft:

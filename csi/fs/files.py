@@ -179,6 +179,7 @@ class Files:
 
     def _begin_empty(self, handle: OpenHandle, *, exclusive: bool = False) -> None:
         self._drafts.begin_empty(handle.node, handle.id, shared=handle.appends, exclusive=exclusive)
+        handle.failed = None
         self._handles.unbind(handle)
 
     def _cache_policy(self, node: Node, flags: int) -> tuple[bool, bool]:

@@ -10,8 +10,8 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from csi.fs.inodes import Node
 from csi.fs.metadata import Facts
-from csi.volume.units import InodeNumber
 
 MOST_NAMES = 200_000
 """Names kept in all listings together: about 30 MB, because the facts are shared with the inodes."""
@@ -34,25 +34,25 @@ class ListingCache:
 
     def __init__(self, most_names: int = MOST_NAMES) -> None:
         self._most = most_names
-        self._listings: OrderedDict[InodeNumber, Listing] = OrderedDict()
+        self._listings: OrderedDict[Node, Listing] = OrderedDict()
         self.names = 0
 
     def __len__(self) -> int:
         return len(self._listings)
 
-    def get(self, inode: InodeNumber) -> Listing | None:
-        return self._listings.get(inode)
+    def get(self, directory: Node) -> Listing | None:
+        return self._listings.get(directory)
 
-    def put(self, inode: InodeNumber, listing: Listing) -> None:
+    def put(self, directory: Node, listing: Listing) -> None:
         """Keep `listing`, and as many of the last others as fit."""
-        self.drop(inode)
-        self._listings[inode] = listing
+        self.drop(directory)
+        self._listings[directory] = listing
         self.names += len(listing.names)
         while self.names > self._most and len(self._listings) > 1:
             _, oldest = self._listings.popitem(last=False)
             self.names -= len(oldest.names)
 
-    def drop(self, inode: InodeNumber) -> None:
-        dropped = self._listings.pop(inode, None)
+    def drop(self, directory: Node) -> None:
+        dropped = self._listings.pop(directory, None)
         if dropped is not None:
             self.names -= len(dropped.names)

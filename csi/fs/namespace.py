@@ -3,26 +3,21 @@
 Two sources tell about a name: answers of OSS, and what this mount does itself. Every request takes a serial before it
 is sent and every change of our own takes one when it is done; an answer that was asked for before our last change of a
 name is ignored, so that a slow listing never brings back a file we removed. Files being written here are known from
-their draft, whatever OSS says.
-
-How old may an answer be (seconds)? Attributes: `attr_timeout`. A name: the larger of `attr_timeout` and
-`entry_timeout`. The absence of a name: `negative_timeout`. The age of an answer is taken off the timeout the kernel is
-given with it, so user space and kernel together never exceed what was asked for. Zero asks OSS each time; but as the
-kernel sends LOOKUP, GETATTR and OPEN for one open(2), what a LOOKUP has just found is good for the rest of that call
-(`GRACE`).
+their draft, whatever OSS says. `csi/fs/freshness.py` judges how old an answer may be.
 """
 
 from __future__ import annotations
 
 import itertools
 import logging
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
 from csi.errors import EntryExists, NoSuchEntry, NotADirectory, PermissionDenied
+from csi.fs.absences import Absences
 from csi.fs.appearance import Appearance
+from csi.fs.freshness import Freshness
 from csi.fs.inodes import NEVER, InodeTable, Node
 from csi.fs.listings import Listing, ListingCache
 from csi.fs.metadata import Facts, ask
@@ -30,12 +25,7 @@ from csi.fs.names import check_lookup, directory_key, join, shown
 from csi.fs.types import FileKind
 from csi.oss.store import ObjectStore
 from csi.volume.spec import MountArguments, Ownership
-from csi.volume.units import InodeNumber, ObjectKey, Seconds
-
-GRACE = Seconds(1.0)
-"""How long the answer to a LOOKUP serves the other requests of the same system call, where timeouts are 0."""
-
-_MOST_ABSENT = 20_000
+from csi.volume.units import InodeNumber, ObjectKey
 
 _log = logging.getLogger(__name__)
 
@@ -57,9 +47,9 @@ class Namespace:
         self._arguments = arguments
         self.shown = Appearance(table, arguments, ownership, clock)
         self._serials = itertools.count(1)
-        self._absent: OrderedDict[tuple[InodeNumber, bytes], tuple[int, float]] = OrderedDict()
+        self._absences = Absences()
         self._listings = ListingCache()
-        self._name_timeout = max(arguments.attr_timeout, arguments.entry_timeout)
+        self._fresh = Freshness(arguments, clock)
 
     # --- questions ---
 
@@ -76,20 +66,18 @@ class Namespace:
         """What a LOOKUP may be told without asking OSS; None if it has to be asked. Raises NoSuchEntry when the
         absence of the name is known."""
         check_lookup(name)
-        now = self.clock()
         with self.table.lock:
             node = self.table.child(parent, name)
-            if node is not None and (node.draft is not None or _is_within(now, node.checked_at, self._name_timeout)):
+            if node is not None and (node.draft is not None or self._fresh.of_name(node.checked_at)):
                 return node
-            listing = self._listings.get(parent.inode)
-            if listing is not None and self._last_absent(parent, name) < listing.asked:
+            listing = self._listings.get(parent)
+            if listing is not None and self._absences.asked(parent, name) < listing.asked:
                 facts = listing.names.get(name)
-                if facts is None and node is None and self._is_absent(now, listing.at):
+                if facts is None and node is None and self._fresh.of_absence(listing.at):
                     raise _missing(name)
-                if facts is not None and _is_within(now, listing.at, self._name_timeout):
+                if facts is not None and self._fresh.of_name(listing.at):
                     return self.learned(parent, name, facts, listing.asked, listing.at)
-            absent = self._absent.get((parent.inode, name))
-            if node is None and absent is not None and self._is_absent(now, absent[1]):
+            if node is None and self._fresh.of_absence(self._absences.at(parent, name)):
                 raise _missing(name)
         return None
 
@@ -104,17 +92,12 @@ class Namespace:
     def find(self, parent: Node, name: bytes) -> Node | None:
         """The node of a name that is about to be changed: what the LOOKUP before it found is good enough."""
         check_lookup(name)
-        now = self.clock()
         with self.table.lock:
             node = self.table.child(parent, name)
-            if node is not None:
-                limit = max(self._name_timeout, GRACE)
-                if node.draft is not None or _is_within(now, node.checked_at, limit):
-                    return node
-            else:
-                absent = self._absent.get((parent.inode, name))
-                if absent is not None and _is_within(now, absent[1], GRACE):
-                    return None
+            if node is not None and (node.draft is not None or self._fresh.for_change(node.checked_at)):
+                return node
+            if node is None and self._fresh.for_making(self._absences.at(parent, name)):
+                return None
         return self._ask(parent, name)
 
     @contextmanager
@@ -149,24 +132,16 @@ class Namespace:
         """Whether GETATTR may be answered without asking OSS."""
         if node.detached or node.draft is not None or node is self.table.root:
             return True
-        limit = self._arguments.attr_timeout
-        if self._arguments.entry_timeout <= 0:
-            limit = max(limit, GRACE)  # every path access has just done a LOOKUP
-        return _is_within(self.clock(), node.checked_at, limit)
+        return self._fresh.of_attributes(node.checked_at)
 
     def is_current_for_open(self, node: Node) -> bool:
         """Whether OPEN may use what is known. The ticket of a LOOKUP is good for one open, which is the one that the
         LOOKUP was made for: close-to-open holds with all timeouts 0."""
         with self.table.lock:
             ticket, node.ticket = node.ticket, False
-            if node.draft is not None:
+            if node.draft is not None or node.detached:
                 return True
-            now = self.clock()
-            if _is_within(now, node.checked_at, self._arguments.attr_timeout):
-                return True
-            return (
-                ticket and self._arguments.entry_timeout <= 0 and _is_within(now, node.checked_at, GRACE)
-            ) or node.detached
+            return self._fresh.of_version(node.checked_at, looked_up=ticket)
 
     def refresh(self, node: Node) -> None:
         """Ask OSS about a node again. A name that is gone raises NoSuchEntry, unless the file is open: then what was
@@ -191,7 +166,7 @@ class Namespace:
         """
         with self.table.lock:
             node = self.table.child(parent, name)
-            if node is None and self._last_absent(parent, name) > asked:
+            if node is None and self._absences.asked(parent, name) > asked:
                 return None
             if node is not None and node.asked <= asked and node.draft is None:
                 node = self._update(node, facts)
@@ -199,7 +174,7 @@ class Namespace:
                 node = self.table.add(parent, name, facts.kind)
                 node.facts = facts
             if node is None:
-                self._note_absent(parent, name, asked, at)
+                self._absences.note(parent, name, asked, at)
                 return None
             if node.draft is None and node.asked <= asked:
                 node.asked, node.checked_at = asked, at
@@ -210,15 +185,13 @@ class Namespace:
         """A directory was listed from end to end."""
         with self.table.lock:
             if directory.local is None or directory.local.changed < asked:
-                self._listings.put(directory.inode, Listing(names, asked, at))
+                self._listings.put(directory, Listing(names, asked, at))
 
     def kept_listing(self, directory: Node) -> Listing | None:
         """The listing that readdir may show again instead of asking."""
         with self.table.lock:
-            listing = self._listings.get(directory.inode)
-            if listing is None or not _is_within(self.clock(), listing.at, self._arguments.entry_timeout):
-                return None
-            return listing
+            listing = self._listings.get(directory)
+            return listing if listing is not None and self._fresh.of_listing(listing.at) else None
 
     def serial(self) -> int:
         return next(self._serials)
@@ -234,7 +207,7 @@ class Namespace:
                 node = None
             if node is None:
                 node = self.table.add(parent, name, kind)
-            self._absent.pop((parent.inode, name), None)
+            self._absences.drop(parent, name)
             self._touch(parent)
             return node
 
@@ -255,7 +228,7 @@ class Namespace:
             self.table.local(node).unlinked = True
             if parent is None or node.detached:
                 return
-            self._note_absent(parent, node.name, self.serial(), self.clock())
+            self._absences.note(parent, node.name, self.serial(), self.clock())
             self._touch(parent)
             self.table.detach(node)
 
@@ -276,26 +249,26 @@ class Namespace:
                 self.table.local(replaced).unlinked = True
                 self.table.detach(replaced)
             self.table.move(node, parent, name)
-            self._absent.pop((parent.inode, name), None)
+            self._absences.drop(parent, name)
             if old is not None:
-                self._note_absent(old, old_name, self.serial(), self.clock())
+                self._absences.note(old, old_name, self.serial(), self.clock())
                 self._touch(old)
             self._touch(parent)
             for below in self.table.descendants(node):
                 below.asked, below.checked_at = self.serial(), NEVER
-                self._listings.drop(below.inode)
+                self._listings.drop(below)
 
     def distrust(self, node: Node) -> None:
         """A change of `node` and what is below it was left half done: ask OSS before showing any of it."""
         with self.table.lock:
             for each in (node, *self.table.descendants(node)):
                 each.checked_at = NEVER
-                self._listings.drop(each.inode)
+                self._listings.drop(each)
 
     def forget_absence(self, parent: Node, name: bytes) -> None:
         """A name may be there now, through nothing this mount was told to make."""
         with self.table.lock:
-            self._absent.pop((parent.inode, name), None)
+            self._absences.drop(parent, name)
             self._outdate_listing(parent)
 
     def ensure_marker(self, directory: Node) -> None:
@@ -344,19 +317,6 @@ class Namespace:
     def _holds_drafts(self, node: Node) -> bool:
         return any(below.draft is not None for below in self.table.descendants(node))
 
-    def _note_absent(self, parent: Node, name: bytes, asked: int, at: float) -> None:
-        self._absent[parent.inode, name] = (asked, at)
-        self._absent.move_to_end((parent.inode, name))
-        if len(self._absent) > _MOST_ABSENT:
-            self._absent.popitem(last=False)
-
-    def _last_absent(self, parent: Node, name: bytes) -> int:
-        absent = self._absent.get((parent.inode, name))
-        return absent[0] if absent is not None else 0
-
-    def _is_absent(self, now: float, at: float) -> bool:
-        return _is_within(now, at, self._arguments.negative_timeout)
-
     def _touch(self, directory: Node) -> None:
         """A name in `directory` was made or removed here."""
         self.table.local(directory).changed_ns = int(self.clock() * 1e9)
@@ -364,17 +324,12 @@ class Namespace:
 
     def _outdate_listing(self, directory: Node) -> None:
         self.table.local(directory).changed = self.serial()
-        self._listings.drop(directory.inode)
+        self._listings.drop(directory)
 
 
 def renewed(facts: Facts) -> Facts:
     """The same facts as another value, so that open files look at their node again."""
     return replace(facts)
-
-
-def _is_within(now: float, at: float, limit: float) -> bool:
-    """Whether something learned at `at` is younger than `limit`; a clock that was set back makes it old."""
-    return 0 <= now - at < limit
 
 
 def _missing(name: bytes) -> NoSuchEntry:

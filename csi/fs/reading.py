@@ -56,7 +56,10 @@ class Reading:
             if draft is not None:
                 if offset >= draft.size:
                     return b""
-                reader = self._draft_reader(handle, draft, offset + size)
+                draft_reader = self._draft_reader(handle, draft, offset + size)
+                if draft_reader is None:
+                    continue
+                reader = draft_reader
             else:
                 reader = self._current_reader(handle)
             try:
@@ -78,13 +81,16 @@ class Reading:
                 hint="it can be read once its writer has closed it (fs.oss.append.enable lets files be read earlier)",
             )
 
-    def _draft_reader(self, handle: OpenHandle, draft: Draft, end: int) -> Reader:
-        """The reader of a file that is being appended to, which sees everything written up to `end`."""
+    def _draft_reader(self, handle: OpenHandle, draft: Draft, end: int) -> Reader | None:
+        """The reader of a file that is being appended to, which sees everything written up to `end`; None if the draft
+        was finished meanwhile."""
         node = handle.node
         self.check_readable(node)
         visible = draft.writer.visible_version
         if visible is None or end > visible.size < draft.size:
             with self._table.local(node).turn:
+                if node.draft is not draft:
+                    return None
                 self._drafts.push(draft)
             visible = draft.writer.visible_version
         if visible is None:
