@@ -6,21 +6,27 @@ import shutil
 import subprocess
 import sys
 
+import oss2
 import pytest
+from fastcrc.crc64 import xz as crc64
 
 from csi.handover.types import PublishRequest
+from csi.oss.checksum import combine
 from csi.volume.parse import parse_volume
-from csi.volume.units import MIB
+from csi.volume.units import MIB, Crc64
 from tests.support.node import DEADLINE, running_node
 
 READERS = 32
 WRITERS = 4
 GIB = 1024 * MIB
 
-# in another process: a hung mount must not hang the test, and the reading must not share its GIL with anything
+# In a process of its own: a hung mount must not hang the test, and the load must not share a GIL with anything. Every
+# object is zeros but for its last mebibyte, which repeats its number; every written file is its number, repeated.
 LOAD = """
 import os, sys, threading
-mount, readers, writers, size, share = sys.argv[1], *map(int, sys.argv[2:])
+mount, readers, writers, size = sys.argv[1], *map(int, sys.argv[2:])
+mebibyte = 1 << 20
+zeros = bytes(mebibyte)
 failures = []
 
 def guarded(work):
@@ -33,22 +39,25 @@ def guarded(work):
 
 @guarded
 def read(number):
-    with open(f"{mount}/big.bin", "rb", buffering=0) as file:
-        file.seek(number * share % size)
-        left = share
-        while left:
-            data = file.read(min(1 << 20, left))
-            if not data or data.count(0) != len(data):
-                failures.append(f"reader {number}: wrong or missing bytes with {left} left")
-                return
-            left -= len(data)
+    buffer = bytearray(mebibyte)
+    descriptor = os.open(f"{mount}/read-{number}", os.O_RDONLY)
+    for offset in range(0, size, mebibyte):
+        expected = zeros if offset < size - mebibyte else bytes([number + 1]) * mebibyte
+        if os.readv(descriptor, [buffer]) != mebibyte or buffer != expected:
+            failures.append(f"reader {number}: wrong or missing bytes at {offset}")
+            break
+    if os.read(descriptor, 1):
+        failures.append(f"reader {number}: more than {size} bytes")
+    os.close(descriptor)
 
 @guarded
 def write(number):
-    block = bytes(1 << 20)
-    with open(f"{mount}/written-{number}", "wb", buffering=0) as file:
-        for _ in range(size >> 20):
-            file.write(block)
+    block = bytes([number + 1]) * mebibyte
+    descriptor = os.open(f"{mount}/written-{number}", os.O_WRONLY | os.O_CREAT)
+    for _ in range(size // mebibyte):
+        if os.write(descriptor, block) != mebibyte:
+            failures.append(f"writer {number}: a short write")
+    os.close(descriptor)
 
 threads = [threading.Thread(target=read, args=(n,)) for n in range(readers)]
 threads += [threading.Thread(target=write, args=(n,)) for n in range(writers)]
@@ -61,11 +70,27 @@ sys.exit(bool(failures))
 """
 
 
-@pytest.mark.timeout(240)
+def crc64_of_repeated(byte, size):
+    """CRC64 of `size` (a power of two, at least 1 MiB) equal bytes."""
+    checksum, length = Crc64(crc64(bytes([byte]) * MIB)), MIB
+    while length < size:
+        checksum, length = combine(checksum, checksum, length), length * 2
+    return checksum
+
+
+@pytest.mark.timeout(600)
 def test_readers_and_writers_of_large_files_stay_under_a_small_limit(tmp_path, emulator):
     free = shutil.disk_usage(tmp_path).free
-    assert free > 6 * GIB, f"{free >> 30} GiB free at {tmp_path}: 6 GiB are needed for the objects"
-    emulator.seed("data/big.bin", size=GIB)
+    assert free > 10 * GIB, f"{free >> 30} GiB free at {tmp_path}: 10 GiB are needed for parts and objects"
+    bucket = oss2.Bucket(
+        oss2.Auth(emulator.access_key_id, emulator.access_key_secret),
+        emulator.endpoint,
+        emulator.bucket,
+        is_path_style=True,
+    )
+    for number in range(READERS):
+        emulator.seed(f"data/read-{number}", size=GIB - MIB, type="Appendable")
+        bucket.append_object(f"data/read-{number}", GIB - MIB, bytes([number + 1]) * MIB)
     attributes = {
         "bucket": emulator.bucket,
         "url": emulator.endpoint,
@@ -77,16 +102,32 @@ def test_readers_and_writers_of_large_files_stay_under_a_small_limit(tmp_path, e
         plugin = node.start(launcher=node.real())
         spec = parse_volume(attributes, cpu_count=2).spec
         plugin.publish(PublishRequest("pv-memory", node.target, spec, False, None, secret), DEADLINE)
-        share = GIB // READERS  # together the readers read the whole file, each a part of its own
-        command = [sys.executable, "-c", LOAD, str(node.target), *map(str, (READERS, WRITERS, GIB, share))]
-        load = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
-        condition = plugin.condition("pv-memory", node.target)
+        started = plugin.condition("pv-memory", node.target)
+        command = [sys.executable, "-c", LOAD, str(node.target), *map(str, (READERS, WRITERS, GIB))]
+        load = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
+        ended = plugin.condition("pv-memory", node.target)
         (cgroup,) = node.cgroups()
-        events = (cgroup / "memory.oom_control").read_text() if (cgroup / "memory.oom_control").exists() else ""
-        assert not condition.abnormal, f"{condition.message}; {events}; {node.log()[-2000:]}"
-        sizes = [(node.target / f"written-{number}").stat().st_size for number in range(WRITERS)]
+        memory = memory_history(cgroup)
         plugin.unpublish("pv-memory", node.target)
     assert load.returncode == 0, load.stdout + load.stderr
-    assert condition.memory_limit == 256 * MIB
-    assert "oom_kill 0" in events or not events
-    assert sizes == [GIB] * WRITERS
+    assert not ended.abnormal, f"{ended.message}; {memory}; {node.log()[-2000:]}"
+    assert ended.sidecar_pid == started.sidecar_pid
+    assert ended.memory_limit == 256 * MIB
+    assert memory["oom_kills"] == 0
+    assert memory["peak"] < 256 * MIB, memory
+    assert memory["met_limit"] == 0, memory
+    heads = [bucket.head_object(f"data/written-{number}") for number in range(WRITERS)]
+    assert [head.content_length for head in heads] == [GIB] * WRITERS
+    expected = [int(crc64_of_repeated(number + 1, GIB)) for number in range(WRITERS)]
+    assert [head.server_crc for head in heads] == expected
+
+
+def memory_history(cgroup):
+    """What the kernel counted since the cgroup was made: peak bytes, processes killed, how often the limit was met."""
+    if (cgroup / "memory.oom_control").exists():  # version 1
+        kills = dict(line.split() for line in (cgroup / "memory.oom_control").read_text().splitlines())
+        peak, met = ((cgroup / name).read_text() for name in ("memory.max_usage_in_bytes", "memory.failcnt"))
+        return {"peak": int(peak), "oom_kills": int(kills["oom_kill"]), "met_limit": int(met)}
+    events = dict(line.split() for line in (cgroup / "memory.events").read_text().splitlines())
+    peak = int((cgroup / "memory.peak").read_text())
+    return {"peak": peak, "oom_kills": int(events["oom_kill"]), "met_limit": int(events["max"])}
