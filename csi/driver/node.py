@@ -21,7 +21,7 @@ from csi.driver.locks import KeyedLocks
 from csi.driver.workers import Workers
 from csi.errors import InvalidOption, VolumeInUse, VolumeNotFound
 from csi.handover.target import resolved_target
-from csi.handover.types import PublishRequest, VolumeCondition, VolumeMounts
+from csi.handover.types import PublishRequest, VolumeMounts
 from csi.v1 import csi_pb2, csi_pb2_grpc
 from csi.volume.spec import VolumeSpec
 
@@ -133,7 +133,7 @@ class NodeService(csi_pb2_grpc.NodeServicer):
         return csi_pb2.NodeGetVolumeStatsResponse(
             # OSS has no capacity and counting what is used would mean listing it all: known to be unknown
             usage=[csi_pb2.VolumeUsage(unit=csi_pb2.VolumeUsage.BYTES, total=0, used=0, available=0)],
-            volume_condition=csi_pb2.VolumeCondition(abnormal=found.abnormal, message=_words(found)),
+            volume_condition=csi_pb2.VolumeCondition(abnormal=found.abnormal, message=found.message),
         )
 
     async def NodeGetCapabilities(
@@ -157,13 +157,6 @@ class NodeService(csi_pb2_grpc.NodeServicer):
                 f"target path, not also {str(target)!r}",
                 hint="wait until the other pod is gone, or use ReadWriteMany",
             )
-
-
-def _words(condition: VolumeCondition) -> str:
-    if condition.memory_used is None or condition.memory_limit is None:
-        return condition.message
-    used, limit = condition.memory_used // 2**20, condition.memory_limit // 2**20
-    return f"{condition.message} (sidecar memory {used} of {limit} MiB)"
 
 
 def _volume_id(text: str) -> str:
