@@ -15,9 +15,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from csi.errors import InvalidOption
-from csi.volume.argument_table import BY_NAME, OPTION_PREFIXES, Argument, ArgumentValue
-from csi.volume.option import Effect
 from csi.volume.spec import CachePolicy
+from csi.volume.table.argument_table import BY_NAME, OPTION_PREFIXES, Argument, ArgumentValue
+from csi.volume.table.option import Effect
 from csi.volume.units import Seconds
 
 Value = bool | int | Seconds | CachePolicy

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from csi.errors import InvalidOption
 from csi.volume.args import ParsedArguments, parse_arguments, parse_mount_flags
-from csi.volume.option import Effect, Kind, Option
-from csi.volume.options import accept
+from csi.volume.table.option import Effect, Kind, Option
+from csi.volume.table.options import accept
 from csi.volume.values import shorten
 
 ATTRIBUTE = "attribute"

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, fields, replace
 
 from csi.errors import InvalidOption
 from csi.volume.args import ParsedArguments
-from csi.volume.argument_table import ARGUMENTS
 from csi.volume.spec import CachePolicy, MountArguments, Ownership
+from csi.volume.table.argument_table import ARGUMENTS
 
 ACCESS = "read-only access"
 MOUNT_GROUP = "fsGroup"

@@ -25,8 +25,6 @@ from csi.volume.mounting import (
     mount_arguments,
     ownership,
 )
-from csi.volume.option import Effect, Kind, Option
-from csi.volume.options import TABLE, placeholder
 from csi.volume.settle import Draft, settle
 from csi.volume.spec import (
     AuthType,
@@ -41,6 +39,8 @@ from csi.volume.spec import (
     VolumeSpec,
     WriteOptions,
 )
+from csi.volume.table.option import Effect, Kind, Option
+from csi.volume.table.options import TABLE, placeholder
 from csi.volume.uri import locate, parse_region, parse_uri
 from csi.volume.values import read, shorten, show
 

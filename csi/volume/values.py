@@ -13,8 +13,8 @@ from collections.abc import Mapping
 
 from csi.errors import InvalidOption
 from csi.volume.args import octal
-from csi.volume.option import Kind, Option
 from csi.volume.quantity import format_bytes, parse_bytes, parse_millis
+from csi.volume.table.option import Kind, Option
 from csi.volume.units import MIB, Bytes, Seconds
 
 _BOOLEANS = {"true": True, "false": False, "1": True, "0": False}

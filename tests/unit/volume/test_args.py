@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 
 from csi.errors import InvalidOption
 from csi.volume.args import parse_arguments, parse_mount_flags
-from csi.volume.argument_table import ARGUMENTS, Argument, ArgumentValue
-from csi.volume.option import Effect
 from csi.volume.spec import CachePolicy
+from csi.volume.table.argument_table import ARGUMENTS, Argument, ArgumentValue
+from csi.volume.table.option import Effect
 
 ZEROS = {"attr_timeout": 0.0, "entry_timeout": 0.0, "negative_timeout": 0.0}
 

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from csi.errors import InvalidOption, UnsupportedVolume
-from csi.volume.options import TABLE
 from csi.volume.parse import ParsedVolume, parse_volume
 from csi.volume.spec import AuthType, CachePolicy, Location, Mode, MountArguments, Ownership
+from csi.volume.table.options import TABLE
 from csi.volume.units import GIB, KIB, MIB
 
 PLACE = {"uri": "oss://bkt.oss-cn-hangzhou-internal.aliyuncs.com/data/"}

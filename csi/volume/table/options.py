@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from csi.errors import InvalidOption
-from csi.volume.known_options import KNOWN_OPTIONS
-from csi.volume.option import Effect, Option
-from csi.volume.place_options import PLACE_OPTIONS
-from csi.volume.transfer_options import TRANSFER_OPTIONS
+from csi.volume.table.known_options import KNOWN_OPTIONS
+from csi.volume.table.option import Effect, Option
+from csi.volume.table.place_options import PLACE_OPTIONS
+from csi.volume.table.transfer_options import TRANSFER_OPTIONS
 
 _PLACEHOLDER = "<NAME>"
 _NEAR_ENOUGH = 0.75

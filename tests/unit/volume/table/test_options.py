@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from csi.errors import InvalidOption
-from csi.volume.document import document
-from csi.volume.option import Effect, Option
-from csi.volume.options import TABLE, find, nearest
 from csi.volume.parse import parse_volume
+from csi.volume.table.document import document
+from csi.volume.table.option import Effect, Option
+from csi.volume.table.options import TABLE, find, nearest
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 PLACE = {"uri": "oss://bkt/a", "url": "https://data.example.com"}
 NAMED = [(row, name) for row in TABLE for name in row.names]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from csi.volume.option import Kind, Option, Topic, implemented
 from csi.volume.spec import SMALLEST_BUFFER
+from csi.volume.table.option import Kind, Option, Topic, implemented
 
 _THREADS = 1024
 _DAY = 24 * 3600 * 1000

@@ -1,4 +1,4 @@
-"""docs/options.md, written from the option table: `python -m csi.volume.document > docs/options.md`.
+"""docs/options.md, written from the option table: `python -m csi.volume.table.document > docs/options.md`.
 
 The document holds nothing that is not in the tables the parser uses; a test fails when it is out of date.
 """
@@ -8,11 +8,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator
 
-from csi.volume.argument_table import ARGUMENTS, ArgumentValue
 from csi.volume.modes import NAMES, PROMISES, expansion
-from csi.volume.option import Effect, Kind, Option, Topic
-from csi.volume.options import TABLE
 from csi.volume.spec import Mode
+from csi.volume.table.argument_table import ARGUMENTS, ArgumentValue
+from csi.volume.table.option import Effect, Kind, Option, Topic
+from csi.volume.table.options import TABLE
 
 _INTRODUCTION = """# Options of a volume
 

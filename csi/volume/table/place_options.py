@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from csi.volume.option import Kind, Option, Topic, implemented, no_effect
+from csi.volume.table.option import Kind, Option, Topic, implemented, no_effect
 
 _LOCATION = (
     implemented(

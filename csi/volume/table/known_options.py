@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from csi.volume.option import Kind, Option, Topic, no_effect, refused
+from csi.volume.table.option import Kind, Option, Topic, no_effect, refused
 
 _READABLE = "a PersistentVolume is readable by many: put credentials into a Secret and name it in nodePublishSecretRef"
 _SOURCE = "where credentials come from is told by authType, and the credentials themselves belong into a Secret"

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from csi.volume.option import Effect
 from csi.volume.spec import CachePolicy
+from csi.volume.table.option import Effect
 
 
 class ArgumentValue(enum.Enum):
