@@ -13,8 +13,8 @@ from typing import Any
 
 import yaml
 
-from csi.driver.creation import ON_DELETE, PATH_PATTERN
 from csi.driver.identity import DRIVER_NAME
+from csi.driver.provisioning.creation import ON_DELETE, PATH_PATTERN
 from csi.errors import InvalidOption
 
 _READ_ONLY_MODES = frozenset({"ReadOnlyMany"})

@@ -11,8 +11,8 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
+from csi.driver.calls.redaction import redact_value
 from csi.driver.capabilities import Access
-from csi.driver.redaction import redact_value
 from csi.errors import CredentialsMissing, InvalidOption, UnsupportedVolume
 from csi.oss.credentials import credentials_from_secret
 from csi.volume.parse import ParsedVolume, parse_volume

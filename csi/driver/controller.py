@@ -18,14 +18,14 @@ from typing import Any, TypeVar
 import grpc.aio
 
 from csi.driver.attributes import check_secrets, refuse_contradiction, without_kubernetes_context
+from csi.driver.calls.interceptors import patience
+from csi.driver.calls.locks import KeyedLocks
+from csi.driver.calls.workers import Workers
 from csi.driver.capabilities import parse_access
-from csi.driver.creation import first_difference, parse_wanted, refuse_difference
-from csi.driver.interceptors import patience
-from csi.driver.locks import KeyedLocks
-from csi.driver.records import VolumeRecord, VolumeRecords
+from csi.driver.provisioning.creation import first_difference, parse_wanted, refuse_difference
+from csi.driver.provisioning.records import VolumeRecord, VolumeRecords
+from csi.driver.provisioning.volume_id import VolumeId, parse_volume_id
 from csi.driver.stores import StoreFactory
-from csi.driver.volume_id import VolumeId, parse_volume_id
-from csi.driver.workers import Workers
 from csi.errors import BucketNotFound, InvalidOption, UnsupportedVolume, VolumeNotFound
 from csi.v1 import csi_pb2, csi_pb2_grpc
 from csi.volume.parse import parse_volume

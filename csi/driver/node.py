@@ -15,10 +15,10 @@ from typing import Any
 import grpc.aio
 
 from csi.driver.attributes import check_secrets, log_effective, parse_published
+from csi.driver.calls.interceptors import patience
+from csi.driver.calls.locks import KeyedLocks
+from csi.driver.calls.workers import Workers
 from csi.driver.capabilities import parse_access
-from csi.driver.interceptors import patience
-from csi.driver.locks import KeyedLocks
-from csi.driver.workers import Workers
 from csi.errors import InvalidOption, VolumeInUse, VolumeNotFound
 from csi.handover.target import resolved_target
 from csi.handover.types import PublishRequest, VolumeMounts

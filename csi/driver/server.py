@@ -18,9 +18,9 @@ from pathlib import Path
 
 import grpc.aio
 
+from csi.driver.calls.interceptors import CallInterceptor
 from csi.driver.controller import ControllerService
 from csi.driver.identity import DRIVER_NAME, IdentityService, Readiness, version
-from csi.driver.interceptors import CallInterceptor
 from csi.driver.node import NodeService
 from csi.driver.starting import MountsFactory, StartingMounts
 from csi.driver.stores import StoreFactory, check_volume, open_store

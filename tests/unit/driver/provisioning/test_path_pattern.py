@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from csi.driver.path_pattern import expand, safe_name
+from csi.driver.provisioning.path_pattern import expand, safe_name
 from csi.errors import InvalidOption
 
 NAMES = {

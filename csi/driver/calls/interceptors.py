@@ -20,8 +20,8 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
-from csi.driver.redaction import redacted, scrub, secret_values
-from csi.driver.status import code_of, message_of
+from csi.driver.calls.redaction import redacted, scrub, secret_values
+from csi.driver.calls.status import code_of, message_of
 from csi.errors import CallTimedOut, OssFuseError
 from csi.volume.units import Seconds
 

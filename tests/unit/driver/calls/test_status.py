@@ -4,7 +4,7 @@ import grpc
 import pytest
 
 from csi import errors
-from csi.driver.status import CODES, code_of, message_of
+from csi.driver.calls.status import CODES, code_of, message_of
 
 
 def every_class(base: type[errors.OssFuseError] = errors.OssFuseError) -> list[type[errors.OssFuseError]]:
@@ -16,7 +16,7 @@ def every_class(base: type[errors.OssFuseError] = errors.OssFuseError) -> list[t
 
 @pytest.mark.parametrize("kind", every_class(), ids=lambda kind: kind.__name__)
 def test_every_error_has_a_code_of_its_own(kind):
-    assert kind in CODES, f"{kind.__name__} is not in csi/driver/status.py"
+    assert kind in CODES, f"{kind.__name__} is not in csi/driver/calls/status.py"
     assert CODES[kind] not in {grpc.StatusCode.OK, grpc.StatusCode.UNKNOWN}
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from csi.driver.volume_id import LONGEST_ID, VolumeId, make_volume_id, parse_volume_id
+from csi.driver.provisioning.volume_id import LONGEST_ID, VolumeId, make_volume_id, parse_volume_id
 from csi.errors import InvalidOption
 
 ENDPOINTS = [

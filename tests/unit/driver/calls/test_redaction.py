@@ -9,7 +9,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
-from csi.driver.redaction import SERVICE_ACCOUNT_TOKENS, STRIPPED, redact_value, redacted, scrub, secret_values
+from csi.driver.calls.redaction import SERVICE_ACCOUNT_TOKENS, STRIPPED, redact_value, redacted, scrub, secret_values
 from csi.v1 import csi_pb2
 
 METHODS = [

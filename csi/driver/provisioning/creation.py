@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 
 from csi.driver.attributes import refuse_contradiction, without_kubernetes_context
 from csi.driver.capabilities import parse_all
-from csi.driver.path_pattern import expand, normal_prefix, safe_name
-from csi.driver.records import ROOT, VolumeRecord
-from csi.driver.volume_id import VolumeId, make_volume_id
+from csi.driver.provisioning.path_pattern import expand, normal_prefix, safe_name
+from csi.driver.provisioning.records import ROOT, VolumeRecord
+from csi.driver.provisioning.volume_id import VolumeId, make_volume_id
 from csi.errors import CapacityOutOfRange, InvalidOption, UnsupportedVolume, VolumeConflict
 from csi.v1 import csi_pb2
 from csi.volume.parse import parse_volume

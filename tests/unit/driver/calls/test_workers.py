@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from csi.driver.locks import KeyedLocks
-from csi.driver.workers import Workers
+from csi.driver.calls.locks import KeyedLocks
+from csi.driver.calls.workers import Workers
 from csi.errors import CallTimedOut, OperationPending
 from csi.volume.units import Seconds
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from csi.driver.records import VolumeRecord, VolumeRecords
+from csi.driver.provisioning.records import VolumeRecord, VolumeRecords
 from csi.errors import CallTimedOut, ServerFailure, StoreError, VolumeConflict
 from csi.oss.store import DeleteFailure
 from csi.volume.units import ObjectKey

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any, TypeVar
 
-from csi.driver.locks import KeyedLocks
+from csi.driver.calls.locks import KeyedLocks
 from csi.errors import CallTimedOut
 from csi.volume.units import Seconds
 

@@ -1,0 +1,1 @@
+"""What every CSI call goes through: locks, threads, deadlines, error codes, a log without secrets."""
