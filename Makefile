@@ -20,11 +20,11 @@ lint: ## ruff, mypy --strict, import-linter
 	@tools/lint.sh
 
 docs: setup ## regenerate docs/options.md from the option table
-	@.venv/bin/python -m csi.volume.document > docs/options.md
+	@.venv/bin/python -m csi.volume.table.document > docs/options.md
 
 bench: ## compare with s3fs and rclone; writes benchmarks/RESULTS.md
 	@tools/setup.sh run
 	@benchmarks/run.sh
 
 clean: ## remove what the build made
-	@rm -rf build dist *.egg-info csi/v1 .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .venv
+	@rm -rf build dist *.egg-info csi/v1 .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .venv

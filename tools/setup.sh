@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Make this machine able to build, test and demonstrate ossfuse-csi: Debian packages, a virtual environment in
-# .venv, the package itself (editable). Safe to run again and again: it does only what is missing.
+# .venv, the package itself (editable). Safe to run again and again, also after an interruption: it does only what
+# is missing. What it cannot provide it names in one line.
 #   tools/setup.sh           what `make demo` and `ossfuse` need
 #   tools/setup.sh test      also what `make test` needs (Go for csi-sanity, clients used as oracles)
 set -euo pipefail
@@ -8,69 +9,99 @@ cd "$(dirname "$0")/.."
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 fail() { printf 'setup: cannot continue: %s\n' "$*" >&2; exit 1; }
+quiet() { # run, its output kept in a file that is shown only where it helps
+    "$@" >"$log" 2>&1
+}
+reason() { # the last line of the log that looks like an error
+    grep -E '^(E|ERROR|error|fatal)[: ]' "$log" | tail -n 1 || tail -n 1 "$log"
+}
 
 flavour=${1:-run}
+export DEBIAN_FRONTEND=noninteractive
 
-find_python() {
+check_machine() {
+    [ "$(uname -s)" = Linux ] || fail "this is $(uname -s); mounting needs Linux"
+    [ "$(id -u)" = 0 ] || fail "not root; mounts and cgroups need root (sudo make ...)"
+    [ -c /dev/fuse ] || fail "/dev/fuse is missing; load the fuse module (modprobe fuse) or run on a machine that has it"
+    (: <>/dev/fuse) 2>/dev/null || fail "/dev/fuse cannot be opened; allow this container the device (docker run --privileged)"
+    unshare --mount true 2>/dev/null || fail "root may not mount here; give CAP_SYS_ADMIN (docker run --privileged)"
+}
+
+find_python() { # its name, or nothing
     local candidate
     for candidate in python3 python3.13 python3.12 python3.11; do
-        if command -v "$candidate" >/dev/null 2>&1 &&
-            "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
             printf '%s' "$candidate"
             return
         fi
     done
 }
 
-missing_packages() {
-    local wanted=(gcc pkg-config libfuse3-dev libcurl4 ca-certificates util-linux mount)
-    [ "$1" = python3 ] && [ "$(command -v python3)" = /usr/bin/python3 ] && wanted+=(python3-venv python3-dev)
-    dpkg-query -W -f '${Package} ${db:Status-Status}\n' "${wanted[@]}" 2>/dev/null |
-        awk '$2 == "installed" { print $1 }' | sort -u >"$have"
-    printf '%s\n' "${wanted[@]}" | sort -u | comm -23 - "$have"
+install_debian_packages() {
+    local wanted=(gcc libc6-dev pkg-config libfuse3-dev ca-certificates util-linux mount) python missing
+    python=$(find_python)
+    case $(command -v "${python:-python3}" || true) in
+        "") wanted+=(python3 python3-venv python3-dev) ;;
+        /usr/bin/* | /bin/*) wanted+=("${python:-python3}-venv" "${python:-python3}-dev") ;;
+    esac
+    missing=$(dpkg-query -W -f '${Package} ${db:Status-Status}\n' "${wanted[@]}" 2>/dev/null |
+        awk -v wanted="${wanted[*]}" '$2 == "installed" { have[$1] }
+            END { for (n = split(wanted, name, " "); n; n--) if (!(name[n] in have)) printf "%s ", name[n] }')
+    [ -n "$missing" ] || return 0
+    say "installing Debian packages: $missing"
+    quiet dpkg --configure -a || fail "dpkg --configure -a failed: $(reason)" # an installation was interrupted
+    quiet apt-get update -qq || fail "apt-get update failed; is the network to Debian's packages there? $(reason)"
+    # shellcheck disable=SC2086 - a list of words
+    quiet apt-get install -y -qq --no-install-recommends -o DPkg::Lock::Timeout=300 $missing ||
+        fail "apt-get install $missing failed; is the network to Debian's packages there? $(reason)"
 }
 
-pip_install() { # silent unless it fails
-    .venv/bin/python -m pip install -q --disable-pip-version-check "$@" >"$pip_log" 2>&1 || { cat "$pip_log" >&2; return 1; }
+check_other_distribution() {
+    local name
+    name=$(. /etc/os-release 2>/dev/null && echo "${PRETTY_NAME:-}" || true)
+    command -v gcc >/dev/null && pkg-config --exists fuse3 2>/dev/null ||
+        fail "unknown distribution (${name:-no /etc/os-release}): install gcc, pkg-config and the headers of Python and libfuse3 yourself, then run this again"
 }
 
-have=$(mktemp)
-pip_log=$(mktemp)
-trap 'rm -f "$have" "$pip_log"' EXIT
+# .venv/.home says which checkout and Python a finished .venv was made for; .venv/.content what is installed in it.
+# A .venv without the first was interrupted, moved or made by another Python: its parts do not fit together.
+make_environment() {
+    local home content
+    home="$PWD $("$python" -V)"
+    content="$flavour $(cat pyproject.toml setup.py proto/csi/v1/csi.proto | sha256sum)"
+    if [ "$(cat .venv/.home 2>/dev/null)" = "$home" ]; then
+        case $(cat .venv/.content 2>/dev/null) in
+            "$content" | "test ${content#* }") .venv/bin/python -c 'import csi.v1.csi_pb2_grpc' 2>/dev/null && return ;;
+        esac
+    else
+        quiet "$python" -m venv --clear .venv || fail "$python -m venv .venv failed: $(reason)"
+    fi
+    say "installing Python packages into .venv (the first time takes a minute or two)"
+    rm -f .venv/.home .venv/.content
+    pip_install --upgrade 'pip>=24'
+    case $flavour in
+        test) pip_install -e '.[test]' ;;
+        *) pip_install -e . ;;
+    esac
+    printf '%s' "$content" >.venv/.content
+    printf '%s' "$home" >.venv/.home
+}
 
-[ "$(uname -s)" = Linux ] || fail "this is $(uname -s); mounting needs Linux"
-[ -e /dev/fuse ] || fail "/dev/fuse is missing; load the fuse module (modprobe fuse) or run on a machine that has it"
-[ "$(id -u)" = 0 ] || fail "not root; mounts and cgroups need root (sudo make ...)"
+pip_install() {
+    quiet .venv/bin/python -m pip install --disable-pip-version-check "$@" && return
+    cp "$log" .venv/setup.log
+    fail "pip install $* failed; is the network to PyPI there? $(reason) (all of it: .venv/setup.log)"
+}
 
+check_machine
+mkdir -p .cache
+exec 9>.cache/setup.lock # `make -j demo test` would install twice at the same time
+flock -n 9 || { say "waiting for another setup of this checkout"; flock 9; }
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+
+if command -v dpkg-query >/dev/null && command -v apt-get >/dev/null; then install_debian_packages; else check_other_distribution; fi
 python=$(find_python)
 [ -n "$python" ] || fail "no Python >= 3.11 found; install one (Debian 12: apt-get install python3)"
-
-if command -v dpkg-query >/dev/null 2>&1; then
-    packages=$(missing_packages "$python")
-    if [ -n "$packages" ]; then
-        say "installing Debian packages: $(echo $packages)"
-        export DEBIAN_FRONTEND=noninteractive
-        apt-get update -qq >&2 || fail "apt-get update failed; is the network to Debian's packages there?"
-        # shellcheck disable=SC2086 - a list of words
-        apt-get install -y -qq --no-install-recommends $packages >/dev/null ||
-            fail "apt-get install failed for: $(echo $packages)"
-    fi
-elif ! pkg-config --exists fuse3 2>/dev/null; then
-    fail "unknown distribution ($(. /etc/os-release 2>/dev/null && echo "${PRETTY_NAME:-no os-release}")): install gcc, pkg-config and libfuse3's headers yourself, then run this again"
-fi
-
-stamp=.venv/.ossfuse-$flavour
-wanted=$(cat pyproject.toml setup.py proto/csi/v1/csi.proto tools/setup.sh | sha256sum)
-if [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$wanted" ] || ! .venv/bin/python -c 'import csi.v1.csi_pb2' 2>/dev/null; then
-    [ -x .venv/bin/python ] || "$python" -m venv .venv || fail "$python -m venv .venv failed"
-    extra=""
-    [ "$flavour" = test ] && extra="[test]"
-    say "installing Python packages into .venv (the first time takes a minute or two)"
-    pip_install --upgrade 'pip>=24' || fail "pip could not be upgraded; is the network to PyPI there?"
-    pip_install -e ".$extra" || fail "pip install -e .$extra failed; its message is above"
-    printf '%s' "$wanted" >"$stamp"
-fi
-
-if [ "$flavour" = test ]; then
-    bash tools/go-tools.sh || fail "the Go tools for the tests could not be built; the message is above"
-fi
+make_environment
+[ "$flavour" != test ] || tools/go-tools.sh || fail "the Go tools for the tests could not be built; the message is above"
