@@ -4,11 +4,12 @@
 # is missing. What it cannot provide it names in one line.
 #   tools/setup.sh           what `make demo` and `ossfuse` need
 #   tools/setup.sh test      also what `make test` needs (Go for csi-sanity, clients used as oracles)
-set -euo pipefail
+set -Eeuo pipefail
 cd "$(dirname "$0")/.."
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 fail() { printf 'setup: cannot continue: %s\n' "$*" >&2; exit 1; }
+trap 'fail "tools/setup.sh line $LINENO: $BASH_COMMAND"' ERR
 quiet() { # run, its output kept in a file that is shown only where it helps
     "$@" >"$log" 2>&1
 }
@@ -44,7 +45,7 @@ install_debian_packages() {
         "") wanted+=(python3 python3-venv python3-dev) ;;
         /usr/bin/* | /bin/*) wanted+=("${python:-python3}-venv" "${python:-python3}-dev") ;;
     esac
-    missing=$(dpkg-query -W -f '${Package} ${db:Status-Status}\n' "${wanted[@]}" 2>/dev/null |
+    missing=$({ dpkg-query -W -f '${Package} ${db:Status-Status}\n' "${wanted[@]}" 2>/dev/null || true; } |
         awk -v wanted="${wanted[*]}" '$2 == "installed" { have[$1] }
             END { for (n = split(wanted, name, " "); n; n--) if (!(name[n] in have)) printf "%s ", name[n] }')
     [ -n "$missing" ] || return 0
