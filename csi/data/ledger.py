@@ -34,12 +34,12 @@ _SMALLEST_BUDGET = 16 * MIB
 def budget_for(memory_limit: Bytes) -> Bytes:
     """What blocks and parts may use of a sidecar's memory limit (bytes), the rest being for everything else.
 
-    112 MiB fixed: 45-60 MiB for the interpreter with pyfuse3, trio and pycurl as measured after READY; the rest for
-    the touched part of some 50 thread stacks (about 100 KiB each), libcurl's buffers and TLS state per connection
-    (about 150 KiB each), and replies and written data that libfuse holds (up to 1 MiB per request being answered).
-    32 readers and 4 writers of large files at once were seen to need 105 MiB of it. An eighth of the limit, at most 512 MiB: inodes and
-    listings, which grow with the files looked at, and the kernel's socket buffers, which cgroup v2 charges to the
-    sidecar. So 128Mi leaves 16 MiB, 256Mi 112 MiB, 1Gi 784 MiB.
+    112 MiB fixed: 45-60 MiB for the interpreter with pyfuse3, trio and pycurl as measured after READY; the rest for the
+    touched part of some 50 thread stacks (about 100 KiB each), libcurl's buffers and TLS state per connection (about
+    150 KiB each), and replies and written data that libfuse holds (up to 1 MiB per request being answered). 32 readers
+    and 4 writers of large files at once were seen to need 105 MiB of it. An eighth of the limit, at most 512 MiB:
+    inodes and listings, which grow with the files looked at, and the kernel's socket buffers, which cgroup v2 charges
+    to the sidecar. So 128Mi leaves 16 MiB, 256Mi 112 MiB, 1Gi 784 MiB.
     """
     others = min(memory_limit // 8, _LARGEST_SHARE_OF_OTHERS)
     return Bytes(max(memory_limit - _FIXED - others, _SMALLEST_BUDGET))

@@ -143,6 +143,33 @@ def restarted(before: CsiProcesses) -> Iterator[CsiProcesses]:
         _kill(node)
 
 
+@dataclass
+class NodePlugin:
+    """`ossfuse node` alone."""
+
+    process: LoggedProcess
+    stub: csi_pb2_grpc.NodeStub
+
+    def kill(self) -> None:
+        """SIGKILL, as a crash would."""
+        _kill(self.process)
+
+
+@contextlib.contextmanager
+def node_plugin(home: Path, machine: Node) -> Iterator[NodePlugin]:
+    """A node plugin on the socket and the state directory of `home`, after any other one or as the first. What it
+    publishes stays when it ends."""
+    process = _node(home, machine)
+    try:
+        process.wait_ready()
+        with grpc.insecure_channel(f"unix:{home}/node.sock") as channel:
+            yield NodePlugin(process, csi_pb2_grpc.NodeStub(channel))
+        if process.process.poll() is None:
+            assert process.end() == 0, process.log()
+    finally:
+        _kill(process)
+
+
 def _node(home: Path, machine: Node) -> LoggedProcess:
     arguments = ["--endpoint", f"unix://{home}/node.sock", "--node-id", "node-1", "--state-dir", str(machine.state)]
     return LoggedProcess(["node", *arguments], home / "node.log", "is ready")
