@@ -18,6 +18,7 @@ from csi.data.appender import AppendWriter
 from csi.data.blocks import BlockCache, CacheStatistics
 from csi.data.buffers import BufferPool, PoolStatistics, floor_power
 from csi.data.ledger import LedgerStatistics, MemoryLedger
+from csi.data.leftovers import Leftovers
 from csi.data.pattern import ReadPlan
 from csi.data.plan import SMALLEST_PART, PartPlan
 from csi.data.reader import BlockReader
@@ -100,6 +101,7 @@ class DataEngine:
         self._staging = StagingMemory(self._pool, limit=ledger.budget // 2)
         self._streams = Streams(self._read_ahead_capacity)
         self._reads = _read_plan(read, ledger.budget)
+        self._leftovers = Leftovers(store)
         self._parts = PartPlan(max(write.part_size, SMALLEST_PART))
         self._ticker = Ticker(write.flush_interval) if write.flush_interval is not None else None
 
@@ -147,6 +149,7 @@ class DataEngine:
             forbid_overwrite=forbid_overwrite,
             crc64=self._write.crc64,
             parallel=self._write.threads,
+            leftovers=self._leftovers,
             patience=self._patience,
             admission=self._admission,
             closed=self._forget,
@@ -205,6 +208,9 @@ class DataEngine:
                 closing.submit(partial(_abandon, handle), priority=URGENT, dropped=_nothing)
         end = self._clock() + within
         closing.drain(within)
+        closing.submit(self._abort_leftovers, priority=URGENT, dropped=_nothing)
+        closing.drain(Seconds(max(0.0, end - self._clock())))
+        self._leftovers.close()
         for pool in (closing, self._downloads, self._uploads):  # a writer not abandoned in time ends when its parts do
             pool.close(Seconds(max(0.0, end - self._clock())))
         self._cache.shut()
@@ -232,6 +238,10 @@ class DataEngine:
         )
 
     # --- private ---
+
+    def _abort_leftovers(self) -> bool:
+        self._leftovers.retry()
+        return True
 
     def _read_ahead_capacity(self) -> int:
         """Bytes that windows may take together now."""

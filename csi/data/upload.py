@@ -1,9 +1,9 @@
 """One multipart upload: its parts travel in the background, and it ends as a whole object or as nothing.
 
 Promises: after `complete` the object is there with the CRC64 of all its parts combined; after any failure, or `abort`,
-no upload is left at OSS (unless OSS cannot be reached, which is logged); the first failure is the one that is raised,
-every time; buffers are handed back as soon as their part has arrived or will never be sent. Must not know how parts
-are filled.
+no upload is left at OSS (if OSS cannot be reached, `leftovers` sees to it later); the first failure is the one that is
+raised, every time; buffers are handed back as soon as their part has arrived or will never be sent. Must not know how
+parts are filled.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from csi.data.leftovers import Leftovers
 from csi.data.workers import WorkerPool
 from csi.errors import BadHandle, ChecksumMismatch, DeadlineExceeded, FileTooLarge, OssFuseError, ServerFailure
 from csi.oss.checksum import combine
@@ -44,9 +45,11 @@ class PartUpload:
         user: Mapping[str, str] | None,
         content_type: str,
         give: Callable[[Sequence[memoryview]], None],
+        leftovers: Leftovers,
         patience: Seconds,
     ) -> None:
         self._store = store
+        self._leftovers = leftovers
         self._workers = workers
         self._key = key
         self._user = user
@@ -249,7 +252,8 @@ class PartUpload:
             if upload_id:
                 self._store.abort_multipart(self._key, upload_id)
         except OssFuseError as error:
-            log.warning("upload %s of %s could not be aborted and may be left at OSS: %s", upload_id, self._key, error)
+            log.warning("upload %s of %s could not be aborted yet: %s", upload_id, self._key, error)
+            self._leftovers.add(self._key, upload_id or "")
         finally:
             with self._state:
                 self._ended = True

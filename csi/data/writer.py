@@ -14,6 +14,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 
+from csi.data.leftovers import Leftovers
 from csi.data.plan import LARGEST_PART, PartPlan, copied_ranges
 from csi.data.staging import Allotment, StagingMemory
 from csi.data.upload import PartUpload, remove_damaged, too_large
@@ -45,6 +46,7 @@ class PartWriter:
         forbid_overwrite: bool,
         crc64: bool,
         parallel: int,
+        leftovers: Leftovers,
         patience: Seconds,
         admission: Seconds,
         closed: Callable[[PartWriter], None],
@@ -77,6 +79,7 @@ class PartWriter:
             user=user,
             content_type=content_type,
             give=self._allotment.give,
+            leftovers=leftovers,
             patience=patience,
         )
 
