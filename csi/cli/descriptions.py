@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
@@ -25,8 +25,8 @@ _KINDS = "a PersistentVolume or StorageClass of ossfuse.csi.dev, a Pod with such
 @dataclass(frozen=True, slots=True)
 class Description:
     """One volume: `name` as people would call it, the rest as `parse_volume` takes it. `access_mode` and `volume_id`
-    (a PersistentVolume's volumeHandle) are '' when the description has none; `remarks` are about the document around
-    the attributes."""
+    (a PersistentVolume's volumeHandle) are '' when the description has none; `remarks` warn of the document around
+    the attributes, `notes` tell what it adds to them."""
 
     name: str
     attributes: Mapping[str, Any]
@@ -34,7 +34,8 @@ class Description:
     access_mode: str = ""
     volume_id: str = ""
     mount_flags: tuple[str, ...] = ()
-    remarks: tuple[str, ...] = field(default=())
+    remarks: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def read_descriptions(text: str) -> tuple[list[Description], list[str]]:
@@ -108,14 +109,14 @@ def _storage_class(item: dict[str, Any]) -> Iterator[Description]:
     parameters = _mapping(item.get("parameters"), "parameters")
     own = {key: value for key, value in parameters.items() if key not in (PATH_PATTERN, ON_DELETE)}
     pattern = parameters.get(PATH_PATTERN)
-    remarks = [f"{PATH_PATTERN}: each volume gets the path {pattern!r} below the one shown"] if pattern else []
-    if not any(str(key).startswith(f"{_KUBERNETES}node-publish-secret") for key in parameters):
-        remarks += _no_secret(None, own, "csi.storage.k8s.io/node-publish-secret-name and -namespace")
+    secret = any(str(key).startswith(f"{_KUBERNETES}node-publish-secret") for key in parameters)
+    remarks = _no_secret(secret, own, "csi.storage.k8s.io/node-publish-secret-name and -namespace")
     yield Description(
         name=_title(item),
         attributes=own,
         mount_flags=_flags(item.get("mountOptions"), "mountOptions"),
         remarks=(*_foreign_driver(item.get("provisioner"), "provisioner"), *remarks),
+        notes=(f"{PATH_PATTERN}: each volume gets the path {pattern!r} below the one shown",) if pattern else (),
     )
 
 

@@ -95,6 +95,8 @@ def _print(explanations: Sequence[Explanation], others: Sequence[str]) -> None:
             print_table(("KEY", "VALUE", "FROM", "NOTE"), rows, title=explanation.description.name)
         else:
             click.echo(explanation.description.name)
+        for note in explanation.description.notes:
+            click.echo(f"Note: {note}")
         for warning in explanation.warnings:
             click.secho(f"Warning: {warning}", fg="yellow")
         if explanation.error is not None:
@@ -111,6 +113,7 @@ def _as_json(explanation: Explanation) -> dict[str, Any]:
     return {
         "name": explanation.description.name,
         "settings": [asdict(setting) for setting in parsed.settings] if parsed else [],
+        "notes": list(explanation.description.notes),
         "warnings": list(explanation.warnings),
         "readOnly": parsed.spec.arguments.read_only if parsed else None,
         "specHash": spec_hash(parsed.spec) if parsed else None,

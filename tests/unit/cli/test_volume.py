@@ -50,8 +50,9 @@ def test_every_option_of_a_volume_is_shown_with_its_origin() -> None:
     assert ["fs.oss.upload.thread.concurrency", "8", "mode", "fast"] in lines
 
 
-def test_the_example_of_the_repository_is_a_volume_without_warnings() -> None:
-    result = CliRunner().invoke(ossfuse, ["volume", "explain", str(ROOT / "deploy/examples/pv-fast.yaml")])
+@pytest.mark.parametrize("example", sorted((ROOT / "deploy/examples").glob("*.yaml")), ids=lambda path: path.name)
+def test_every_example_of_the_repository_is_a_volume_without_warnings(example: Path) -> None:
+    result = CliRunner().invoke(ossfuse, ["volume", "explain", str(example)])
     assert result.exit_code == 0
     assert "Warning" not in result.output
     assert "Not volumes, passed over: Secret" in result.output
@@ -108,7 +109,8 @@ def test_a_storage_class_is_explained_without_what_only_makes_volumes() -> None:
     assert explanation["error"] is None
     assert setting(explanation, "bucket") == ("bkt", "attribute")
     assert setting(explanation, "-oro") == ("true", "mountOptions")
-    assert explanation["warnings"] == [
+    assert explanation["warnings"] == []
+    assert explanation["notes"] == [
         "pathPattern: each volume gets the path '${.PVC.namespace}/${.PVC.name}' below the one shown"
     ]
 
