@@ -1,8 +1,8 @@
 """The one exception hierarchy of the project.
 
 Every error that a user can meet is raised as one of these classes: the message says what failed and with which
-value, `hint` says what to do next. `csi/fuse/errno_map.py` maps them to errno, `csi/driver/calls/status.py` to gRPC codes;
-nothing else decides either. No message ever contains a credential.
+value, `hint` says what to do next. `csi/fuse/errno_map.py` maps them to errno, `csi/driver/calls/status.py` to gRPC
+codes; nothing else decides either. No message ever contains a credential.
 """
 
 from __future__ import annotations
