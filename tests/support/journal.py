@@ -99,7 +99,7 @@ class Expected:
             for source, target, data in self.moves
             if data not in (found[source], found[target])
         ]
-        self.files = {name: Fate([data]) for name, data in found.items()}
+        self.files = {name: Fate([data]) for name, data in found.items() if data is not None}
         self.moves = []
         return wrong
 
