@@ -30,21 +30,21 @@ def _stretch(tag: str, size: int) -> bytes:
 
 @dataclass
 class Fate:
-    """One file: `allowed` contents. With `growing`, also every prefix of it that is no shorter than `synced`."""
+    """One file: `allowed` contents, and for each of `growing` every prefix of it of at least so many bytes."""
 
     allowed: list[bytes | None] = field(default_factory=lambda: [None])
-    growing: bytes | None = None
-    synced: int = 0
+    growing: list[tuple[bytes, int]] = field(default_factory=list)
 
     def admits(self, found: bytes | None) -> bool:
         if found in self.allowed:
             return True
-        growing = self.growing
-        return growing is not None and found is not None and len(found) >= self.synced and growing.startswith(found)
+        return found is not None and any(
+            len(found) >= least and whole.startswith(found) for whole, least in self.growing
+        )
 
     def describe(self, found: bytes | None) -> str:
         sizes = [None if data is None else len(data) for data in self.allowed]
-        growth = "" if self.growing is None else f" or {self.synced} to {len(self.growing)} bytes of what was growing"
+        growth = "".join(f" or {least} to {len(whole)} bytes of what was growing" for whole, least in self.growing)
         is_there = "nothing" if found is None else f"{len(found)} bytes starting {found[:16].hex()}"
         return f"{is_there}, where there may be {sizes}{growth}"
 
@@ -56,6 +56,7 @@ class Expected:
         self.files: dict[str, Fate] = {}
         self.moves: list[tuple[str, str, bytes]] = []
         self.errors: list[str] = []
+        self.wrong: list[str] = []
 
     def take(self, line: str) -> None:
         said = json.loads(line)
@@ -64,6 +65,8 @@ class Expected:
                 pass
             case "error":
                 self.errors.append(said["name"])
+            case "wrong":
+                self.wrong.append(said["what"])
             case "begin":
                 self._fate(said["name"]).allowed.append(_content_or_none(said["pieces"]))
             case "done":
@@ -71,8 +74,8 @@ class Expected:
             case "grow":
                 fate = self._fate(said["name"])
                 if said["synced"]:
-                    fate.allowed = []
-                fate.growing, fate.synced = content(said["pieces"]), max(fate.synced, said["synced"])
+                    fate.allowed, fate.growing = [], []
+                fate.growing.append((content(said["pieces"]), said["synced"]))
             case "move":
                 for source, target, pieces in said["moves"]:
                     data = content(pieces)
@@ -90,9 +93,8 @@ class Expected:
     def violations(self, read: Callable[[str], bytes | None]) -> list[str]:
         """Of the promise, in what `read` says is there; afterwards that is what is expected."""
         found = {name: read(name) for name in self.files}
-        wrong = [f"{name}: {fate.describe(found[name])}" for name, fate in self.files.items()]
         wrong = [
-            text for text, (name, fate) in zip(wrong, self.files.items(), strict=True) if not fate.admits(found[name])
+            f"{name}: {fate.describe(found[name])}" for name, fate in self.files.items() if not fate.admits(found[name])
         ]
         wrong += [
             f"neither {source} nor {target} has what was moved"
@@ -101,7 +103,7 @@ class Expected:
         ]
         self.files = {name: Fate([data]) for name, data in found.items() if data is not None}
         self.moves = []
-        return wrong
+        return self.wrong + wrong
 
     def _fate(self, name: str) -> Fate:
         return self.files.setdefault(name, Fate())

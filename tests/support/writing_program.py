@@ -49,6 +49,7 @@ class Writing:
             self.write(descriptor, data[cut:])
             close()
         self.tell("done", name=name, pieces=[piece])
+        self.read_back(name, data)
 
     def append(self) -> None:
         """A file grows by `>>`, one piece each time it is opened."""
@@ -63,6 +64,7 @@ class Writing:
                 close()
             pieces.append(piece)
             self.tell("done", name=name, pieces=pieces)
+        self.read_back(name, content(pieces))
 
     def grow(self) -> None:
         """Append mode: the object grows while it is written, is truncated, and grows again."""
@@ -80,6 +82,7 @@ class Writing:
             self.write(descriptor, data[cut:])
             close()
         self.tell("done", name=name, pieces=[piece])
+        self.read_back(name, data)
 
     def save(self) -> None:
         """A temporary file, then a rename over the file: how checkpoints and editors save."""
@@ -95,6 +98,7 @@ class Writing:
         self.tell("move", moves=[[temporary, name, [piece]]])
         os.rename(self.directory / temporary, self.directory / name)
         self.tell("moved", moves=[[temporary, name, [piece]]])
+        self.read_back(name, content([piece]))
 
     def move_directory(self) -> None:
         """A directory with twelve files takes another name, three times."""
@@ -115,6 +119,23 @@ class Writing:
             self.tell("moved", moves=moves)
             home = other
 
+    def read(self) -> None:
+        """Files another client made, whose names are their tags and end with their sizes: whole, or here and there."""
+        names = sorted(os.listdir(self.directory))
+        name = self.random.choice(names)
+        expected = content([(name, int(name.rpartition("-")[2]))])
+        with open(self.directory / name, "rb", buffering=0) as file:
+            if self.random.random() < 0.5:
+                position = 0
+                while piece := file.read(self.random.choice(CHUNKS)):
+                    self.compare(name, position, piece, expected)
+                    position += len(piece)
+                self.compare(name, position, b"", expected[position:])
+            for _ in range(4):
+                position = self.random.randrange(len(expected) + 1)
+                piece = os.pread(file.fileno(), 70_000, position)
+                self.compare(name, position, piece, expected[: position + 70_000])
+
     # --- their parts ---
 
     def piece(self, largest: int = SIZES[-1]) -> tuple[str, int]:
@@ -128,6 +149,18 @@ class Writing:
         while view:
             view = view[os.write(descriptor, view[:chunk]) :]  # short when the mount dies in the middle of it
             self.tell("step")
+
+    def compare(self, name: str, position: int, found: bytes, expected: bytes) -> None:
+        """`found` was read at `position`; a read may only be short at the end of what is `expected`."""
+        if found != expected[position : position + len(found)] or (not found and position < len(expected)):
+            self.tell("wrong", what=f"{name}: {len(found)} bytes at {position} are not what was written")
+        self.tell("step")
+
+    def read_back(self, name: str, expected: bytes) -> None:
+        """What was closed is what is read."""
+        found = (self.directory / name).read_bytes()
+        if found != expected:
+            self.tell("wrong", what=f"{name}: {len(found)} bytes read back are not the {len(expected)} written")
 
     def tell(self, event: str, **values: object) -> None:
         os.write(1, json.dumps({"event": event, **values}).encode() + b"\n")
