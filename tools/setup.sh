@@ -48,6 +48,7 @@ install_debian_packages() {
     missing=$({ dpkg-query -W -f '${Package} ${db:Status-Status}\n' "${wanted[@]}" 2>/dev/null || true; } |
         awk -v wanted="${wanted[*]}" '$2 == "installed" { have[$1] }
             END { for (n = split(wanted, name, " "); n; n--) if (!(name[n] in have)) printf "%s ", name[n] }')
+    missing=${missing% }
     [ -n "$missing" ] || return 0
     say "installing Debian packages: $missing"
     quiet dpkg --configure -a || fail "dpkg --configure -a failed: $(reason)" # an installation was interrupted
