@@ -28,6 +28,11 @@ class Freshness:
         # with names asked for each time, every path access has just done a LOOKUP
         self._grace = GRACE if arguments.entry_timeout <= 0 else Seconds(0.0)
 
+    @property
+    def keeps_names(self) -> bool:
+        """Whether anything that is learned of a name serves more than the request it was asked for."""
+        return self._name > 0
+
     def of_name(self, at: float) -> bool:
         """Whether a LOOKUP may be told that a name is there."""
         return self._is_within(at, self._name)

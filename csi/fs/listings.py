@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from csi.fs.inodes import Node
 from csi.fs.metadata import Facts
+from csi.fs.renewal import Renewal
 
 MOST_NAMES = 200_000
 """Names kept in all listings together: about 30 MB, because the facts are shared with the inodes."""
@@ -22,11 +23,15 @@ LARGEST = 50_000
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """`asked` is the serial of the first request of the listing, `at` its time."""
+    """`asked` is the serial of the first request of the listing, `at` its time. `renewal`: what was learned since."""
 
     names: Mapping[bytes, Facts]
     asked: int
     at: float
+    renewal: Renewal = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "renewal", Renewal(self.names))
 
 
 class ListingCache:

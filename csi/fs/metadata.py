@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from csi.fs.names import decode, encode
 from csi.fs.types import FileKind
 from csi.oss.store import ListedObject, ObjectMetadata, ObjectStore, ObjectVersion
 from csi.volume.units import Bytes, ETag, ObjectKey
@@ -33,6 +34,10 @@ class Facts:
     modified: float = 0.0
     type: str = ""
     storage_class: str = ""
+
+    @property
+    def is_directory(self) -> bool:
+        return self.kind is FileKind.DIRECTORY
 
     def version(self, key: ObjectKey) -> ObjectVersion:
         return ObjectVersion(key, self.etag, Bytes(self.size))
@@ -77,6 +82,28 @@ def ask(store: ObjectStore, key: ObjectKey, *, symlinks: bool) -> Facts | None:
     if found.type == SYMLINK_TYPE and not symlinks:
         return facts_of(store.head(key), symlinks=False)
     return facts_of(found, symlinks=symlinks)
+
+
+def ask_from(store: ObjectStore, directory: str, after: bytes, count: int, *, symlinks: bool) -> dict[bytes, Facts]:
+    """What one LIST tells about `count` names of the directory whose keys begin with `directory`: those that come
+    first after `after`, a key without `directory`.
+
+    Left out is what a page cannot tell: whether its last file is a directory too, and what a symlink that is shown as
+    a file leads to. Raises StoreError.
+    """
+    start_after = directory + decode(after)
+    page = store.list_page(directory, delimiter="/", start_after=start_after, max_keys=count + 1)
+    start = len(encode(directory))
+    files = [(encode(found.key)[start:], found) for found in page.objects]
+    directories = [encode(prefix)[start:-1] for prefix in page.prefixes]
+    last = max([b"", *(name for name, _ in files[-1:]), *(name + b"/" for name in directories[-1:])])
+    told = {
+        name: facts_of(found, symlinks=symlinks)
+        for name, found in files
+        if (not page.next_token or name + b"/" < last) and (symlinks or found.type != SYMLINK_TYPE)
+    }
+    told.update(dict.fromkeys(directories, DIRECTORY))
+    return told
 
 
 def _reaches(objects: Sequence[ListedObject], prefixes: Sequence[ObjectKey], directory: str) -> bool:

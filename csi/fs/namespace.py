@@ -14,14 +14,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
-from csi.errors import EntryExists, NoSuchEntry, NotADirectory, PermissionDenied
+from csi.errors import EntryExists, NoSuchEntry, NotADirectory, OssFuseError, PermissionDenied
 from csi.fs.absences import Absences
 from csi.fs.appearance import Appearance
 from csi.fs.freshness import Freshness
 from csi.fs.inodes import NEVER, InodeTable, Node
 from csi.fs.listings import Listing, ListingCache
-from csi.fs.metadata import Facts, ask
+from csi.fs.metadata import Facts, ask, ask_from
 from csi.fs.names import check_lookup, directory_key, join, shown
+from csi.fs.renewal import Flight, Page, Renewal
 from csi.fs.types import FileKind
 from csi.oss.store import ObjectStore
 from csi.volume.spec import MountArguments, Ownership
@@ -77,13 +78,17 @@ class Namespace:
                     raise _missing(name)
                 if facts is not None and self._fresh.of_name(listing.at):
                     return self.learned(parent, name, facts, listing.asked, listing.at)
+                page = listing.renewal.page(name)
+                if page is not None and self._fresh.of_name(page.at):
+                    listing.renewal.used += 1
+                    return self.learned(parent, name, page.names[name], page.asked, page.at)
             if node is None and self._fresh.of_absence(self._absences.at(parent, name)):
                 raise _missing(name)
         return None
 
     def look_up(self, parent: Node, name: bytes) -> Node:
         """The node of a name as LOOKUP sees it. Raises NoSuchEntry and what OSS raises."""
-        node = self.known(parent, name) or self._ask(parent, name)
+        node = self.known(parent, name) or self._renewed(parent, name) or self._ask(parent, name)
         if node is None:
             raise _missing(name)
         node.ticket = True
@@ -289,6 +294,41 @@ class Namespace:
         local.has_marker = True
 
     # --- private ---
+
+    def _renewed(self, parent: Node, name: bytes) -> Node | None:
+        """Ask OSS about a name of a kept listing and those that follow it, or wait for a request under way that does;
+        None if the name has to be asked for by itself."""
+        if not self._fresh.keeps_names:
+            return None
+        with self.table.lock:
+            listing = self._listings.get(parent)
+            found = listing.renewal.join(name) if listing is not None else None
+            directory = self.table.key(parent)
+        if listing is None or found is None:
+            return None
+        flight, is_new = found
+        if is_new:
+            self._fly(listing.renewal, flight, directory)
+        page = flight.result()
+        facts = page.names.get(name) if page is not None else None
+        if page is None or facts is None:
+            return None
+        with self.table.lock:
+            listing.renewal.used += not is_new
+            return self.learned(parent, name, facts, page.asked, page.at)
+
+    def _fly(self, renewal: Renewal, flight: Flight, directory: ObjectKey) -> None:
+        """Ask for a page. A failure is kept for all who wait for it."""
+        asked, at = self.serial(), self.clock()
+        try:
+            symlinks = self._arguments.symlinks
+            names = ask_from(self._store, directory, flight.after, flight.size, symlinks=symlinks)
+            flight.page = Page(names, asked, at)
+        except OssFuseError as error:
+            flight.error = error
+        finally:
+            with self.table.lock:
+                renewal.land(flight)
 
     def _ask(self, parent: Node, name: bytes) -> Node | None:
         """Ask OSS about one name."""

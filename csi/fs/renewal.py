@@ -1,0 +1,144 @@
+"""A kept listing that has grown old, renewed by pages where its names are looked up.
+
+A program that works through a directory for longer than the timeouts last would otherwise pay one request a name. So
+the request for one name asks for those that follow it as well. How many: twice as many each time as long as enough of
+what came is looked up in turn, half as many when it is not, so that single names here and there never pay for pages.
+Names that are in a page under way wait for it. Every answer keeps the time of the request that brought it: how old it
+may be is decided as for any other.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from csi.errors import OssFuseError
+from csi.fs.metadata import Facts
+
+FIRST = 16
+"""Names of the first page: little more than what the request for one name brings."""
+
+LEAST = 2
+"""Names of a page when names are looked up here and there; with a single one nothing would tell when that changes."""
+
+LARGEST = 999
+"""Names of a page; together with the one that shows that the last name is no directory, all OSS gives at once."""
+
+WORTH = 64
+"""One name used pays for this many brought: a name in a page costs about a hundredth of a request."""
+
+ON_TRUST = 256
+"""Names brought before the first one has to have been used: in random order neighbours come late."""
+
+_AFTER_DIRECTORY = b"/\xf4\x8f\xbf\xbf"  # U+10FFFF: past everything in a directory
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Names that one request told, sent at serial `asked` and time `at`."""
+
+    names: Mapping[bytes, Facts]
+    asked: int
+    at: float
+
+
+class Flight:
+    """A request for `size` names of the listing from number `first` on, which are those after `after`.
+
+    `page` or `error` is set by who makes it, before `Renewal.land`.
+    """
+
+    __slots__ = ("_over", "after", "error", "first", "page", "size")
+
+    def __init__(self, first: int, size: int, after: bytes) -> None:
+        self.first = first
+        self.size = size
+        self.after = after
+        self.page: Page | None = None
+        self.error: OssFuseError | None = None
+        self._over = threading.Event()
+
+    def result(self) -> Page | None:
+        """What came, once it is there: the request has a deadline. Raises what the request raised."""
+        self._over.wait()
+        if self.error is not None:
+            raise self.error.with_traceback(None)
+        return self.page
+
+    def end(self) -> None:
+        self._over.set()
+
+
+class Renewal:
+    """What was learned of the names of one listing since. Not locked: its user holds `InodeTable.lock`.
+
+    `used` counts names that were answered by a page another name had asked for.
+    """
+
+    def __init__(self, names: Mapping[bytes, Facts]) -> None:
+        """`names` of the listing, in any order."""
+        self._names = names
+        self._order: list[bytes] = []  # as keys are ordered: directories with their slash
+        self._flights: list[Flight] = []
+        self._pages: dict[bytes, Page] = {}
+        self._size = FIRST
+        self._brought = 0
+        self.used = 0
+
+    def page(self, name: bytes) -> Page | None:
+        """The last page that told `name`."""
+        return self._pages.get(name)
+
+    def join(self, name: bytes) -> tuple[Flight, bool] | None:
+        """The page that will tell `name`, and whether the caller has to ask for it; None if the listing has no such
+        name. Whoever asks owes `land`."""
+        facts = self._names.get(name)
+        if facts is None:
+            return None
+        if not self._order:
+            self._order = sorted(_place(each, told) for each, told in self._names.items())
+        index = bisect_left(self._order, _place(name, facts))
+        for flight in self._flights:
+            if flight.first <= index < flight.first + flight.size:
+                return flight, False
+        flight = Flight(index, self._next_size(), self._place_before(index))
+        self._flights.append(flight)
+        return flight, True
+
+    def land(self, flight: Flight) -> None:
+        """The request is over."""
+        self._flights.remove(flight)
+        if flight.page is not None:
+            self._brought += flight.size - 1
+            flight.page = page = self._shared(flight.page)
+            self._pages.update(dict.fromkeys(page.names, page))
+        flight.end()
+
+    def _shared(self, page: Page) -> Page:
+        """`page` without names that are new, so that memory is bounded, and with the listing's facts where they are
+        the same."""
+        known = ((name, facts, self._names.get(name)) for name, facts in page.names.items())
+        names = {name: before if before == facts else facts for name, facts, before in known if before is not None}
+        return Page(names, page.asked, page.at)
+
+    def _next_size(self) -> int:
+        if self._brought:
+            pays = self.used * WORTH >= self._brought - ON_TRUST
+            self._size = min(self._size * 2, LARGEST) if pays else max(self._size // 2, LEAST)
+        if self._brought > 4 * LARGEST:  # what was long ago counts less
+            self._brought //= 2
+            self.used //= 2
+        return self._size
+
+    def _place_before(self, index: int) -> bytes:
+        """The place after which a page must begin to have the name `index` first."""
+        if index == 0:
+            return b""
+        before = self._order[index - 1]
+        return before[:-1] + _AFTER_DIRECTORY if before.endswith(b"/") else before
+
+
+def _place(name: bytes, facts: Facts) -> bytes:
+    return name + b"/" if facts.is_directory else name

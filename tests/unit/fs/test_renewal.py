@@ -1,0 +1,209 @@
+"""Names looked up after the listing of their directory grew old: few requests, and no answer older than allowed."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import pytest
+
+from csi.errors import NoSuchEntry, ServerFailure
+from csi.fs.metadata import Facts
+from csi.fs.renewal import FIRST, LARGEST, LEAST, Flight, Page, Renewal
+from csi.fs.types import FileKind
+from csi.volume.spec import MountArguments
+from csi.volume.units import InodeNumber
+from tests.support.filesystems import CONSISTENT, FAST, READONLY, World
+from tests.support.programs import Program
+
+LISTED = 600
+
+
+@contextmanager
+def listed(world: World, arguments: MountArguments = FAST) -> Iterator[tuple[Program, InodeNumber]]:
+    """A mount, and its directory d, which was listed a moment longer ago than the timeouts allow."""
+    for number in range(LISTED):
+        world.store.seed(f"d/{number:04d}", b"data")
+    program = world.mount(arguments)
+    with program.walk("d") as inode:
+        assert len(program.list("d")) >= LISTED
+        world.clock.advance(arguments.attr_timeout + 0.1)
+        if arguments.attr_timeout:
+            program.stat("d")
+        world.store.requests.clear()
+        yield program, inode
+
+
+def look_up(program: Program, inode: InodeNumber, name: bytes) -> int:
+    """What LOOKUP tells: the size."""
+    filesystem = program.filesystem
+    entry = filesystem.lookup_cached(inode, name) or filesystem.lookup(inode, name)
+    filesystem.forget(entry.attributes.inode, 1)
+    return entry.attributes.size
+
+
+@pytest.mark.parametrize("arguments", [FAST, READONLY], ids=["fast", "readonly"])
+def test_a_directory_listed_too_long_ago_is_read_with_a_few_listings(world: World, arguments: MountArguments) -> None:
+    with listed(world, arguments) as (program, _):
+        for number in range(LISTED):
+            assert program.read(f"d/{number:04d}") == b"data"
+        assert world.store.requests["GetObject"] == LISTED
+        assert world.store.requests["ListObjectsV2"] <= 7
+
+
+def test_a_directory_read_in_any_order_needs_fewer_listings_than_files(world: World) -> None:
+    with listed(world) as (program, inode):
+        numbers = list(range(LISTED))
+        random.Random(1).shuffle(numbers)
+        for number in numbers:
+            assert look_up(program, inode, b"%04d" % number) == 4
+        assert world.store.requests["ListObjectsV2"] <= LISTED // 10
+
+
+def test_with_all_timeouts_zero_every_lookup_asks(world: World) -> None:
+    with listed(world, CONSISTENT) as (program, inode):
+        for number in range(10):
+            look_up(program, inode, b"%04d" % number)
+        assert world.store.requests == {"ListObjectsV2": 10}
+
+
+def test_an_answer_from_a_page_is_as_old_as_its_request(world: World) -> None:
+    with listed(world) as (program, inode):
+        look_up(program, inode, b"0000")
+        world.store.seed("d/0001", b"changed")
+        world.clock.advance(2.9)
+        entry = program.filesystem.lookup_cached(inode, b"0001")
+        assert entry is not None
+        assert entry.attributes.size == 4
+        assert 0 < entry.attr_timeout < 0.11
+        program.filesystem.forget(entry.attributes.inode, 1)
+        world.clock.advance(0.2)
+        assert look_up(program, inode, b"0001") == 7
+
+
+def test_a_removed_name_and_a_new_one_are_asked_for(world: World) -> None:
+    with listed(world) as (program, inode):
+        del world.store.objects["d/0001"]
+        world.store.seed("d/0001a", b"new")
+        look_up(program, inode, b"0000")
+        with pytest.raises(NoSuchEntry):
+            look_up(program, inode, b"0001")
+        assert look_up(program, inode, b"0001a") == 3
+
+
+def test_what_this_mount_changes_after_a_page_is_seen_at_once(world: World) -> None:
+    with listed(world) as (program, inode):
+        look_up(program, inode, b"0000")
+        program.write("d/0001", b"longer")
+        program.unlink("d/0002")
+        assert look_up(program, inode, b"0001") == 6
+        with pytest.raises(NoSuchEntry):
+            look_up(program, inode, b"0002")
+
+
+def test_a_file_that_became_a_directory_is_one(world: World) -> None:
+    with listed(world) as (program, inode):
+        world.store.seed("d/0001/x", b"below")  # hides the file d/0001
+        look_up(program, inode, b"0000")
+        with program.walk("d/0001") as found:
+            assert program.filesystem.getattr(found).attributes.kind is FileKind.DIRECTORY
+
+
+def test_directories_are_renewed_with_the_files_between_them(world: World) -> None:
+    for name in ("d/a", "d/b/x", "d/b-c", "d/c/y", "d/d"):
+        world.store.seed(name, b"data")
+    with listed(world) as (program, _):
+        kinds = {}
+        for name in ("a", "b-c", "b", "c", "d"):
+            with program.walk(f"d/{name}") as found:
+                kinds[name] = program.filesystem.getattr(found).attributes.kind
+        assert [name for name, kind in kinds.items() if kind is FileKind.DIRECTORY] == ["b", "c"]
+        assert world.store.requests["ListObjectsV2"] == 1
+
+
+def test_neighbours_looked_up_at_once_share_a_request(world: World) -> None:
+    asked, go_on = threading.Event(), threading.Event()
+
+    def hold(operation: str, _key: str) -> None:
+        asked.set()
+        assert go_on.wait(10)
+
+    with listed(world) as (program, inode), ThreadPoolExecutor(8) as pool:
+        world.store.before = hold
+        first = pool.submit(look_up, program, inode, b"0100")
+        assert asked.wait(10)
+        others = [pool.submit(look_up, program, inode, b"%04d" % number) for number in range(101, 108)]
+        go_on.set()
+        assert [each.result(10) for each in (first, *others)] == [4] * 8
+        assert world.store.requests == {"ListObjectsV2": 1}
+
+
+def test_a_page_that_fails_is_told_to_who_asked_and_asked_for_again(world: World) -> None:
+    def fail(_operation: str, _key: str) -> None:
+        raise ServerFailure("no", status=503)
+
+    with listed(world) as (program, inode):
+        world.store.before = fail
+        with pytest.raises(ServerFailure):
+            look_up(program, inode, b"0100")
+        world.store.before = None
+        assert look_up(program, inode, b"0100") == 4
+
+
+# --- csi/fs/renewal.py by itself ---
+
+NAMES = {b"%05d" % number: Facts(FileKind.FILE, number) for number in range(5000)}
+
+
+def fly(renewal: Renewal, name: bytes) -> Flight:
+    """Have the page that begins with `name` come, with everything in it."""
+    found = renewal.join(name)
+    assert found is not None
+    flight, is_new = found
+    assert is_new
+    wanted = list(NAMES)[flight.first : flight.first + flight.size]
+    flight.page = Page({each: NAMES[each] for each in wanted}, 1, 0.0)
+    renewal.land(flight)
+    return flight
+
+
+def test_pages_double_while_their_names_are_used() -> None:
+    renewal = Renewal(NAMES)
+    sizes: list[int] = []
+    while len(sizes) < 8:
+        sizes.append(fly(renewal, b"%05d" % sum(sizes)).size)
+        renewal.used += sizes[-1]
+    assert sizes == [FIRST, 32, 64, 128, 256, 512, LARGEST, LARGEST]
+
+
+def test_pages_shrink_when_their_names_are_not_used_and_grow_again_when_they_are() -> None:
+    renewal = Renewal(NAMES)
+    sizes = [fly(renewal, b"00000").size for _ in range(30)]
+    assert sum(sizes) < 30 * 40
+    assert sizes[-1] == LEAST
+    renewal.used += 100
+    assert fly(renewal, b"00000").size == 2 * LEAST
+
+
+def test_a_flight_covers_its_names_and_no_others() -> None:
+    renewal = Renewal(NAMES)
+    first = renewal.join(b"00100")
+    assert first is not None
+    covered = [renewal.join(b"%05d" % number) == (first[0], False) for number in (99, 100, 115, 116)]
+    assert covered == [False, True, True, False]
+    assert renewal.join(b"unlisted") is None
+
+
+def test_unchanged_facts_are_kept_once_and_new_names_not_at_all() -> None:
+    renewal = Renewal(NAMES)
+    found = renewal.join(b"00000")
+    assert found is not None
+    found[0].page = Page({b"00000": Facts(FileKind.FILE, 0), b"new": Facts(FileKind.FILE, 1)}, 1, 0.0)
+    renewal.land(found[0])
+    page = renewal.page(b"00000")
+    assert page is not None
+    assert page.names[b"00000"] is NAMES[b"00000"]
+    assert renewal.page(b"new") is None
