@@ -20,7 +20,7 @@ from csi.fs.appearance import Appearance
 from csi.fs.freshness import Freshness
 from csi.fs.inodes import NEVER, InodeTable, Node
 from csi.fs.listings import Listing, ListingCache
-from csi.fs.metadata import Facts, ask, ask_from
+from csi.fs.metadata import APPENDABLE_TYPE, Facts, ask, ask_from
 from csi.fs.names import check_lookup, directory_key, join, shown
 from csi.fs.renewal import Flight, Page, Renewal
 from csi.fs.types import FileKind
@@ -347,7 +347,7 @@ class Namespace:
             return node
         if facts is None and node.facts is None and node.local is not None and node.local.handles:
             return node  # it is just being made
-        if facts is None or facts.kind is not node.kind:
+        if facts is None or facts.kind is not node.kind or _is_another_file(node, facts):
             self.table.detach(node)
             return None
         if node.facts != facts:
@@ -365,6 +365,19 @@ class Namespace:
     def _outdate_listing(self, directory: Node) -> None:
         self.table.local(directory).changed = self.serial()
         self._listings.drop(directory)
+
+
+def _is_another_file(node: Node, facts: Facts) -> bool:
+    """Whether another client replaced a file that programs have open here. The kernel keeps one size and one set of
+    cached pages for an inode: the new version needs one of its own, or they would be shown bytes of two versions, or
+    the end of the new one as the end of theirs."""
+    known = node.facts
+    if known is None or not known.etag or node.local is None or not node.local.handles:
+        return False
+    if (facts.etag, facts.size) == (known.etag, known.size):
+        return False
+    has_grown = facts.type == known.type == APPENDABLE_TYPE and facts.size >= known.size
+    return node.kind is FileKind.FILE and not has_grown
 
 
 def renewed(facts: Facts) -> Facts:

@@ -1,10 +1,10 @@
 """Reading through a handle: which version it may see, and when it has to say that the file changed.
 
 A handle is bound to the version it was opened on. It moves to a newer one only if that begins with the old one's bytes
-(it was continued or renamed by this mount, or is an Appendable object that grew); otherwise reading raises StaleFile,
-and never bytes of two versions, not even through the kernel's page cache: as soon as a newer version is known, the old
-one is not read any more. While a file is being written here it cannot be read here (FileBusy), except in append mode,
-where a read that needs what is still buffered has it pushed to OSS first.
+(it was continued or renamed by this mount, or is an Appendable object that grew); otherwise reading raises StaleFile
+once OSS has to be asked, and never bytes of two versions, not even through the kernel's page cache: a version of
+another client gets an inode of its own (`csi/fs/namespace.py`). While a file is being written here it cannot be read
+here (FileBusy), except in append mode, where a read that needs what is still buffered has it pushed to OSS first.
 """
 
 from __future__ import annotations

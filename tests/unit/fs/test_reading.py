@@ -91,7 +91,7 @@ def test_a_reader_of_an_overwritten_object_is_told_and_a_new_open_sees_the_new_o
         reader.pread(10, 2_900_000)
     assert consistent.read("a")[:3] == b"yyy"
     with pytest.raises(StaleFile):
-        reader.pread(10)
+        reader.pread(10, 2_900_000)
     reader.close()
 
 
@@ -105,15 +105,43 @@ def test_a_reader_of_a_removed_object_is_told(world: World, consistent: Program)
     assert not consistent.exists("a")
 
 
-def test_old_bytes_are_not_read_once_a_newer_version_is_known(world: World, consistent: Program) -> None:
-    world.store.seed("a", b"old")
+@pytest.mark.parametrize("newer", [b"y", b"y" * 60_000], ids=["shorter", "longer"])
+def test_an_open_file_keeps_the_size_of_its_version_and_the_newer_one_gets_another_inode(
+    world: World, consistent: Program, newer: bytes
+) -> None:
+    # the kernel has one size and one page cache for an inode
+    world.store.seed("a", b"x" * 5_000)
     reader = consistent.open("a")
-    assert reader.pread() == b"old"
-    world.store.seed("a", b"new")
-    assert consistent.read("a") == b"new"
-    with pytest.raises(StaleFile):
-        reader.pread()
+    assert reader.pread() == b"x" * 5_000
+    world.store.seed("a", newer)
+    other = consistent.open("a")
+    assert other.inode != reader.inode
+    assert (reader.size(), other.size()) == (5_000, len(newer))
+    assert other.pread(3) == newer[:3]
+    other.close()
     reader.close()
+    assert consistent.read("a") == newer
+
+
+def test_a_file_that_grew_by_appends_keeps_its_inode(world: World, consistent: Program) -> None:
+    world.store.append("a", 0, [b"one "])
+    reader = consistent.open("a")
+    world.store.append("a", 4, [b"two"])
+    other = consistent.open("a")
+    assert other.inode == reader.inode
+    assert reader.pread() == other.pread() == b"one two"
+    other.close()
+    reader.close()
+
+
+def test_a_newer_version_of_a_file_nobody_has_open_keeps_the_inode(world: World, consistent: Program) -> None:
+    world.store.seed("a", b"old")
+    first = consistent.open("a")
+    first.close()
+    world.store.seed("a", b"newer")
+    second = consistent.open("a")
+    assert second.inode == first.inode
+    second.close()
 
 
 def test_what_one_client_closes_the_next_open_sees(world: World) -> None:
