@@ -19,6 +19,7 @@ import trio
 from csi.fuse.errno_map import ErrorReporter
 from csi.fuse.operations import Operations
 from csi.fuse.pulse import read_pulse
+from csi.fuse.receiving import direct_receiving
 from csi.fuse.requests import SessionStatistics
 from csi.fuse.served import ServedFilesystem
 from csi.fuse.workers import Lanes
@@ -30,6 +31,9 @@ _log = logging.getLogger(__name__)
 _MAX_REQUESTS = 1000
 """Requests being answered at once. Each that carries a write costs up to 2 MiB (libfuse's buffer and pyfuse3's copy);
 the kernel sends one write at a time for each open file, so the writers bound that, not this number."""
+
+_IDLE_TASKS = 4
+"""Tasks kept for the next request: making one costs more than a request. Each may hold a buffer of 1 MiB."""
 
 STOP_GRACE = Seconds(5.0)
 
@@ -84,7 +88,7 @@ class Pyfuse3Session:
         pyfuse3.init(self._operations, f"/dev/fd/{self._descriptor}", set())
         self._open = True
         try:
-            with read_pulse():
+            with read_pulse(), direct_receiving(self._descriptor):
                 trio.run(self._main)
         except BaseExceptionGroup as group:
             raise _only(group) from None
@@ -131,7 +135,7 @@ class Pyfuse3Session:
                 return
             nursery.start_soon(self._announce)
             nursery.start_soon(self._watch_for_the_end)
-            await pyfuse3.main(max_tasks=_MAX_REQUESTS)
+            await pyfuse3.main(min_tasks=_IDLE_TASKS, max_tasks=_MAX_REQUESTS)
             nursery.cancel_scope.cancel()
 
     def _initialised(self) -> None:
