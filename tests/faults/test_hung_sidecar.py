@@ -38,7 +38,7 @@ def test_a_stopped_sidecar_is_reported_and_taken_away_with_its_programs_freed(
             for said in writing.lines():
                 expected.take(said)
             assert writing.wait() == 0
-        assert expected.errors == ["ENOTCONN"]
+        assert expected.errors in (["ENOTCONN"], ["ECONNABORTED"])
         assert volume.remains() == []
         assert expected.violations(volume.bucket.get) == []
 

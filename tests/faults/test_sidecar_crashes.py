@@ -13,7 +13,7 @@ from tests.support.journal import Expected
 from tests.support.node import Node
 from tests.support.published_volume import PublishedVolume, program, published_volume
 
-KILLS = 8
+KILLS = 6
 PARTS = {"fs__oss__blocklet__size__mb": "1"}
 APPEND = {"fs__oss__append__enable": "true", "fs__oss__write__buffer__size": "262144"}
 
