@@ -64,7 +64,9 @@ class Files:
     def _begin(self, node: Node, flags: int) -> OpenFile:
         writing = flags & os.O_ACCMODE != os.O_RDONLY
         if node.detached:
-            raise StaleFile(f"{shown(node.name)} was removed or replaced", hint="open the path again")
+            raise _replaced(node)
+        if flags & os.O_TRUNC and not writing:
+            self.truncate(node, 0, None)  # open(2) leaves it unspecified; Linux empties the file
         handle = self._handles.add(node, flags)
         try:
             if writing and flags & os.O_TRUNC:
@@ -152,7 +154,7 @@ class Files:
                 )
             if handle is not None:
                 self._begin_empty(handle)
-            else:
+            elif not self._is_emptied_unseen(node):
                 self._drafts.begin_empty(node, NOBODY)
                 self.complete(node)
 
@@ -178,9 +180,22 @@ class Files:
     # --- private ---
 
     def _begin_empty(self, handle: OpenHandle, *, exclusive: bool = False) -> None:
+        if self._is_emptied_unseen(handle.node):
+            return
         self._drafts.begin_empty(handle.node, handle.id, shared=handle.appends, exclusive=exclusive)
         handle.failed = None
         self._handles.unbind(handle)
+
+    def _is_emptied_unseen(self, node: Node) -> bool:
+        """A file without a name is emptied for those who have it open, not in the bucket, where its key may be another
+        file's by now. Inside the node's turn. Raises StaleFile if it was another client that took the name."""
+        if not node.detached:
+            return False
+        if node.local is None or not node.local.unlinked:
+            raise _replaced(node)
+        with self._table.lock:
+            node.facts = Facts(node.kind)
+        return True
 
     def _cache_policy(self, node: Node, flags: int) -> tuple[bool, bool]:
         """(keep_cache, direct_io) of the reply to open. AUTO keeps pages if this is the version opened before."""
@@ -239,3 +254,7 @@ class Files:
         except OssFuseError as error:
             _log.error("%r was not written: %s", self._table.path(node), error)
             self._drafts.drop(node)
+
+
+def _replaced(node: Node) -> StaleFile:
+    return StaleFile(f"{shown(node.name)} was removed or replaced", hint="open the path again")

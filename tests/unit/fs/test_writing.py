@@ -418,3 +418,50 @@ def test_a_reader_follows_an_appendable_object_that_another_client_appends_to(wo
     assert tail.pread() == b"one two"
     log.close()
     tail.close()
+
+
+@pytest.mark.parametrize("successor", [b"", b"the next file of that name"], ids=["removed", "replaced"])
+def test_emptying_a_removed_file_through_its_descriptor_touches_nothing_in_the_bucket(
+    world: World, consistent: Program, successor: bytes
+) -> None:
+    world.store.seed("a", b"old")
+    file = consistent.open("a", os.O_RDWR)
+    if successor:
+        consistent.write("b", successor)
+        consistent.rename("b", "a")
+    else:
+        consistent.unlink("a")
+
+    file.truncate(0)
+    assert file.size() == 0
+    file.write(b"new")
+    assert file.size() == 3
+    file.close()
+
+    assert {key: world.store.data(key) for key in world.store.objects} == ({"a": successor} if successor else {})
+
+
+def test_emptying_a_file_that_another_client_replaced_leaves_theirs(world: World) -> None:
+    world.store.seed("a", b"old")
+    program = world.mount()
+    reader, file = program.open("a"), program.open("a", os.O_RDWR)
+    assert reader.pread() == b"old"
+    world.store.seed("a/b", b"theirs")
+    assert program.list("a") == ["b"]
+
+    with pytest.raises(StaleFile):
+        file.truncate(0)
+
+    reader.close()
+    file.close()
+    assert world.store.data("a") == b"old"
+
+
+def test_opening_for_reading_with_truncation_empties_the_file(world: World, consistent: Program) -> None:
+    world.store.seed("a", b"old")
+
+    file = consistent.open("a", os.O_RDONLY | os.O_TRUNC)
+
+    assert world.store.data("a") == b""
+    assert file.pread() == b""
+    file.close()
