@@ -35,6 +35,7 @@ from csi.fs.files import Files
 from csi.fs.handles import Handles
 from csi.fs.inodes import InodeTable, Node
 from csi.fs.links import Links
+from csi.fs.metadata import DIRECTORY
 from csi.fs.names import check_new, join, shown
 from csi.fs.namespace import Namespace
 from csi.fs.reading import Reading
@@ -147,8 +148,8 @@ class Filesystem:
     def setattr(
         self, inode: InodeNumber, change: AttributeChange, handle: FileHandle | None, caller: Caller | None = None
     ) -> Entry:
-        """Size: to 0, or unchanged. Times of a file are kept by this mount until the file is changed. Mode and owner
-        are accepted and have no effect: the mount decides them (`uid`, `gid`, `umask`, …)."""
+        """Size: to 0, or unchanged. Times are kept by this mount until the file is changed, or a name in the
+        directory. Mode and owner are accepted and have no effect: the mount decides them (`uid`, `gid`, `umask`, …)."""
         self._require_writable()
         node = self._table.get(inode)
         if change.size is not None:
@@ -368,8 +369,6 @@ class Filesystem:
             raise ReadOnlyVolume("the volume is mounted read-only", hint="mount it without -oro, in a writing mode")
 
     def _set_times(self, node: Node, change: AttributeChange) -> None:
-        if node.is_directory:
-            return
         with self._table.lock:
             local = self._table.local(node)
             before = local.times or (None, None)
@@ -377,7 +376,8 @@ class Filesystem:
                 change.mtime_ns if change.mtime_ns is not None else before[0],
                 change.atime_ns if change.atime_ns is not None else before[1],
             )
-            local.times_of = node.facts.etag if node.draft is None and node.facts is not None else None
+            facts = DIRECTORY if node.is_directory else node.facts
+            local.times_of = facts.etag if node.draft is None and facts is not None else None
 
     def _flush_node(self, node: Node) -> OssFuseError | None:
         try:

@@ -359,7 +359,8 @@ class Namespace:
 
     def _touch(self, directory: Node) -> None:
         """A name in `directory` was made or removed here."""
-        self.table.local(directory).changed_ns = int(self.clock() * 1e9)
+        local = self.table.local(directory)
+        local.changed_ns, local.times = int(self.clock() * 1e9), None
         self._outdate_listing(directory)
 
     def _outdate_listing(self, directory: Node) -> None:

@@ -465,3 +465,15 @@ def test_opening_for_reading_with_truncation_empties_the_file(world: World, cons
     assert world.store.data("a") == b""
     assert file.pread() == b""
     file.close()
+
+
+def test_times_of_a_directory_are_kept_until_a_name_in_it_changes(consistent: Program) -> None:
+    consistent.mkdir("d")
+    with consistent.walk("d") as inode:
+        consistent.filesystem.setattr(inode, AttributeChange(mtime_ns=5, atime_ns=6), None)
+        kept = consistent.filesystem.getattr(inode).attributes
+        consistent.write("d/f", b"x")
+        changed = consistent.filesystem.getattr(inode).attributes
+
+    assert (kept.mtime_ns, kept.atime_ns) == (5, 6)
+    assert changed.mtime_ns > 6
