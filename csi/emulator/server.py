@@ -252,6 +252,7 @@ async def _serve(config: EmulatorConfig, announce: Callable[[str], None]) -> Non
         auto_decompress=False,  # Content-Encoding describes the object, not the transfer
         max_line_size=64 << 10,
         max_field_size=64 << 10,
+        max_headers=2048,  # OSS bounds user metadata by bytes (8 KiB), not by their number
         read_bufsize=256 << 10,
         lingering_time=5,
     )

@@ -55,6 +55,15 @@ def test_a_key_of_any_characters_makes_the_whole_round(make_client, key, signatu
         client.head(key)
 
 
+def test_as_many_metadata_as_fit_in_8_kib_make_the_whole_round(client):
+    user = {f"name-{number}": "v" for number in range(500)}
+
+    client.put("k", [b"x"], user=user)
+
+    assert client.head("k").user == user
+    assert read(client, "k")[1].user == user
+
+
 def test_a_key_that_is_not_unicode_is_refused_by_name(client):
     with pytest.raises(errors.RequestRejected, match="InvalidObjectName"):
         client.put(b"\xff\xfe".decode("utf-8", "surrogateescape"), [b"x"])
