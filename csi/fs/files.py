@@ -115,14 +115,20 @@ class Files:
             raise BadHandle(f"{shown(node.name)} is not open for writing")
         if handle.failed is not None:
             raise handle.failed
-        with self.turn(node):
-            written = self._write_draft(handle, offset, data)
-        if written is None:
-            with self.change(node), self.turn(node):
-                if node.draft is None:
-                    self._drafts.continue_from(node, handle.id, offset, shared=handle.appends)
-                    self._handles.unbind(handle)
+        try:
+            with self.turn(node):
                 written = self._write_draft(handle, offset, data)
+            if written is None:
+                with self.change(node), self.turn(node):
+                    if node.draft is None:
+                        self._drafts.continue_from(node, handle.id, offset, shared=handle.appends)
+                        self._handles.unbind(handle)
+                    written = self._write_draft(handle, offset, data)
+        except OssFuseError:
+            with self._table.lock:
+                # when these are pages of a mapping, the kernel goes on showing them
+                self._table.local(node).refused = True
+            raise
         return len(data) if written is None else written
 
     def flush(self, number: FileHandle) -> None:
@@ -198,7 +204,8 @@ class Files:
         return True
 
     def _cache_policy(self, node: Node, flags: int) -> tuple[bool, bool]:
-        """(keep_cache, direct_io) of the reply to open. AUTO keeps pages if this is the version opened before."""
+        """(keep_cache, direct_io) of the reply to open. AUTO keeps pages if this is the version opened before.
+        Pages that were refused are kept by nobody."""
         policy = self._arguments.cache
         if policy is CachePolicy.DIRECT or flags & os.O_DIRECT:
             return False, True
@@ -207,6 +214,9 @@ class Files:
             current = node.facts.etag if node.facts is not None and node.draft is None else None
             same = current is not None and local.opened == current
             local.opened = current
+            if local.refused:
+                local.refused = False
+                return False, False
         return policy is CachePolicy.KERNEL or (policy is CachePolicy.AUTO and same), False
 
     def _write_draft(self, handle: OpenHandle, offset: int, data: Buffer) -> int | None:

@@ -41,8 +41,9 @@ class LocalState:
 
     `handles` counts open files, `draft` is the version being written, `lineage` holds the ETags of versions that the
     current one has as its beginning (an open reader of one of them may go on with the current one), `opened` is the
-    ETag that was last opened, `times` are utimensat's until another version is found. Of directories: when
-    (nanoseconds) and at which serial this mount last changed a name in it.
+    ETag that was last opened, `refused` says that since then the kernel was refused pages which it may still show,
+    `times` are utimensat's until another version is found. Of directories: when (nanoseconds) and at which serial this
+    mount last changed a name in it.
     """
 
     turn: Turn = field(default_factory=Turn)
@@ -51,6 +52,7 @@ class LocalState:
     unlinked: bool = False
     lineage: frozenset[ETag] = frozenset()
     opened: ETag | None = None
+    refused: bool = False
     times: tuple[int | None, int | None] | None = None
     times_of: ETag | None = None
     metadata: ObjectMetadata | None = None

@@ -199,6 +199,19 @@ def test_mmap_sees_the_bytes(folder: Path, writable_volume: MountedVolume) -> No
         assert view[123_456:123_466] == data[123_456:123_466]
 
 
+def test_what_is_stored_in_a_shared_mapping_is_refused_and_seen_by_nobody(folder: Path) -> None:
+    (folder / "file").write_bytes(b"0" * 8192)
+
+    def store() -> None:
+        with (folder / "file").open("r+b") as file, mmap.mmap(file.fileno(), 0) as view:
+            view[:5] = b"12345"
+            view.flush()
+
+    # -odirect_io has no shared mappings at all
+    assert failure(store) in (errno.EINVAL, errno.ENODEV)
+    assert (folder / "file").read_bytes() == b"0" * 8192
+
+
 def test_sendfile_and_splice_move_the_bytes(folder: Path, tmp_path: Path) -> None:
     data = os.urandom(200_000)
     (folder / "file").write_bytes(data)
