@@ -1,8 +1,8 @@
 """One libcurl easy handle and the connection it keeps alive.
 
 Promises that bodies move without copies beyond libcurl's own, that no wait is unbounded, and that another thread can
-end an exchange under way. libcurl's options that read the environment (proxies, netrc) are switched off; what may be
-configured is passed in.
+end an exchange under way. Bodies without encryption take the short way past libcurl where they can (`direct`).
+libcurl's options that read the environment (proxies, netrc) are switched off; what may be configured is passed in.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ import math
 import os
 import socket
 import threading
+import time
 from collections.abc import Mapping, Sequence
 
 import pycurl
 
 from csi import __version__
 from csi.errors import DeadlineExceeded, EndpointUnreachable, StoreError
+from csi.oss.direct import DirectLine, endpoint_of
 from csi.oss.exchange import HttpAnswer, HttpRequest
 from csi.oss.store import Buffer
 from csi.volume.units import KIB, MIB, Seconds
@@ -56,6 +58,8 @@ class Connection:
         self._lock = threading.Lock()
         self._sockets: set[int] = set()
         self._interrupted = False
+        self._line: DirectLine | None = None
+        self._takes_lines = not proxy
         self._curl = curl = pycurl.Curl()
         curl.setopt(pycurl.SHARE, share)
         curl.setopt(pycurl.NOSIGNAL, 1)
@@ -80,6 +84,21 @@ class Connection:
 
     def exchange(self, request: HttpRequest, timeout: Seconds, stall: Seconds) -> HttpAnswer:
         """See `Transport.send`."""
+        line = self._line
+        if line is not None:
+            if request.target is not None and request.method == "GET" and line.leads_to(request.url):
+                started = time.monotonic()
+                answer = line.exchange(request, timeout, stall)
+                if answer is not None:
+                    return answer
+                self._takes_lines = line.understood
+                timeout = Seconds(max(0.001, timeout - (time.monotonic() - started)))
+            line.release()
+        answer = self._exchange(request, timeout, stall)
+        self._take_line(request.url)
+        return answer
+
+    def _exchange(self, request: HttpRequest, timeout: Seconds, stall: Seconds) -> HttpAnswer:
         curl = self._curl
         head: list[bytes] = []
         sink = _Sink(request.target, head)
@@ -119,6 +138,14 @@ class Connection:
         """Close the connection; not while an exchange is under way."""
         self._curl.close()
 
+    def _take_line(self, url: str) -> None:
+        """After an exchange by libcurl: the connection it keeps, if there is one to use directly."""
+        endpoint = endpoint_of(url)
+        if self._line is None and self._takes_lines and endpoint:
+            with self._lock:
+                if len(self._sockets) == 1 and not self._interrupted:
+                    self._line = DirectLine(next(iter(self._sockets)), endpoint, USER_AGENT)
+
     def _prepare(self, method: str, size: int) -> None:
         curl = self._curl
         if method == "GET":
@@ -148,6 +175,9 @@ class Connection:
         with self._lock:
             self._sockets.discard(descriptor)
             os.close(descriptor)
+        if self._line is not None:  # one connection at a time
+            self._line.close()
+            self._line = None
         return 0
 
     def _explain(self, error: pycurl.error, request: HttpRequest, timeout: Seconds) -> StoreError:

@@ -155,6 +155,81 @@ def test_a_body_that_breaks_off_is_told_with_what_arrived(transport, begun):
     assert bytes(target[: answer.received]) == b"short"
 
 
+def test_bodies_of_a_kept_connection_come_directly_and_other_requests_in_between(transport):
+    """`csi/oss/direct.py`; a connection that goes to and fro between it and libcurl."""
+    target = memoryview(bytearray(8))
+    with raw_server(answering(*[ok(b"%d" % number) for number in range(6)])) as server:
+        found = []
+        for number in range(6):
+            if number % 3 == 2:
+                body = transport.send(HttpRequest("PUT", server.url + "/x", [], [b"x" * 100_000]), **BOUNDS).body
+            else:
+                answer = transport.send(get(server.url + "/x", target), **BOUNDS)
+                body = bytes(target[: answer.received])
+            found.append(body)
+
+        assert found == [b"0", b"1", b"2", b"3", b"4", b"5"]
+        assert server.accepted == 1
+
+
+@pytest.mark.parametrize("ends", ["closes", "is not plain"])
+def test_a_body_that_did_not_come_directly_is_asked_for_again(transport, ends):
+    def first(server, connection):
+        for answer in (ok(b"one"), b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nbad\r\n0\r\n\r\n"):
+            read_request(server, connection)
+            if answer.endswith(b"one") or ends == "is not plain":
+                connection.sendall(answer)
+
+    target = memoryview(bytearray(8))
+    with raw_server(first, answering(ok(b"two"), ok(b"three"))) as server:
+        bodies = []
+        for _ in range(3):
+            answer = transport.send(get(server.url + "/x", target), **BOUNDS)
+            bodies.append(bytes(target[: answer.received]))
+
+        assert bodies == [b"one", b"two", b"three"]
+        assert server.accepted == 2
+
+
+def test_silence_on_a_kept_connection_ends_in_a_deadline(transport):
+    target = memoryview(bytearray(8))
+    with raw_server(answering(ok(b"one"))) as server:
+        transport.send(get(server.url + "/x", target), **BOUNDS)
+
+        with pytest.raises(DeadlineExceeded, match=f"127.0.0.1:{server.port}"):
+            transport.send(get(server.url + "/x", target), timeout=0.3, stall=20.0, patience=20.0)
+
+
+def test_closing_ends_a_body_that_comes_directly(transport):
+    started = threading.Event()
+    failures = []
+
+    def hold(server, connection):
+        read_request(server, connection)
+        connection.sendall(ok(b"one"))
+        read_request(server, connection)
+        started.set()
+        read_request(server, connection)
+
+    def call(url):
+        try:
+            for _ in range(2):
+                transport.send(get(url, memoryview(bytearray(8))), timeout=60.0, stall=60.0, patience=60.0)
+        except EndpointUnreachable as error:
+            failures.append(error)
+
+    with raw_server(hold) as server:
+        thread = threading.Thread(target=call, args=(server.url,))
+        thread.start()
+        assert started.wait(10)
+
+        transport.close()
+        thread.join(10)
+
+        assert "closed" in str(failures[0])
+        assert not _connections_to(server.port)
+
+
 def test_nobody_listening_is_unreachable(transport):
     with raw_server(answering(ok())) as server:
         url = server.url

@@ -1,0 +1,272 @@
+"""A GET spoken past libcurl: what is understood, what is left to libcurl, and that nothing waits for ever."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from csi.errors import DeadlineExceeded, EndpointUnreachable
+from csi.oss.direct import DirectLine, endpoint_of
+from csi.oss.exchange import HttpAnswer, HttpRequest
+from csi.volume.units import Seconds
+
+ENDPOINT = "http://oss.test:81"
+
+
+class Line:
+    """A DirectLine and the server at its other end."""
+
+    def __init__(self) -> None:
+        self.server, ours = socket.socketpair()
+        self.server.settimeout(20)
+        ours.setblocking(False)  # as libcurl has it
+        self.ours = ours
+        self.direct = DirectLine(ours.fileno(), ENDPOINT, "agent/1")
+        self.target = memoryview(bytearray(8))
+
+    def get(
+        self, *answer: bytes, headers: tuple[bytes, ...] = (), timeout: float = 20.0, stall: float = 20.0
+    ) -> HttpAnswer | None:
+        """One GET, for which the server sends the pieces of `answer` one after another once it was asked."""
+
+        def serve() -> None:
+            self.server.recv(65536)
+            for piece in answer:
+                if piece == b"EOF":
+                    self.server.shutdown(socket.SHUT_WR)
+                else:
+                    self.server.sendall(piece)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            request = HttpRequest("GET", ENDPOINT + "/b/a?x", headers, target=self.target)
+            return self.direct.exchange(request, Seconds(timeout), Seconds(stall))
+        finally:
+            thread.join(20)
+
+    @property
+    def usable(self) -> bool:
+        return self.direct.leads_to(ENDPOINT + "/")
+
+
+@pytest.fixture
+def line() -> Iterator[Line]:
+    made = Line()
+    yield made
+    made.direct.close()
+    made.server.close()
+    made.ours.close()
+
+
+def head(status: str = "200 OK", **fields: object) -> bytes:
+    lines = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in fields.items())
+    return f"HTTP/1.1 {status}\r\n{lines}\r\n".encode()
+
+
+def test_the_request_is_what_libcurl_would_send(line: Line) -> None:
+    seen: list[bytes] = []
+
+    def serve() -> None:
+        seen.append(line.server.recv(65536))
+        line.server.sendall(head(Content_Length=0))
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    request = HttpRequest("GET", ENDPOINT + "/b/a//../%2F?x=1", [b"Range: bytes=0-1", b"empty;"], target=line.target)
+    line.direct.exchange(request, Seconds(20.0), Seconds(20.0))
+    thread.join(20)
+
+    lines = [b"GET /b/a//../%2F?x=1 HTTP/1.1", b"Host: oss.test:81", b"User-Agent: agent/1"]
+    assert seen == [b"\r\n".join([*lines, b"Range: bytes=0-1", b"empty:", b"", b""])]
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [head(Content_Length=5, ETag='"E"') + b"12345"],
+        [head(Content_Length=5, ETag='"E"'), b"12", b"345"],
+        [bytes([byte]) for byte in head(Content_Length=5, ETag='"E"') + b"12345"],
+    ],
+    ids=["at once", "head first", "byte by byte"],
+)
+def test_an_answer_is_the_same_however_it_comes(line: Line, pieces: list[bytes]) -> None:
+    answer = line.get(*pieces)
+
+    assert answer == HttpAnswer(200, {"content-length": "5", "etag": '"E"'}, received=5)
+    assert bytes(line.target) == b"12345\0\0\0"
+    assert line.usable
+
+
+def test_one_answer_follows_another(line: Line) -> None:
+    for number in range(3):
+        answer = line.get(head("206 Partial Content", Content_Length=1) + b"%d" % number)
+        assert (answer is not None and answer.status, bytes(line.target[:1])) == (206, b"%d" % number)
+
+
+def test_a_refusal_is_told_with_its_body_and_leaves_the_memory_alone(line: Line) -> None:
+    answer = line.get(head("404 Not Found", Content_Length=20) + b"<Code>NoSuchKey</>..")
+
+    assert answer is not None
+    assert (answer.status, answer.body, answer.received) == (404, b"<Code>NoSuchKey</>..", 0)
+    assert bytes(line.target) == bytes(8)
+    assert line.usable
+
+
+def test_a_body_longer_than_the_memory_is_told_and_not_read(line: Line) -> None:
+    answer = line.get(head(Content_Length=9) + b"123456789")
+
+    assert answer is not None
+    assert answer.overflow
+    assert not line.usable
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        head(Transfer_Encoding="chunked") + b"0\r\n\r\n",
+        head(),
+        head(Content_Length="-1"),
+        head("204 No Content"),
+        head("304 Not Modified", Content_Length=3),
+        head("100 Continue") + head(Content_Length=0),
+        head("503 Busy", Content_Length=2 << 20),
+        b"HTTP/1.0 200 OK\r\nContent-Length: 1\r\n\r\nx",
+        b"garbage\r\n\r\n",
+        b"x" * (16 << 10),
+        head(Content_Length=1) + b"xx",
+    ],
+    ids=[
+        "chunks",
+        "none",
+        "negative",
+        "no content",
+        "not modified",
+        "continue",
+        "huge",
+        "1.0",
+        "garbage",
+        "endless",
+        "more",
+    ],
+)
+def test_what_is_not_plain_is_left_to_libcurl(line: Line, answer: bytes) -> None:
+    assert line.get(answer) is None
+    assert not line.direct.understood
+    assert not line.usable
+
+
+@pytest.mark.parametrize("pieces", [[b"EOF"], [b"HTTP/1.1 2", b"EOF"]], ids=["nothing", "half a head"])
+def test_a_connection_that_ends_before_the_body_is_left_to_libcurl(line: Line, pieces: list[bytes]) -> None:
+    assert line.get(*pieces) is None
+    assert line.direct.understood
+    assert not line.usable
+
+
+def test_a_connection_that_was_closed_while_idle_is_left_to_libcurl(line: Line) -> None:
+    line.server.close()
+    request = HttpRequest("GET", ENDPOINT + "/x", (), target=line.target)
+
+    assert line.direct.exchange(request, Seconds(20.0), Seconds(20.0)) is None
+
+
+def test_a_body_that_breaks_off_is_told_with_what_came(line: Line) -> None:
+    answer = line.get(head(Content_Length=8) + b"123", b"EOF")
+
+    assert answer is not None
+    assert isinstance(answer.failure, EndpointUnreachable)
+    assert (answer.received, bytes(line.target[:3])) == (3, b"123")
+    assert not line.usable
+
+
+def test_a_refusal_that_breaks_off_is_unreachable(line: Line) -> None:
+    with pytest.raises(EndpointUnreachable, match=ENDPOINT):
+        line.get(head("403 Forbidden", Content_Length=8) + b"123", b"EOF")
+
+
+@pytest.mark.parametrize("bounds", [(0.2, 20.0), (20.0, 0.2)], ids=["timeout", "stall"])
+@pytest.mark.parametrize("begun", [b"", b"HTTP/1.1 200", head(Content_Length=8)], ids=["nothing", "half", "head"])
+def test_silence_ends_in_a_deadline(line: Line, bounds: tuple[float, float], begun: bytes) -> None:
+    with pytest.raises(DeadlineExceeded, match=ENDPOINT):
+        line.get(*([begun] if begun else []), timeout=bounds[0], stall=bounds[1])
+    assert not line.usable
+
+
+def test_silence_in_a_body_is_told_with_what_came(line: Line) -> None:
+    answer = line.get(head(Content_Length=8) + b"123", stall=0.2)
+
+    assert answer is not None
+    assert isinstance(answer.failure, DeadlineExceeded)
+    assert answer.received == 3
+
+
+def test_a_body_that_keeps_coming_may_take_longer_than_a_stall() -> None:
+    """With a clock of its own: each look finds a byte more, and only the timeout ends it."""
+    now = 0.0
+    server, ours = socket.socketpair()
+    direct = DirectLine(ours.fileno(), ENDPOINT, "agent/1", monotonic=lambda: now)
+    server.sendall(head(Content_Length=8))
+
+    class Slow:
+        """The socket of the line: a receive takes a second and brings a byte."""
+
+        def __init__(self, real: socket.socket) -> None:
+            self.real = real
+
+        def recv_into(self, target: memoryview, size: int, flags: int) -> int:
+            nonlocal now
+            if not flags:
+                return self.real.recv_into(target, size)
+            now += 1
+            target[:1] = b"x"
+            return 1
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self.real, name)
+
+    direct._socket = Slow(direct._socket)  # type: ignore[assignment]
+    target = memoryview(bytearray(8))
+    answer = direct.exchange(HttpRequest("GET", ENDPOINT + "/", (), target=target), Seconds(20.0), Seconds(1.5))
+
+    assert answer is not None
+    assert (answer.failure, bytes(target)) == (None, b"x" * 8)
+    direct.close()
+    server.close()
+    ours.close()
+
+
+def test_a_connection_that_the_server_will_close_is_not_used_again(line: Line) -> None:
+    answer = line.get(head(Content_Length=1, Connection="close") + b"x")
+
+    assert answer is not None
+    assert (answer.status, line.usable) == (200, False)
+
+
+def test_libcurl_gets_the_descriptor_back_as_it_was(line: Line) -> None:
+    line.get(head(Content_Length=1) + b"x")
+    line.direct.release()
+
+    with pytest.raises(BlockingIOError):
+        line.ours.recv(1)
+
+
+@pytest.mark.parametrize(
+    ("url", "leads"),
+    [
+        (ENDPOINT + "/b/a", True),
+        (ENDPOINT + "1/b/a", False),
+        (ENDPOINT, False),
+        ("http://oss.test/b/a", False),
+        ("https://oss.test:81/b/a", False),
+    ],
+)
+def test_a_line_leads_to_its_endpoint_only(line: Line, url: str, leads: bool) -> None:
+    assert line.direct.leads_to(url) == leads
+
+
+def test_only_plain_http_has_an_endpoint() -> None:
+    assert endpoint_of("http://a:1/b?c/d") == "http://a:1"
+    assert endpoint_of("https://a/b") == ""
