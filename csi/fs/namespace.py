@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
-from csi.errors import EntryExists, NoSuchEntry, NotADirectory, OssFuseError, PermissionDenied
+from csi.errors import EntryExists, NoSuchEntry, NotADirectory, OssFuseError, PermissionDenied, StaleFile
 from csi.fs.absences import Absences
 from csi.fs.appearance import Appearance
 from csi.fs.freshness import Freshness
@@ -25,7 +25,7 @@ from csi.fs.names import check_lookup, directory_key, join, shown
 from csi.fs.renewal import Flight, Page, Renewal
 from csi.fs.types import FileKind
 from csi.oss.store import ObjectStore
-from csi.volume.spec import MountArguments, Ownership
+from csi.volume.spec import CachePolicy, MountArguments, Ownership
 from csi.volume.units import InodeNumber, ObjectKey
 
 _log = logging.getLogger(__name__)
@@ -149,16 +149,19 @@ class Namespace:
             return self._fresh.of_version(node.checked_at, looked_up=ticket)
 
     def refresh(self, node: Node) -> None:
-        """Ask OSS about a node again. A name that is gone raises NoSuchEntry, unless the file is open: then what was
-        known stays."""
+        """Ask OSS about a node again. Unless the file is open, then what was known stays: raises NoSuchEntry when the
+        name is gone, StaleFile when it is another file's (ESTALE makes the kernel look the name up again)."""
         parent = node.parent
         if parent is None or node.detached:
             return
         found = self._ask(parent, node.name)
         if found is not None and found is not node:
             self.table.drop_unused(found)
-        if found is not node and not (node.local is not None and node.local.handles):
+        if found is node or (node.local is not None and node.local.handles):
+            return
+        if found is None:
             raise _missing(node.name)
+        raise StaleFile(f"{shown(node.name)} was replaced by another client", hint="open it again")
 
     # --- answers ---
 
@@ -347,12 +350,26 @@ class Namespace:
             return node
         if facts is None and node.facts is None and node.local is not None and node.local.handles:
             return node  # it is just being made
-        if facts is None or facts.kind is not node.kind or _is_another_file(node, facts):
+        if facts is None or facts.kind is not node.kind or self._is_another_file(node, facts):
             self.table.detach(node)
             return None
         if node.facts != facts:
             node.facts = facts
         return node
+
+    def _is_another_file(self, node: Node, facts: Facts) -> bool:
+        """Whether another client replaced a file that the kernel knows. It keeps one size and one set of cached pages
+        for an inode, and of two answers under way it may keep the older: the new version needs an inode of its own, or
+        programs would be shown bytes of two versions, or the end of one as the end of the other. With -okernel_cache
+        that is what was asked for, until the file is opened."""
+        known, is_open = node.facts, node.local is not None and bool(node.local.handles)
+        if known is None or not known.etag or node.kind is not FileKind.FILE:
+            return False
+        if not is_open and (not node.lookups or self._arguments.cache is CachePolicy.KERNEL):
+            return False
+        if (facts.etag, facts.size) == (known.etag, known.size):
+            return False
+        return not (facts.type == known.type == APPENDABLE_TYPE and facts.size >= known.size)
 
     def _holds_drafts(self, node: Node) -> bool:
         return any(below.draft is not None for below in self.table.descendants(node))
@@ -366,19 +383,6 @@ class Namespace:
     def _outdate_listing(self, directory: Node) -> None:
         self.table.local(directory).changed = self.serial()
         self._listings.drop(directory)
-
-
-def _is_another_file(node: Node, facts: Facts) -> bool:
-    """Whether another client replaced a file that programs have open here. The kernel keeps one size and one set of
-    cached pages for an inode: the new version needs one of its own, or they would be shown bytes of two versions, or
-    the end of the new one as the end of theirs."""
-    known = node.facts
-    if known is None or not known.etag or node.local is None or not node.local.handles:
-        return False
-    if (facts.etag, facts.size) == (known.etag, known.size):
-        return False
-    has_grown = facts.type == known.type == APPENDABLE_TYPE and facts.size >= known.size
-    return node.kind is FileKind.FILE and not has_grown
 
 
 def renewed(facts: Facts) -> Facts:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from csi.errors import BadHandle, FileBusy, NoSuchEntry, ReadOnlyVolume, StaleFile
-from csi.fs.types import ROOT_INODE, AttributeChange
+from csi.fs.types import ROOT_INODE, AttributeChange, Caller
 from csi.volume.spec import CachePolicy
 from tests.support.filesystems import CONSISTENT, FAST, READONLY, World
 from tests.support.programs import APPEND, WRITE, Program
@@ -134,7 +134,44 @@ def test_a_file_that_grew_by_appends_keeps_its_inode(world: World, consistent: P
     reader.close()
 
 
-def test_a_newer_version_of_a_file_nobody_has_open_keeps_the_inode(world: World, consistent: Program) -> None:
+@pytest.mark.parametrize("cache", [CachePolicy.AUTO, CachePolicy.NONE, CachePolicy.DIRECT])
+def test_a_newer_version_of_a_file_the_kernel_knows_gets_another_inode(world: World, cache: CachePolicy) -> None:
+    # of two answers under way the kernel may keep the size of the older one, and then end the newer version there
+    program = world.mount(replace(CONSISTENT, cache=cache))
+    world.store.seed("a", b"old")
+    with program.walk("a") as old:
+        world.store.seed("a", b"newer and longer")
+        world.clock.advance(10)
+        with program.walk("a") as new:
+            assert new != old
+            assert program.filesystem.getattr(new).attributes.size == len(b"newer and longer")
+        assert program.filesystem.getattr(old).attributes.size == len(b"old")
+        with pytest.raises(StaleFile):  # the kernel looks the name up again
+            program.filesystem.open(old, os.O_RDONLY, Caller())
+
+
+def test_opening_a_file_by_an_old_entry_finds_that_another_client_replaced_it(world: World) -> None:
+    program = world.mount(CONSISTENT)
+    world.store.seed("a", b"old")
+    with program.walk("a") as old:
+        world.store.seed("a", b"newer and longer")
+        world.clock.advance(10)
+        with pytest.raises(StaleFile):
+            program.filesystem.open(old, os.O_RDONLY, Caller())
+    assert program.read("a") == b"newer and longer"
+
+
+def test_kernel_cache_keeps_the_inode_of_a_file_that_another_client_replaced(world: World) -> None:
+    program = world.mount(replace(CONSISTENT, cache=CachePolicy.KERNEL))
+    world.store.seed("a", b"old")
+    with program.walk("a") as old:
+        world.store.seed("a", b"newer")
+        world.clock.advance(10)
+        with program.walk("a") as new:
+            assert new == old
+
+
+def test_a_newer_version_of_a_file_nobody_knows_keeps_the_inode(world: World, consistent: Program) -> None:
     world.store.seed("a", b"old")
     first = consistent.open("a")
     first.close()
