@@ -38,22 +38,16 @@ def test_after_some_requests_in_a_row_other_tasks_have_their_turn(pipe: tuple[in
     reader, writer = pipe
     os.write(writer, b"x")
 
-    async def main() -> bool:
-        turns = trio.Event()
-
-        async def other() -> None:
-            turns.set()
-
+    async def main() -> None:
         readiness = Readiness(reader)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(other)
-            for _ in range(IN_A_ROW):
-                await readiness.wait(reader)
-            before = turns.is_set()
+        for _ in range(IN_A_ROW):
             await readiness.wait(reader)
-            return not before and turns.is_set()
+        with trio.testing.assert_checkpoints():
+            await readiness.wait(reader)
+        with trio.testing.assert_no_checkpoints():
+            await readiness.wait(reader)
 
-    assert trio.run(main)
+    trio.run(main)
 
 
 def test_what_is_not_there_is_waited_for(pipe: tuple[int, int]) -> None:
