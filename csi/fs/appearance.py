@@ -61,7 +61,7 @@ class Appearance:
             mode = self._directory_mode
             size, mtime = 0, (local.changed_ns if local is not None else 0) or self._start_ns
         elif draft is not None:
-            size, mtime = draft.size, draft.mtime_ns
+            size, mtime = draft.shown_size, draft.mtime_ns
         elif node.kind is FileKind.SYMLINK:
             mode = stat.S_IFLNK | 0o777
             size = len(self.symlink_target(node) or b"") or size

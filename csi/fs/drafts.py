@@ -5,7 +5,8 @@ append (O_APPEND), because then their bytes cannot collide. The object appears, 
 close(2), at fsync(2), or before a rename; what is written after that begins another draft that continues the finished
 version. A draft that failed, or was written to out of order, never becomes an object: its error is told by every later
 call, and the object stays the old one or absent. In append mode (`fs.oss.append.enable`) a draft is an Appendable
-object that grows in OSS while it is written.
+object that grows in OSS while it is written. A size that a program announces before it writes (ftruncate) is shown at
+once and owed from then on: until as much has been written the draft is not finished, and nothing is padded.
 
 Everything here runs inside the node's `Turn`; opening, finishing and removing also inside the `Gate`, so that the key
 cannot change meanwhile. Fields that stat(2) shows (`size`, `mtime_ns`) are set under `InodeTable.lock`.
@@ -37,7 +38,8 @@ _log = logging.getLogger(__name__)
 @dataclass(slots=True)
 class Draft:
     """`shared`: its owner appends, so that others who append may write to it as well. `base`: the version it begins
-    with. `appendable`: it grows in OSS while it is written. `error`: why it will never be an object."""
+    with. `appendable`: it grows in OSS while it is written. `announced`: the size its program said it will have,
+    if that is more than it has. `error`: why it will never be an object."""
 
     writer: Writer
     owner: FileHandle
@@ -46,7 +48,12 @@ class Draft:
     appendable: bool
     size: int
     mtime_ns: int
+    announced: int = 0
     error: OssFuseError | None = None
+
+    @property
+    def shown_size(self) -> int:
+        return max(self.size, self.announced)
 
 
 class Drafts:
@@ -123,6 +130,16 @@ class Drafts:
                 node.local.times = None
         return len(data)
 
+    def announce(self, node: Node, draft: Draft, handle: FileHandle, appends: bool, size: int) -> None:
+        """ftruncate(2) to `size`, which is not less than what has been written: safetensors and others do it before
+        they write as much, in order."""
+        if draft.owner != handle and not (draft.shared and appends):
+            raise _busy(node)
+        if draft.error is not None:
+            raise draft.error
+        with self._table.lock:
+            draft.announced, draft.mtime_ns = size, self._now_ns()
+
     def push(self, draft: Draft) -> None:
         """Append mode: everything written so far is in OSS, and readable, when this returns."""
         if draft.error is not None:
@@ -134,12 +151,18 @@ class Drafts:
             raise
 
     def finish(self, node: Node) -> None:
-        """Make the draft of `node`, if there is one, the current version."""
+        """Make the draft of `node`, if there is one, the current version. Raises InvalidOperation, and leaves it as it
+        is, while less was written than announced: this may be the close of a duplicate, in a child process."""
         draft = node.draft
         if draft is None:
             return
         if draft.error is not None:
             raise draft.error
+        if draft.announced > draft.size:
+            raise InvalidOperation(
+                f"{shown(node.name)} was given a size of {draft.announced} bytes, of which {draft.size} were written",
+                hint="write all of it before closing it; nothing is padded",
+            )
         try:
             result = draft.writer.finish()
         except OssFuseError as error:

@@ -142,7 +142,8 @@ class Files:
     # --- without reading or writing ---
 
     def truncate(self, node: Node, size: int, number: FileHandle | None) -> None:
-        """truncate(2), ftruncate(2): to nothing, or to the size it has. Raises OperationNotSupported for others."""
+        """truncate(2), ftruncate(2): to nothing, to the size it has, or to what the program will have written when it
+        closes the file. Raises OperationNotSupported for others."""
         handle = self._handles.get(number) if number is not None else None
         if handle is not None and not handle.writable:
             raise BadHandle(f"{shown(node.name)} is not open for writing")
@@ -150,8 +151,11 @@ class Files:
             self._namespace.refresh(node)
         with self.change(node), self.turn(node):
             draft = node.draft
-            now = draft.size if draft is not None else node.facts.size if node.facts is not None else 0
+            now = draft.shown_size if draft is not None else node.facts.size if node.facts is not None else 0
             if size == now:
+                return
+            if handle is not None and draft is not None and size >= draft.size:
+                self._drafts.announce(node, draft, handle.id, handle.appends, size)
                 return
             if size != 0:
                 raise OperationNotSupported(
@@ -252,7 +256,8 @@ class Files:
                 else:
                     self._drafts.finish(node)
             except OssFuseError as error:
-                handle.failed = error
+                if draft.error is error:
+                    handle.failed = error
                 raise
 
     def _end_draft(self, node: Node, draft: Draft) -> None:

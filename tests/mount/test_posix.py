@@ -113,6 +113,20 @@ def test_truncating_to_the_same_size_is_nothing_and_to_another_size_is_refused(f
     assert path.read_bytes() == b"abc"
 
 
+def test_a_file_can_be_given_its_size_before_it_is_written_and_renamed_before_it_is_closed(folder: Path) -> None:
+    data = os.urandom(9 * MIB + 7)
+    descriptor = os.open(folder / ".tmp", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+
+    os.ftruncate(descriptor, len(data))
+    assert os.fstat(descriptor).st_size == len(data)
+    for start in range(0, len(data), MIB):
+        assert os.write(descriptor, data[start : start + MIB]) == len(data[start : start + MIB])
+    (folder / ".tmp").rename(folder / "model")
+    os.close(descriptor)
+
+    assert (folder / "model").read_bytes() == data
+
+
 def test_a_write_in_the_middle_is_refused_and_the_file_is_as_it_was(folder: Path) -> None:
     path = folder / "file"
     path.write_bytes(b"abcdef")

@@ -190,6 +190,17 @@ def _(scene: Scene) -> str:
     return YES
 
 
+@action("give a new file its size, then write as much")
+def _(scene: Scene) -> str:
+    with (scene.here() / "f").open("wb", buffering=0) as file:
+        os.ftruncate(file.fileno(), 8)
+        assert (scene.here() / "f").stat().st_size == 8
+        file.write(b"half")
+        file.write(b"half")
+    assert scene.stored() == b"halfhalf"
+    return YES
+
+
 @action("fsync, then go on writing")
 def _(scene: Scene) -> str:
     with (scene.here() / "f").open("wb", buffering=0) as file:

@@ -295,6 +295,67 @@ def test_truncate_to_any_other_size_is_not_supported(world: World, consistent: P
     assert world.store.data("a") == b"content"
 
 
+@pytest.mark.parametrize("append", [False, True])
+def test_a_size_announced_before_writing_is_shown_at_once_and_then_written(world: World, append: bool) -> None:
+    """As safetensors saves: ftruncate to the final size, write in order, rename, close."""
+    program = world.mount(append=append)
+    data = bytes(range(256)) * 2000
+    file = program.open("tmp", os.O_RDWR | os.O_CREAT | os.O_EXCL)
+
+    file.truncate(len(data))
+    assert file.size() == len(data)
+    file.write(data[:300])
+    assert program.stat("tmp").size == len(data)
+    file.write(data[300:])
+    program.rename("tmp", "model")
+    file.close()
+
+    assert world.store.data("model") == data
+
+
+def test_a_file_with_less_than_the_announced_size_is_refused_at_close_and_not_padded(
+    world: World, consistent: Program, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.store.seed("a", b"old")
+    file = consistent.open("a", WRITE)
+    file.truncate(10)
+    file.write(b"new")
+
+    with pytest.raises(InvalidOperation, match="10 bytes, of which 3 were written"):
+        file.close()
+
+    assert world.store.data("a") == b"old"
+    assert consistent.stat("a").size == 3
+    assert "was not written" in caplog.text
+
+
+def test_an_announced_size_can_be_corrected_exceeded_and_outlives_the_close_of_a_duplicate(
+    world: World, consistent: Program
+) -> None:
+    file = consistent.open("a", WRITE)
+    file.truncate(1000)
+    file.write(b"one ")
+    with pytest.raises(InvalidOperation):
+        file.flush()
+    file.truncate(6)
+    file.write(b"two ")
+    assert file.size() == 8
+    file.truncate(2000)
+    file.truncate(8)
+    file.close()
+    assert world.store.data("a") == b"one two "
+
+
+def test_only_who_writes_a_file_can_announce_its_size(consistent: Program) -> None:
+    file = consistent.open("a", WRITE)
+    file.write(b"one")
+    other = consistent.open("a", os.O_RDWR)
+    with pytest.raises(FileBusy):
+        other.truncate(100)
+    other.close()
+    file.close()
+
+
 def test_a_handle_that_only_reads_cannot_write(world: World, consistent: Program) -> None:
     world.store.seed("a", b"content")
     file = consistent.open("a")
