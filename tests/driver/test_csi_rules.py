@@ -567,7 +567,7 @@ def test_rule_20_an_error_has_its_own_code_a_readable_message_and_no_details(tmp
 def test_rule_21_the_work_gets_less_than_the_callers_time(services, mounts, tmp_path):
     services.node.NodePublishVolume(publish_request(tmp_path / "t"), timeout=60)
 
-    assert 50 < mounts.deadlines[0] <= 54
+    assert 50 < mounts.deadlines[0] <= 54.9  # nine tenths; gRPC rounds a deadline up on the wire, to at most 61 s here
 
 
 def test_rule_21_a_caller_without_a_deadline_gets_an_answer_before_kubelet_would_hang_up(services, mounts, tmp_path):
