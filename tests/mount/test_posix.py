@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.directories import Directory
+from tests.support.directories import names_by_every_way
 from tests.support.volumes import MountedVolume
 
 MIB = 1 << 20
@@ -308,17 +308,7 @@ def test_a_large_directory_is_listed_whole_and_can_be_rewound(folder: Path, writ
 
     with os.scandir(folder / "many") as entries:
         found = {entry.name: entry.stat().st_size for entry in entries}
-    directory = Directory(folder / "many")
-    try:
-        first = directory.names(700)
-        position = directory.tell()
-        rest = directory.names()
-        directory.seek(position)
-        again = directory.names()
-        directory.rewind()
-        whole = directory.names()
-    finally:
-        directory.close()
+    first, rest, again, whole = names_by_every_way(folder / "many", 700)
 
     assert found == dict.fromkeys(expected, 3)
     assert rest == again

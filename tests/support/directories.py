@@ -46,3 +46,18 @@ class Directory:
 
     def close(self) -> None:
         self._libc.closedir(self._stream)
+
+
+def names_by_every_way(path: Path, count: int) -> tuple[list[bytes], list[bytes], list[bytes], list[bytes]]:
+    """The first `count` names; those after them; these again after seekdir(3); all of them after rewinddir(3)."""
+    directory = Directory(path)
+    try:
+        first = directory.names(count)
+        position = directory.tell()
+        rest = directory.names()
+        directory.seek(position)
+        again = directory.names()
+        directory.rewind()
+        return first, rest, again, directory.names()
+    finally:
+        directory.close()

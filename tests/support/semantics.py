@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.directories import Directory
+from tests.support.directories import names_by_every_way
 from tests.support.volumes import MountedVolume
 
 YES = "yes"
@@ -314,17 +314,7 @@ def _(scene: Scene) -> str:
 @action("list, at any size, with rewind and seek")
 def _(scene: Scene) -> str:
     scene.volume.emulator.seed(f"{scene.volume.prefix}{scene.name}/f{{n:04d}}", b"x", count=1200)
-    directory = Directory(scene.path)
-    try:
-        first = directory.names(500)
-        position = directory.tell()
-        rest = directory.names()
-        directory.seek(position)
-        again = directory.names()
-        directory.rewind()
-        whole = directory.names()
-    finally:
-        directory.close()
+    first, rest, again, whole = names_by_every_way(scene.path, 500)
     assert rest == again
     assert whole == first + rest
     assert {os.fsdecode(name) for name in whole} == {f"f{n:04d}" for n in range(1200)} | {".", ".."}
