@@ -262,6 +262,10 @@ class SidecarFailed(OssFuseError):
         self.oom = oom
 
 
+class SidecarNotInjected(OssFuseError):
+    """The pod has no sidecar container for the volume: the webhook did not see it, or was told not to."""
+
+
 class ProtocolError(OssFuseError):
     """A frame on the hand-over socket that the protocol does not allow."""
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import yaml
 
-from csi.driver.identity import DRIVER_NAME
 from csi.driver.provisioning.creation import ON_DELETE, PATH_PATTERN
 from csi.errors import InvalidOption
+from csi.volume.naming import DRIVER_NAME
 
 _READ_ONLY_MODES = frozenset({"ReadOnlyMany"})
 _KUBERNETES = "csi.storage.k8s.io/"

@@ -15,8 +15,7 @@ from google.protobuf.wrappers_pb2 import BoolValue
 
 from csi.errors import PluginNotHealthy
 from csi.v1 import csi_pb2, csi_pb2_grpc
-
-DRIVER_NAME = "ossfuse.csi.dev"
+from csi.volume.naming import DRIVER_NAME
 
 _Service = csi_pb2.PluginCapability.Service
 

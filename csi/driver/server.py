@@ -20,7 +20,7 @@ import grpc.aio
 
 from csi.driver.calls.interceptors import CallInterceptor
 from csi.driver.controller import ControllerService
-from csi.driver.identity import DRIVER_NAME, IdentityService, Readiness, version
+from csi.driver.identity import IdentityService, Readiness, version
 from csi.driver.node import NodeService
 from csi.driver.starting import MountsFactory, StartingMounts
 from csi.driver.stores import StoreFactory, check_volume, open_store
@@ -28,6 +28,7 @@ from csi.errors import InvalidOption, MountError
 from csi.handover.local import local_mounts
 from csi.handover.types import VolumeMounts
 from csi.v1 import csi_pb2_grpc
+from csi.volume.naming import DRIVER_NAME
 from csi.volume.units import Seconds
 
 log = logging.getLogger(__name__)

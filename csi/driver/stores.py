@@ -41,7 +41,7 @@ def check_volume(request: PublishRequest, deadline: Seconds) -> None:
         case AuthType.PUBLIC:
             credentials = AnonymousCredentials()
         case AuthType.SECRET | AuthType.ENVIRONMENT:
-            credentials = StaticCredentials(credentials_from_secret(request.credentials))
+            credentials = StaticCredentials(credentials_from_secret(request.credentials or {}))
         case _:
             return
     http = replace(spec.http, deadline=Seconds(min(deadline, spec.http.deadline)))

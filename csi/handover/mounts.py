@@ -228,7 +228,8 @@ class SidecarMounts:
         ):
             _log.warning("volume %s at %s has no living sidecar: mounting it anew", request.volume_id, target)
             return False
-        self._state.runtime(name).credentials.write(request.credentials)
+        if request.credentials is not None:
+            self._state.runtime(name).credentials.write(request.credentials)
         return True
 
     def _publish_anew(self, request: PublishRequest, target: str, name: str, end: float) -> None:

@@ -94,7 +94,7 @@ class Publication:
                 errno=error.errno or 0,
                 hint="check that the state directory is writable and its tmpfs is not full",
             ) from error
-        self._runtime.credentials.write(self._request.credentials)
+        self._runtime.credentials.write(self._request.credentials or {})
 
     def _prepare_memory(self, undo: contextlib.ExitStack) -> MemoryCgroup:
         memory = self._tools.room.create(self._name, self._request.spec.resources.memory_limit)

@@ -18,13 +18,14 @@ import grpc
 import pytest
 
 from csi.driver.calls.redaction import SERVICE_ACCOUNT_TOKENS
-from csi.driver.identity import DRIVER_NAME, Readiness
+from csi.driver.identity import Readiness
 from csi.driver.node import NodeService
 from csi.driver.provisioning.volume_id import LONGEST_ID
 from csi.driver.server import Server
 from csi.errors import InvalidOption, PermissionDenied, SidecarFailed
 from csi.handover.types import VolumeCondition
 from csi.v1 import csi_pb2, csi_pb2_grpc
+from csi.volume.naming import DRIVER_NAME
 from csi.volume.units import Seconds
 from tests.support.csi_services import (
     ATTRIBUTES,

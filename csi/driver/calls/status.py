@@ -60,6 +60,7 @@ CODES: dict[type[errors.OssFuseError], grpc.StatusCode] = {
     errors.TargetConflict: grpc.StatusCode.ALREADY_EXISTS,
     errors.TargetNotUsable: grpc.StatusCode.INVALID_ARGUMENT,
     errors.SidecarFailed: grpc.StatusCode.UNAVAILABLE,
+    errors.SidecarNotInjected: grpc.StatusCode.FAILED_PRECONDITION,
     errors.ProtocolError: grpc.StatusCode.INTERNAL,
     errors.OperationPending: grpc.StatusCode.ABORTED,
     # what the services refuse
