@@ -2,7 +2,7 @@
 
 from hypothesis import HealthCheck, settings
 
-pytest_plugins = ["tests.support.emulator"]
+pytest_plugins = ["tests.support.secret_watch", "tests.support.emulator"]
 
 # a busy machine is no failure: no test asserts on wall-clock time
 settings.register_profile(

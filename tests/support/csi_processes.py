@@ -15,6 +15,7 @@ import grpc
 
 from csi.v1 import csi_pb2_grpc
 from tests.support.node import Node
+from tests.support.secret_watch import search_log
 
 OSSFUSE = Path(sys.executable).with_name("ossfuse")
 
@@ -179,3 +180,4 @@ def _kill(process: LoggedProcess) -> None:
     if process.process.poll() is None:
         process.process.kill()
         process.process.wait(10)
+    search_log(process.log_file)

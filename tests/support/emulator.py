@@ -22,6 +22,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests.support.secret_watch import watch_secret
+
 
 @dataclass(frozen=True)
 class IssuedToken:
@@ -108,9 +110,8 @@ class RunningEmulator:
 
     def issue_token(self, seconds: float = 3600) -> IssuedToken:
         found = self.admin("POST", "/tokens", {"seconds": seconds})
-        return IssuedToken(
-            found["AccessKeyId"], found["AccessKeySecret"], found["SecurityToken"], float(found["Expires"])
-        )
+        secret, token = watch_secret(found["AccessKeySecret"]), watch_secret(found["SecurityToken"])
+        return IssuedToken(found["AccessKeyId"], secret, token, float(found["Expires"]))
 
     def expire_tokens(self) -> None:
         self.admin("DELETE", "/tokens")
@@ -150,6 +151,8 @@ def start_emulator(
     `access_keys` (id → secret) default to one with a random secret. `arguments` are passed on to `csi.emulator`.
     """
     keys = access_keys or {"LTAI5tTestEmulatorKey": "s" + secrets.token_hex(14) + "Q"}
+    for key_secret in keys.values():
+        watch_secret(key_secret)
     data.mkdir(parents=True, exist_ok=True)
     key_file = data / "access-keys"
     key_file.touch(mode=0o600)

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from csi.errors import MountError
 from csi.handover.kernel import MNT_DETACH, MS_NODEV, MS_NOSUID, MS_RDONLY, LinuxKernel
+from tests.support.secret_watch import search_log
 
 SOURCE_ROOT = Path(__file__).resolve().parents[2]
 _MOUNT_DATA = "fd={},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions"
@@ -91,6 +92,7 @@ def served_mount(
     control.mkdir()
     kernel = LinuxKernel()
     with contextlib.ExitStack() as stack:
+        stack.callback(search_log, log_file)
         # a fusectl of our own: this machine may not have it on /sys/fs/fuse/connections
         kernel.mount("fusectl", str(control), "fusectl", MS_NODEV | MS_NOSUID, "")
         stack.callback(kernel.umount2, str(control), MNT_DETACH)
