@@ -15,6 +15,7 @@ from typing import Any, Final, Literal, TypeAlias
 from urllib.parse import quote, urlencode
 
 import urllib3
+import yaml
 from kubernetes.client import ApiClient, Configuration
 from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
 from urllib3.exceptions import HTTPError, ProtocolError
@@ -106,7 +107,7 @@ class KubernetesApi:
             load_kube_config(  # type: ignore[no-untyped-call]
                 path, context=context or None, client_configuration=configuration, persist_config=False
             )
-        except (ConfigException, OSError, TypeError, ValueError) as error:
+        except (ConfigException, OSError, TypeError, ValueError, yaml.YAMLError) as error:
             # an error of the parser may quote the file, which holds keys and tokens
             why = str(error) if isinstance(error, ConfigException | OSError) else type(error).__name__
             raise ApiUnreachable(f"the kubeconfig {path} cannot be used: {why}") from None
