@@ -113,7 +113,7 @@ def credentials_of(spec: VolumeSpec, directory: str, environ: Mapping[str, str])
             return FileCredentials(spec.credentials.credential_file)
         case AuthType.ENVIRONMENT if not directory:
             return EnvironmentCredentials(environ)
-        case AuthType.SECRET | AuthType.ENVIRONMENT if directory:
+        case AuthType.SECRET | AuthType.ENVIRONMENT | AuthType.RRSA if directory:
             return SecretDirectory(directory)
         case other:
             raise CredentialsMissing(

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TypeVar
 
-from csi.errors import InvalidOption, UnsupportedVolume
+from csi.errors import InvalidOption
 from csi.volume.args import parse_arguments
 from csi.volume.given import ARGUMENTS_KEY, GivenVolume, collect
 from csi.volume.modes import expansion, parse_mode
@@ -189,11 +189,6 @@ def _fill(
 
 def _typed(row: Option, key: str, text: str) -> object:
     if row.sets == "credentials.auth_type":
-        if text.strip().casefold() == "rrsa":
-            raise UnsupportedVolume(
-                f"{key}: 'rrsa' (the pod's service account) is not supported by this version",
-                hint="put an AccessKey into a Secret, name it in nodePublishSecretRef, and remove authType",
-            )
         return AuthType(str(read(row, key, text)))
     if row.sets == "http.signature_version":
         return int(str(read(row, key, text)))

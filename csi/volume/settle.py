@@ -7,6 +7,7 @@ contradict itself is refused. A cut is told in a note, never made in silence.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from typing import TypeVar
 
@@ -19,6 +20,26 @@ _SHARE = 4
 """One reader's window, one part and one buffer each take at most this fraction of the memory limit."""
 _LEAST_DEADLINE = Seconds(60.0)
 _TRIES = 2
+_ROLE_FIELDS = (
+    (
+        "credentials.role_arn",
+        "roleArn",
+        re.compile(r"acs:ram::[0-9]+:role/[A-Za-z0-9_.@/-]{1,128}"),
+        "a role such as acs:ram::1234567890123456:role/training",
+    ),
+    (
+        "credentials.oidc_provider_arn",
+        "oidcProviderArn",
+        re.compile(r"acs:ram::[0-9]+:oidc-provider/[A-Za-z0-9_.@/-]{1,128}"),
+        "a provider such as acs:ram::1234567890123456:oidc-provider/ack-rrsa-c0ffee",
+    ),
+    (
+        "credentials.service_account_name",
+        "serviceAccountName",
+        re.compile(r"(?:[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?)?"),
+        "the name of a service account",
+    ),
+)
 _T = TypeVar("_T")
 
 
@@ -130,3 +151,9 @@ def _credentials(draft: Draft, given: Collection[str]) -> None:
         raise InvalidOption("credentialFile", path, "an absolute path, because authType is file")
     if "credentials.credential_file" in given and source is not AuthType.FILE:
         raise InvalidOption("credentialFile", path, "this only together with authType: file", hint="set authType: file")
+    for field, key, pattern, form in _ROLE_FIELDS:
+        value = draft.get(field, str)
+        if source is AuthType.RRSA and not pattern.fullmatch(value):
+            raise InvalidOption(key, value, f"{form}, because authType is rrsa")
+        if field in given and source is not AuthType.RRSA:
+            raise InvalidOption(key, value, "this only together with authType: rrsa", hint="set authType: rrsa")

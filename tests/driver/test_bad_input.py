@@ -90,7 +90,7 @@ def stack(processes: CsiProcesses, emulator: RunningEmulator, tmp_path: Path) ->
         ({"options": "{not json"}, ["options", "JSON"]),
         ({"fs.jindo.args": "-onosuch=1"}, ["fs.jindo.args", "nosuch"]),
         ({"fs.oss.accessKeySecret": "pasted-secret-value"}, ["fs.oss.accessKeySecret", "Secret"]),
-        ({"authType": "rrsa"}, ["authType", "rrsa", "Secret"]),
+        ({"authType": "rrsa"}, ["roleArn", "acs:ram::", "rrsa"]),
         ({"padding": "x" * 2**20}, ["65536"]),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

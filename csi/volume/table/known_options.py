@@ -23,7 +23,7 @@ _STAGING = "nothing is staged on disk"
 _INTERNAL = "an internal setting of JindoSDK with no counterpart here"
 _LISTING = "listing is always ListObjectsV2, in pages"
 _OSSFS = "this driver has one engine, which takes fs.jindo.args"
-_ROLE = "assuming roles is not supported; use authType: secret with a Secret, or authType: rrsa"
+_ROLE = "a role is taken on with authType: rrsa, roleArn and oidcProviderArn, in one step"
 _SECRET_REF = "name the Secret in nodePublishSecretRef of the PersistentVolume"  # noqa: S105 - advice, not a secret
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from csi.volume.table.option import Kind, Option, Topic, implemented, no_effect
+from csi.volume.table.option import Kind, Option, Topic, implemented
 
 _LOCATION = (
     implemented(
@@ -136,10 +136,17 @@ _CREDENTIALS = (
         Topic.CREDENTIALS,
         Kind.CHOICE,
         "Where credentials come from: `secret` (the Secret that the volume references), `file` (`credentialFile`), "
-        "`environment` (of the sidecar), `public` (none). `rrsa` is refused: not supported by this version.",
+        "`environment` (of the sidecar), `rrsa` (the pod's service account takes on `roleArn`), `public` (none).",
         default="secret",
         sets="credentials.auth_type",
-        choices={"": "secret", "secret": "secret", "file": "file", "environment": "environment", "public": "public"},
+        choices={
+            "": "secret",
+            "secret": "secret",
+            "file": "file",
+            "environment": "environment",
+            "rrsa": "rrsa",
+            "public": "public",
+        },
     ),
     implemented(
         "credentialFile",
@@ -149,9 +156,29 @@ _CREDENTIALS = (
         "and `Expiration`; read again when expired.",
         sets="credentials.credential_file",
     ),
-    *(
-        no_effect(key, Topic.CREDENTIALS, "used with authType: rrsa, which this version does not support")
-        for key in ("roleArn", "oidcProviderArn", "serviceAccountName")
+    implemented(
+        "roleArn",
+        Topic.CREDENTIALS,
+        Kind.TEXT,
+        "With `authType: rrsa`: the RAM role whose rights the volume has, `acs:ram::ACCOUNT:role/NAME`. The node "
+        "plugin takes it on with the token of the pod's service account (AssumeRoleWithOIDC) and renews in time.",
+        sets="credentials.role_arn",
+    ),
+    implemented(
+        "oidcProviderArn",
+        Topic.CREDENTIALS,
+        Kind.TEXT,
+        "With `authType: rrsa`: the OIDC provider that RAM knows this cluster by, "
+        "`acs:ram::ACCOUNT:oidc-provider/NAME`.",
+        sets="credentials.oidc_provider_arn",
+    ),
+    implemented(
+        "serviceAccountName",
+        Topic.CREDENTIALS,
+        Kind.TEXT,
+        "With `authType: rrsa`: the one service account that may use the volume; pods that run as another are refused. "
+        "Without it every pod uses the role as its own service account.",
+        sets="credentials.service_account_name",
     ),
 )
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from csi.errors import InvalidOption, UnsupportedVolume
 from csi.volume.parse import ParsedVolume, parse_volume
-from csi.volume.spec import AuthType, CachePolicy, Location, Mode, MountArguments, Ownership
+from csi.volume.spec import AuthType, CachePolicy, CredentialOptions, Location, Mode, MountArguments, Ownership
 from csi.volume.table.options import TABLE
 from csi.volume.units import GIB, KIB, MIB
 
@@ -404,9 +404,39 @@ def test_numbers_and_booleans_in_the_json_are_as_good_as_text() -> None:
     assert (spec.http.retries, spec.write.append) == (7, True)
 
 
-def test_service_account_credentials_are_refused_as_not_supported() -> None:
-    with pytest.raises(UnsupportedVolume, match="rrsa"):
-        parse({"authType": "RRSA", "roleArn": "acs:ram::1:role/r"})
+ROLE = {"roleArn": "acs:ram::1:role/training", "oidcProviderArn": "acs:ram::1:oidc-provider/ack-rrsa-c0ffee"}
+
+
+def test_a_volume_can_take_on_a_role_with_the_pods_service_account() -> None:
+    credentials = parse({"authType": "RRSA", "serviceAccountName": "trainer", **ROLE}).spec.credentials
+
+    assert credentials == CredentialOptions(
+        AuthType.RRSA,
+        role_arn=ROLE["roleArn"],
+        oidc_provider_arn=ROLE["oidcProviderArn"],
+        service_account_name="trainer",
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"roleArn": ""},
+            r"roleArn: '' is not accepted, expected a role such as acs:ram::.*, because authType is rrsa",
+        ),
+        ({"roleArn": "training"}, "roleArn: 'training' is not accepted"),
+        ({"roleArn": ROLE["oidcProviderArn"]}, "roleArn"),
+        ({"oidcProviderArn": ""}, "oidcProviderArn: '' is not accepted, expected a provider such as acs:ram::"),
+        ({"oidcProviderArn": "https://issuer"}, "oidcProviderArn: 'https://issuer'"),
+        ({"serviceAccountName": "Trainer!"}, "serviceAccountName: 'Trainer!'"),
+        ({"authType": "secret"}, "roleArn: .* only together with authType: rrsa; set authType: rrsa"),
+        ({"authType": ""}, "only together with authType: rrsa"),
+    ],
+)
+def test_a_role_that_cannot_be_taken_on_is_refused(changes: dict[str, str], words: str) -> None:
+    with pytest.raises(InvalidOption, match=words):
+        parse({"authType": "rrsa", **ROLE, **changes})
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[4]
 PLACE = {"uri": "oss://bkt/a", "url": "https://data.example.com"}
 NAMED = [(row, name) for row in TABLE for name in row.names]
 
+ROLE = {"roleArn": "acs:ram::1:role/training", "oidcProviderArn": "acs:ram::1:oidc-provider/ack-rrsa-c0ffee"}
 EXAMPLES = {
     # an option, a text that is not its default, and what has to be there for it to be accepted
     "uri": ("oss://other/", {}),
@@ -45,6 +46,9 @@ EXAMPLES = {
     "fs.oss.signer.version": ("4", {}),
     "authType": ("public", {}),
     "credentialFile": ("/keys.json", {"authType": "file"}),
+    "roleArn": (f"{ROLE['roleArn']}-2", {"authType": "rrsa", **ROLE}),
+    "oidcProviderArn": (f"{ROLE['oidcProviderArn']}-2", {"authType": "rrsa", **ROLE}),
+    "serviceAccountName": ("trainer", {"authType": "rrsa", **ROLE}),
     "umask": ("077", {}),
     "fileMode": ("0600", {}),
     "dirMode": ("0700", {}),
