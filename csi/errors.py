@@ -297,5 +297,9 @@ class CallTimedOut(OssFuseError):
     """A CSI call did not end within its deadline; its work goes on and the next call will find the result."""
 
 
+class ClusterMisconfigured(OssFuseError):
+    """An object of the cluster (CSIDriver, a role's binding) does not give what a volume needs."""
+
+
 class PluginNotHealthy(OssFuseError):
     """This process cannot do its work until it is restarted."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from csi.driver.calls.redaction import redact_value
 from csi.driver.capabilities import Access
-from csi.errors import CredentialsMissing, InvalidOption, UnsupportedVolume
+from csi.errors import CredentialsMissing, InvalidOption
 from csi.oss.credentials import credentials_from_secret
 from csi.volume.parse import ParsedVolume, parse_volume
 from csi.volume.spec import AuthType, CredentialOptions, Mode
@@ -61,11 +61,8 @@ def check_secrets(
 ) -> dict[str, str]:
     """The Secret's pairs that credentials are made of, empty where the volume takes them from elsewhere.
 
-    Raises CredentialsMissing that names the missing half and never a value, UnsupportedVolume; `reference` says where
-    Secrets are named.
+    Raises CredentialsMissing that names the missing half and never a value; `reference` says where Secrets are named.
     """
-    if options.auth_type is AuthType.RRSA:
-        raise UnsupportedVolume("authType: 'rrsa' is not supported yet", hint=f"use a Secret: {reference}")
     if options.auth_type not in {AuthType.SECRET, AuthType.ENVIRONMENT}:
         return {}
     if not secrets:

@@ -9,21 +9,28 @@ from __future__ import annotations
 
 import logging
 import os
+import time
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import grpc.aio
 
-from csi.driver.attributes import check_secrets, log_effective, parse_published
+from csi.driver.attributes import log_effective, parse_published
 from csi.driver.calls.interceptors import patience
 from csi.driver.calls.locks import KeyedLocks
+from csi.driver.calls.redaction import secret_values
 from csi.driver.calls.workers import Workers
 from csi.driver.capabilities import parse_access
-from csi.errors import InvalidOption, VolumeInUse, VolumeNotFound
+from csi.driver.credentials import CredentialSupply, Offer
+from csi.driver.pods import digest_of_call, pod_reference, required_pod
+from csi.errors import CredentialsMissing, InvalidOption, OssFuseError, VolumeInUse, VolumeNotFound
 from csi.handover.target import resolved_target
 from csi.handover.types import PublishRequest, VolumeMounts
 from csi.v1 import csi_pb2, csi_pb2_grpc
 from csi.volume.spec import VolumeSpec
+from csi.volume.units import Seconds
 
 log = logging.getLogger(__name__)
 
@@ -44,14 +51,25 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class NodeService(csi_pb2_grpc.NodeServicer):
-    """`node_id` is the node's name; `cpu_count` what the modes' thread counts multiply. `close` waits for its work."""
+    """`node_id` is the node's name; `cpu_count` what the modes' thread counts multiply; `in_pods`: sidecars run in the
+    pods, so that kubelet has to name the pod. `close` waits for its work."""
 
-    def __init__(self, mounts: VolumeMounts, *, node_id: str, cpu_count: int) -> None:
+    def __init__(
+        self,
+        mounts: VolumeMounts,
+        *,
+        node_id: str,
+        cpu_count: int,
+        supply: CredentialSupply,
+        in_pods: bool = False,
+    ) -> None:
         if not 0 < len(node_id.encode()) <= _LONGEST_NODE_ID:
             raise InvalidOption("node-id", node_id, f"1 to {_LONGEST_NODE_ID} bytes", hint="pass the node's name")
         self._mounts = mounts
         self._node_id = node_id
         self._cpu_count = cpu_count
+        self._supply = supply
+        self._in_pods = in_pods
         # three pools, so that a node full of slow mounts can still unmount and still say how its volumes are
         targets = KeyedLocks()
         self._publishing = Workers("publish", 16, targets)
@@ -62,6 +80,7 @@ class NodeService(csi_pb2_grpc.NodeServicer):
     async def close(self) -> None:
         for workers in (self._publishing, self._unpublishing, self._asking):
             await workers.close()
+        self._supply.close()
 
     async def NodePublishVolume(
         self, request: csi_pb2.NodePublishVolumeRequest, context: _Context
@@ -70,15 +89,20 @@ class NodeService(csi_pb2_grpc.NodeServicer):
         target = _path("target_path", request.target_path)
         capability = request.volume_capability if request.HasField("volume_capability") else None
         access = parse_access(capability, readonly=request.readonly)
-        parsed = parse_published(dict(request.volume_context), access, cpu_count=self._cpu_count)
+        attributes = dict(request.volume_context)
+        parsed = parse_published(attributes, access, cpu_count=self._cpu_count)
+        pod = pod_reference(attributes)
         order = PublishRequest(
             volume_id=volume_id,
             target=target,
             spec=parsed.spec,
             read_only=access.read_only or parsed.spec.arguments.read_only,
             mount_group=access.mount_group,
-            credentials=check_secrets(parsed.spec.credentials, request.secrets),
+            credentials=None,
+            pod=required_pod(pod) if self._in_pods else pod,
+            given=digest_of_call(volume_id, attributes, access),
         )
+        offer = Offer(dict(request.secrets), attributes, secret_values(request))
         if self._shown.get(target) != parsed.spec:
             log_effective(log, volume_id, target, parsed)
             self._shown[target] = parsed.spec
@@ -87,7 +111,7 @@ class NodeService(csi_pb2_grpc.NodeServicer):
         def publish() -> None:
             if access.one_target:
                 self._refuse_second_target(volume_id, target, access.mode)
-            self._mounts.publish(order, deadline)
+            self._publish(order, offer, deadline)
 
         await self._publishing.run(
             publish,
@@ -110,6 +134,7 @@ class NodeService(csi_pb2_grpc.NodeServicer):
             patience=patience(),
         )
         self._shown.pop(target, None)
+        self._supply.forget(target)
         return csi_pb2.NodeUnpublishVolumeResponse()
 
     async def NodeGetVolumeStats(
@@ -146,6 +171,23 @@ class NodeService(csi_pb2_grpc.NodeServicer):
     async def NodeGetInfo(self, request: csi_pb2.NodeGetInfoRequest, context: _Context) -> csi_pb2.NodeGetInfoResponse:
         # no topology: a bucket is reachable from every node; no limit: the scheduler counts the sidecars' memory
         return csi_pb2.NodeGetInfoResponse(node_id=self._node_id)
+
+    def _publish(self, order: PublishRequest, offer: Offer, deadline: Seconds) -> None:
+        """A volume that is published already keeps its credentials when there are no better ones, and its peace."""
+        ends = time.monotonic() + deadline
+        trouble: OssFuseError | None = None
+        credentials: Mapping[str, str] | None
+        if self._mounts.condition(order.volume_id, order.target) is None:
+            credentials = self._supply.obtain(order, offer, deadline)
+        else:
+            credentials, trouble = self._supply.renew(order, offer, deadline)
+        remaining = Seconds(max(0.1, ends - time.monotonic()))
+        try:
+            self._mounts.publish(replace(order, credentials=credentials), remaining)
+        except CredentialsMissing:
+            if trouble is not None:  # it had to be mounted anew and there was nothing to mount it with
+                raise trouble from None
+            raise
 
     def _refuse_second_target(self, volume_id: str, target: Path, mode: str) -> None:
         here = Path(resolved_target(target))

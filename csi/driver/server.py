@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,13 +21,16 @@ import grpc.aio
 
 from csi.driver.calls.interceptors import CallInterceptor
 from csi.driver.controller import ControllerService
+from csi.driver.credentials import CredentialSupply, LoggedIncidents
 from csi.driver.identity import IdentityService, Readiness, version
 from csi.driver.node import NodeService
 from csi.driver.starting import MountsFactory, StartingMounts
 from csi.driver.stores import StoreFactory, check_volume, open_store
 from csi.errors import InvalidOption, MountError
 from csi.handover.local import local_mounts
-from csi.handover.types import VolumeMounts
+from csi.handover.types import IncidentReporter, VolumeMounts
+from csi.oss.assume_role import RoleExchange
+from csi.oss.transport import CurlTransport
 from csi.v1 import csi_pb2_grpc
 from csi.volume.naming import DRIVER_NAME
 from csi.volume.units import Seconds
@@ -42,13 +46,16 @@ _LARGEST_REQUEST = 16 * 2**20
 @dataclass(frozen=True, slots=True)
 class NodeConfig:
     """`endpoint` as in CSI_ENDPOINT (`unix:///csi/csi.sock`); `grace` for calls under way when the process ends;
-    `state_directory` holds what sidecars need while they run, and is best on a tmpfs."""
+    `state_directory` holds what sidecars need while they run, and is best on a tmpfs; `in_pods`: they run in the pods;
+    `sts_endpoint` is where roles are taken on, '' for the STS of a volume's region."""
 
     endpoint: str
     node_id: str
     cpu_count: int
     state_directory: Path = Path("/run/ossfuse")
     grace: Seconds = Seconds(10.0)
+    in_pods: bool = False
+    sts_endpoint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +67,23 @@ class ControllerConfig:
     grace: Seconds = Seconds(10.0)
 
 
-def serve_node(config: NodeConfig, *, open_mounts: MountsFactory | None = None) -> None:
+def serve_node(
+    config: NodeConfig,
+    *,
+    open_mounts: MountsFactory | None = None,
+    incidents: IncidentReporter | None = None,
+    on_ready: Callable[[], None] = lambda: None,
+) -> None:
     """Serve Identity and Node until SIGTERM or SIGINT; mounts and sidecars go on afterwards.
 
     Blocks; call it on the main thread. `open_mounts` is called on another thread once the socket is there; by default
-    it finds the volumes that an earlier process published from `state_directory`. Raises InvalidOption for a bad
-    endpoint or node id, MountError when the socket or the state directory cannot be used.
+    it finds the volumes that an earlier process published from `state_directory`. `incidents` is told when the
+    credentials of a published volume cannot be renewed, by default the log. `on_ready` is called once, when volumes
+    can be published, and must not wait. Raises InvalidOption for a bad endpoint or node id, MountError when the socket
+    or the state directory cannot be used.
     """
-    asyncio.run(_serve_node(config, open_mounts or (lambda: open_local_mounts(config.state_directory))))
+    opened = open_mounts or (lambda: open_local_mounts(config.state_directory))
+    asyncio.run(_serve_node(config, opened, incidents or LoggedIncidents(), on_ready))
 
 
 def serve_controller(config: ControllerConfig, *, stores: StoreFactory = open_store) -> None:
@@ -161,9 +177,17 @@ def _make_way(path: Path) -> None:
     raise MountError(f"another process listens on {path}", hint="stop it first, or choose another endpoint")
 
 
-async def _serve_node(config: NodeConfig, open_mounts: MountsFactory) -> None:
+async def _serve_node(
+    config: NodeConfig, open_mounts: MountsFactory, incidents: IncidentReporter, on_ready: Callable[[], None]
+) -> None:
     mounts = StartingMounts()
-    node = NodeService(mounts, node_id=config.node_id, cpu_count=config.cpu_count)
+    node = NodeService(
+        mounts,
+        node_id=config.node_id,
+        cpu_count=config.cpu_count,
+        supply=CredentialSupply(RoleExchange(CurlTransport()), incidents, endpoint=config.sts_endpoint),
+        in_pods=config.in_pods,
+    )
     server = Server(config.endpoint, config.grace)
     ended = _end_signals()
     await server.start(node=node)
@@ -171,6 +195,7 @@ async def _serve_node(config: NodeConfig, open_mounts: MountsFactory) -> None:
         mounts.started(await asyncio.get_running_loop().run_in_executor(None, open_mounts))
         server.readiness.ready = True
         log.info("node %s is ready", config.node_id)
+        on_ready()
         await ended.wait()
     finally:
         await server.stop()

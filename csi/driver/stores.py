@@ -40,7 +40,7 @@ def check_volume(request: PublishRequest, deadline: Seconds) -> None:
     match spec.credentials.auth_type:
         case AuthType.PUBLIC:
             credentials = AnonymousCredentials()
-        case AuthType.SECRET | AuthType.ENVIRONMENT:
+        case AuthType.SECRET | AuthType.ENVIRONMENT | AuthType.RRSA:
             credentials = StaticCredentials(credentials_from_secret(request.credentials or {}))
         case _:
             return

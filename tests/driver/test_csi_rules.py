@@ -32,6 +32,7 @@ from tests.support.csi_services import (
     SECRETS,
     capability,
     create_request,
+    credential_supply,
     csi_services,
     publish_request,
     refused,
@@ -513,7 +514,7 @@ def test_rule_18_the_node_gives_its_name_no_topology_and_no_limit(services):
 @pytest.mark.parametrize("node_id", ["", "n" * 257])
 def test_rule_18_a_node_id_that_csi_cannot_carry_is_refused_at_the_start(node_id):
     with pytest.raises(InvalidOption, match="node-id"):
-        NodeService(RecordingMounts(), node_id=node_id, cpu_count=1)
+        NodeService(RecordingMounts(), node_id=node_id, cpu_count=1, supply=credential_supply())
 
 
 # --- 19, 20, 21: logs, errors, deadlines ---

@@ -14,10 +14,13 @@ from typing import Any
 import grpc
 
 from csi.driver.controller import ControllerService
+from csi.driver.credentials import CredentialSupply, LoggedIncidents
 from csi.driver.node import NodeService
 from csi.driver.server import Server
 from csi.driver.stores import StoreFactory, open_store
-from csi.handover.types import VolumeMounts
+from csi.handover.types import IncidentReporter, VolumeMounts
+from csi.oss.assume_role import RoleExchange
+from csi.oss.transport import CurlTransport
 from csi.v1 import csi_pb2, csi_pb2_grpc
 from csi.volume.units import Seconds
 
@@ -42,14 +45,25 @@ class Services:
 
 @contextlib.contextmanager
 def csi_services(
-    directory: Path, mounts: VolumeMounts | None = None, *, stores: StoreFactory = open_store, grace: float = 10.0
+    directory: Path,
+    mounts: VolumeMounts | None = None,
+    *,
+    stores: StoreFactory = open_store,
+    grace: float = 10.0,
+    supply: CredentialSupply | None = None,
+    in_pods: bool = False,
 ) -> Iterator[Services]:
     """Serve all three services (Node where there are `mounts`) on a thread of their own until the block ends."""
     socket = directory / "csi.sock"
+    credentials = supply or credential_supply()
     started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event, Server]] = Future()
 
     async def serve() -> None:
-        node = NodeService(mounts, node_id="node-1", cpu_count=4) if mounts is not None else None
+        node = (
+            NodeService(mounts, node_id="node-1", cpu_count=4, supply=credentials, in_pods=in_pods)
+            if mounts is not None
+            else None
+        )
         controller = ControllerService(stores, cpu_count=4)
         server = Server(f"unix://{socket}", Seconds(grace))
         ended = asyncio.Event()
@@ -80,6 +94,11 @@ def csi_services(
         loop.call_soon_threadsafe(ended.set)
         thread.join(60)
         assert not thread.is_alive()
+
+
+def credential_supply(incidents: IncidentReporter | None = None, *, endpoint: str = "") -> CredentialSupply:
+    """Credentials as a node plugin has them, with STS at `endpoint`."""
+    return CredentialSupply(RoleExchange(CurlTransport()), incidents or LoggedIncidents(), endpoint=endpoint)
 
 
 def capability(mode: str = "MULTI_NODE_MULTI_WRITER", **mount: Any) -> csi_pb2.VolumeCapability:

@@ -69,6 +69,7 @@ CODES: dict[type[errors.OssFuseError], grpc.StatusCode] = {
     errors.VolumeConflict: grpc.StatusCode.ALREADY_EXISTS,
     errors.CapacityOutOfRange: grpc.StatusCode.OUT_OF_RANGE,
     errors.CallTimedOut: grpc.StatusCode.DEADLINE_EXCEEDED,
+    errors.ClusterMisconfigured: grpc.StatusCode.FAILED_PRECONDITION,
     errors.PluginNotHealthy: grpc.StatusCode.FAILED_PRECONDITION,
 }
 
