@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from csi.handover.attendant import Situation, in_mebibytes
 from csi.handover.cgroup import MemoryCgroup
+from csi.handover.conversation import Situation
 from csi.handover.types import VolumeCondition
 from csi.volume.units import Seconds
 
@@ -40,8 +40,35 @@ def condition_of(
     problem = _problem(volume_id, situation, memory, pid, last_words, now - situation.heard, silence)
     if problem:
         return VolumeCondition(True, problem, None if situation.ended else pid, limit, used)
-    message = f"sidecar {pid} serves volume {volume_id}, using {in_mebibytes(used)} of {in_mebibytes(limit)}"
-    return VolumeCondition(False, message, pid, limit, used)
+    return VolumeCondition(False, served(volume_id, pid, used, limit), pid, limit, used)
+
+
+def served(volume_id: str, pid: int, used: int, limit: int) -> str:
+    """For a volume that is well; `used` and `limit` are bytes."""
+    return f"sidecar {pid} serves volume {volume_id}, using {in_mebibytes(used)} of {in_mebibytes(limit)}"
+
+
+def trouble(volume_id: str, situation: Situation, pid: int, silent: float, silence: Seconds) -> str:
+    """What is wrong with a sidecar that runs, or ran until it said FAILED; '' when nothing is."""
+    if situation.failure is not None:
+        return f"the sidecar of volume {volume_id} failed: {situation.failure.message}; {situation.failure.hint}"
+    if silent > silence:
+        return (
+            f"sidecar {pid} of volume {volume_id} has not answered for {silent:.0f} s; it may be stopped or starved of "
+            "CPU: look at its process and log, or restart the pod"
+        )
+    health = situation.health
+    if health is not None and health.oldest_request > STUCK:
+        return (
+            f"a request to volume {volume_id} has waited for {health.oldest_request:.0f} s, {health.inflight} under "
+            f"way; last error: {health.last_error or 'none'}; check that the endpoint answers"
+        )
+    return ""
+
+
+def in_mebibytes(count: int) -> str:
+    """'256Mi', in the unit people write limits in."""
+    return f"{count / (1 << 20):.0f}Mi"
 
 
 def _problem(
@@ -63,17 +90,4 @@ def _problem(
         said = situation.farewell or (situation.failure.message if situation.failure else "")
         why = f" ({said})" if said else ""
         return f"the sidecar of volume {volume_id} ended{last_words}{why}; restart the pod to mount it again"
-    if situation.failure is not None:
-        return f"the sidecar of volume {volume_id} failed: {situation.failure.message}; {situation.failure.hint}"
-    if silent > silence:
-        return (
-            f"sidecar {pid} of volume {volume_id} has not answered for {silent:.0f} s; it may be stopped or starved of "
-            "CPU: look at its process and log, or restart the pod"
-        )
-    health = situation.health
-    if health is not None and health.oldest_request > STUCK:
-        return (
-            f"a request to volume {volume_id} has waited for {health.oldest_request:.0f} s, {health.inflight} under "
-            f"way; last error: {health.last_error or 'none'}; check that the endpoint answers"
-        )
-    return ""
+    return trouble(volume_id, situation, pid, silent, silence)
