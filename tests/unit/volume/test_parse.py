@@ -490,3 +490,9 @@ def test_any_json_is_options_or_refused(document: object) -> None:
         parse({"options": json.dumps(document)})
     except (InvalidOption, UnsupportedVolume):
         return
+
+
+@pytest.mark.parametrize("tag", ["5000/evil", "a b", "1@sha256:00", "-x", "x" * 129])
+def test_a_tag_that_would_name_another_image_is_refused(tag: str) -> None:
+    with pytest.raises(InvalidOption, match=r"fs\.jindo\.fuse\.pod\.image\.tag"):
+        parse({"fs.jindo.fuse.pod.image.tag": tag})
