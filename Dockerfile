@@ -26,15 +26,17 @@ RUN export DEBIAN_FRONTEND=noninteractive \
     && apt-get install -qy --no-install-recommends gcc libc6-dev libfuse3-dev pkg-config python3-dev python3-venv \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
-COPY tools/image/build.txt tools/image/requirements.txt tools/image/prune.sh ./
+COPY tools/image/build.txt tools/image/requirements.txt ./
 RUN --mount=type=secret,id=ca \
     if [ -e /run/secrets/ca ]; then export PIP_CERT=/run/secrets/ca; fi \
-    && export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore CFLAGS='-O2 -g0' LDFLAGS=-Wl,-s \
+    && export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore CFLAGS='-O2 -g0' \
     && python3 -m venv /opt/build \
     && /opt/build/bin/pip install -q --require-hashes -r build.txt \
-    && /opt/build/bin/pip wheel -q --no-build-isolation --no-deps --require-hashes -w /wheels -r requirements.txt \
-    && python3 -m venv --without-pip /opt/ossfuse \
-    && /opt/build/bin/pip --python /opt/ossfuse/bin/python install -q --no-compile --no-index --no-deps /wheels/*.whl \
+    && /opt/build/bin/pip wheel -q --no-build-isolation --no-deps --require-hashes -w /wheels -r requirements.txt
+COPY tools/image/prune.sh ./
+RUN python3 -m venv --without-pip /opt/ossfuse \
+    && /opt/build/bin/pip --python /opt/ossfuse/bin/python --disable-pip-version-check install -q --root-user-action=ignore \
+        --no-compile --no-index --no-deps /wheels/*.whl \
     && /opt/build/bin/pip --python /opt/ossfuse/bin/python check \
     && ./prune.sh /opt/ossfuse \
     && python3 -m compileall -q --invalidation-mode unchecked-hash /opt/ossfuse
@@ -44,13 +46,20 @@ FROM dependencies AS project
 COPY pyproject.toml setup.py README.md LICENSE ./
 COPY proto proto
 COPY csi csi
-RUN /opt/build/bin/pip wheel -q --disable-pip-version-check --no-cache-dir --no-build-isolation --no-deps --no-index -w /project . \
-    && /opt/build/bin/pip --python /opt/ossfuse/bin/python install -q --root-user-action=ignore --no-compile --no-index --no-deps \
+RUN export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore PIP_NO_WARN_SCRIPT_LOCATION=1 \
+    && /opt/build/bin/pip wheel -q --no-build-isolation --no-deps --no-index -w /project . \
+    && /opt/build/bin/pip --python /opt/ossfuse/bin/python install -q --no-compile --no-index --no-deps \
         --root /project/root /project/*.whl \
     && python3 -m compileall -q --invalidation-mode unchecked-hash -s /project/root /project/root/opt/ossfuse
 
+# ---- the system of the image: the base without what only builds and logins need
+FROM base AS system
+COPY tools/image/reduce.sh /
+RUN /reduce.sh && rm /reduce.sh
+
 # ---- the image
-FROM base
+FROM scratch
+COPY --from=system / /
 COPY --from=dependencies /opt/ossfuse /opt/ossfuse
 COPY --from=project /project/root/opt/ossfuse /opt/ossfuse
 ARG VERSION=0.1.0

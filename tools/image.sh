@@ -11,7 +11,9 @@ cd "$(dirname "$0")/.."
 say() { printf 'image: %s\n' "$*" >&2; }
 fail() { printf 'image: cannot continue: %s\n' "$*" >&2; exit 1; }
 trap 'fail "tools/image.sh line $LINENO: $BASH_COMMAND"' ERR
-reason() { grep -iE '^(E|ERROR|error|fatal|warning)?[: ]*.*(error|fail)' "$log" | tail -n 1 || tail -n 1 "$log"; }
+reason() { # the first line of the log that looks like an error, but buildah's repetition of the whole step
+    { grep -iE '^[^ ]* ?.*\b(E|error|fatal|failed)\b[: ]' "$log" | grep -v 'Error: building at STEP' || tail -n 1 "$log"; } | head -n 1
+}
 quiet() { # run, its output kept in a file of which the useful line is shown where it fails
     local what=$1
     shift
