@@ -1,8 +1,8 @@
 """Write charts/ossfuse-csi/README.md: every value with its default and the description that stands above it.
 
-`python tools/chart_readme.py` prints it, `make docs` and the tests compare or store it. A comment that stands directly
-above a key of values.yaml is that key's description; a mapping that is empty or has a description of its own is one
-value, any other is a group. A value without a description is refused, unless its name says all (`_PLAIN`).
+`python tools/chart_readme.py` prints it. A comment that stands directly above a key of values.yaml is that key's
+description; a mapping that is empty or has a description of its own is one value, any other is a group. A value without
+a description is refused, unless its name says all (`_PLAIN`).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ volume: [deploy/examples](../../deploy/examples).
 
 ## Values
 
-A value that is not in this table, or is not of its kind, is refused by `values.schema.json` before anything is installed.
+A value that is not in this table, or not of its kind, is refused by `values.schema.json` before anything is installed.
 
 | value | default | meaning |
 |---|---|---|
