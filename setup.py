@@ -32,6 +32,8 @@ def generate_csi() -> None:
 class BuildWithProto(build_py):
     def run(self) -> None:
         generate_csi()
+        if "csi.v1" not in self.packages:  # the packages were looked for before it was there
+            self.packages.append("csi.v1")
         super().run()
 
 

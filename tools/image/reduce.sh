@@ -3,7 +3,7 @@
 # keeps Python, a shell and the basic commands, and nothing that runs with more rights than its caller. The list of
 # packages in /var/lib/dpkg stays true: scanners read it.
 set -eu
-purge() { dpkg --purge --force-depends --force-remove-essential --force-remove-protected "$@"; }
+purge() { dpkg --purge --force-bad-path --force-remove-essential --force-remove-protected "$@"; }
 installed() { dpkg-query -W -f '${db:Status-Status} ${Package}\n' | sed -n 's/^installed //p'; }
 
 # the scripts around a removal want Perl and update things that will not be there
@@ -19,7 +19,7 @@ for package in $(installed); do
     esac
 done
 # shellcheck disable=SC2086 - a list of words
-purge $unwanted
+purge --force-depends $unwanted
 
 # then the libraries that nothing left depends on; compiled Python packages need these two as well
 removed=yes
@@ -28,7 +28,7 @@ while [ -n "$removed" ]; do
     for package in $(installed); do
         case $package in
             libstdc++6 | libgcc-s1 | libfuse3-*) ;;
-            lib*) if dpkg --purge --force-remove-essential --force-remove-protected "$package" 2>/dev/null; then removed=yes; fi ;;
+            lib*) if purge "$package" 2>/dev/null; then removed=yes; fi ;;
         esac
     done
 done
