@@ -95,6 +95,11 @@ class Conversation:
         self._thread.start()
 
     @property
+    def running(self) -> bool:
+        """Whether somebody listens to the sidecar."""
+        return self._thread.is_alive()
+
+    @property
     def situation(self) -> Situation:
         with self._changed:
             return self._situation
@@ -135,6 +140,9 @@ class Conversation:
 
     def _buried(self, process: SidecarProcess) -> None:
         """`process` has ended, and is no longer watched."""
+
+    def _resumed(self) -> None:
+        """The sidecar that is connected serves the volume already."""
 
     def _heard(self, message: Ready | Failed | Health | Bye) -> None:
         """`message` has become part of the situation."""
@@ -247,6 +255,7 @@ class Conversation:
         if hello.resume:
             if (hello.volume_id, hello.spec_hash) != (self._volume_id, self._spec_hash):
                 raise ProtocolError(f"a sidecar of {hello.volume_id!r} came back to {self._volume_id!r}")
+            self._resumed()
             return
         handover = self._hand_over()
         if handover is None:

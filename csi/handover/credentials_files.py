@@ -25,10 +25,12 @@ _LARGEST: Final = 64 * 1024
 
 
 class CredentialFiles:
-    """Files under `directory`, owned by `uid`:`gid`. Not thread-safe: one thread publishes one volume."""
+    """Files under `directory`, owned by `uid`:`gid`; `shown` is its name in messages. Not thread-safe: one thread
+    publishes one volume."""
 
-    def __init__(self, directory: Path, uid: int, gid: int) -> None:
+    def __init__(self, directory: Path, uid: int, gid: int, *, shown: str = "") -> None:
         self._directory = directory
+        self._shown = shown or str(directory)
         self._uid = uid
         self._gid = gid
 
@@ -51,9 +53,9 @@ class CredentialFiles:
                 os.close(directory)
         except OSError as error:
             raise MountError(
-                f"credentials could not be written to {self._directory}: {os.strerror(error.errno or 0)}",
+                f"credentials could not be written to {self._shown}: {os.strerror(error.errno or 0)}",
                 errno=error.errno or 0,
-                hint="check that the state directory is writable and its tmpfs is not full",
+                hint="check that the directory is writable and its tmpfs is not full",
             ) from error
         return True
 

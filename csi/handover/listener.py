@@ -2,7 +2,8 @@
 
 It is bound through a detached clone of the directory (open_tree(2)), so a path of any length works (sun_path holds 108
 bytes) and the socket pins neither the tmpfs it lies on nor kubelet's view of it. The socket belongs to the sidecar's
-user, 0600, and a connection from any other user is closed unheard.
+user, 0600. A connection from any other user is closed unheard, except where users are not what tells a sidecar from
+others (in a pod, whose users may be shifted: there it is the cgroup).
 """
 
 from __future__ import annotations
@@ -22,19 +23,25 @@ _log = logging.getLogger(__name__)
 
 
 class SidecarListener:
-    """A listening socket `<directory>/<name>` for the user `uid`. A stale socket of that name is replaced."""
+    """A listening socket `<directory>/<name>` that belongs to the user `uid`. A stale socket of that name is replaced.
 
-    def __init__(self, directory: Path, name: str, *, uid: int, gid: int, kernel: Kernel) -> None:
+    `any_user`: whoever can open it is let in, and the caller looks at `Channel.peer`.
+    """
+
+    def __init__(
+        self, directory: Path, name: str, *, uid: int, gid: int, kernel: Kernel, any_user: bool = False
+    ) -> None:
         """Binds. Raises MountError."""
         self.path = directory / name
         self._uid = uid
+        self._any_user = any_user
         try:
             self._socket = _bind(directory, name, uid, gid, kernel)
         except OSError as error:
             raise MountError(
                 f"cannot listen on {self.path}: {error.strerror or error}",
                 errno=error.errno or 0,
-                hint="check that the state directory is a writable local file system",
+                hint="check that the directory is a writable local file system",
             ) from error
 
     def fileno(self) -> int:
@@ -48,7 +55,7 @@ class SidecarListener:
             return None
         channel = Channel(connection)
         peer = channel.peer
-        if peer.uid != self._uid:
+        if peer.uid != self._uid and not self._any_user:
             _log.warning(
                 "connection to %s from uid %d (pid %d) refused, expected uid %d",
                 self.path,
@@ -69,7 +76,7 @@ class SidecarListener:
 
 
 def _bind(directory: Path, name: str, uid: int, gid: int, kernel: Kernel) -> socket.socket:
-    where = _detached(directory, kernel)
+    where = detached_directory(directory, kernel)
     try:
         short = f"/proc/self/fd/{where}/{name}"
         with contextlib.suppress(FileNotFoundError):
@@ -90,9 +97,11 @@ def _bind(directory: Path, name: str, uid: int, gid: int, kernel: Kernel) -> soc
         os.close(where)
 
 
-def _detached(directory: Path, kernel: Kernel) -> int:
+def detached_directory(directory: Path, kernel: Kernel) -> int:
+    """A descriptor of `directory` in a detached clone of its mount, through which names can be made without pinning
+    the mount; of the directory itself where the kernel has no such clones. Raises OSError."""
     try:
         return kernel.clone_tree(str(directory))
     except MountError as error:  # Linux before 5.2, or a seccomp filter that does not know open_tree
-        _log.debug("binding through the directory itself: %s", error)
+        _log.debug("using the directory itself: %s", error)
         return os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -12,10 +12,10 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from csi.errors import OperationPending, OssFuseError, TargetConflict
+from csi.errors import OssFuseError
 from csi.handover.attendant import Attendant, Attended
 from csi.handover.cgroup import CgroupRoom, MemoryCgroup
 from csi.handover.condition import condition_of, without_sidecar
@@ -23,6 +23,7 @@ from csi.handover.connections import FuseConnections
 from csi.handover.kernel import Kernel
 from csi.handover.listener import SidecarListener
 from csi.handover.mountinfo import MountEntry, mount_source, published_volume
+from csi.handover.occupancy import Exclusion, conflict, is_volume, refuse_foreign, refuse_others
 from csi.handover.process import Launcher, SidecarFinder, SidecarProcess
 from csi.handover.publication import Publication, Tools
 from csi.handover.removal import Patience, Removal, Served, remove_cgroup
@@ -40,7 +41,7 @@ Preflight = Callable[[PublishRequest, Seconds], None]
 
 
 class SidecarMounts:
-    """`_lock` guards `_served` and `_busy`; it is never held during a system call that can wait.
+    """`_lock` guards `_served`; it is never held during a system call that can wait.
 
     `open` must be called first, `close` at the end. Several instances on one machine need different state directories.
     """
@@ -73,7 +74,7 @@ class SidecarMounts:
         self._tools = Tools(kernel, connections, room, launcher, self._unmounter, patience.grace)
         self._lock = threading.Lock()
         self._served: dict[str, Served] = {}
-        self._busy: set[str] = set()
+        self._exclusion = Exclusion()
 
     def open(self) -> None:
         """Take the state directory, then `recover`. Raises MountError."""
@@ -90,7 +91,7 @@ class SidecarMounts:
     def publish(self, request: PublishRequest, deadline: Seconds) -> None:
         end = self._clock() + deadline
         target = resolved_target(request.target)
-        with self._exclusively(target):
+        with self._exclusion.of(target):
             name = runtime_name(request.volume_id, target)
             if self._published_already(request, target, name):
                 return
@@ -102,15 +103,10 @@ class SidecarMounts:
     def unpublish(self, volume_id: str, target: Path, *, remove_target: bool = True) -> None:
         """As `VolumeMounts.unpublish`; a mount point that was somebody's own directory can be left there."""
         path = resolved_target(target)
-        with self._exclusively(path):
+        with self._exclusion.of(path):
             name = runtime_name(volume_id, path)
             layers = self._unmounter.layers(path)
-            others = [entry for entry in layers if not _is_volume(entry, volume_id)]
-            if others and len(others) == len(layers):
-                raise TargetConflict(
-                    f"{path} holds {_describe(others[-1])}, not volume {volume_id}",
-                    hint="unmount it by hand if it is not wanted",
-                )
+            refuse_others(path, layers, volume_id)
             with self._lock:
                 served = self._served.get(name)
             if layers and served is not None:
@@ -129,7 +125,7 @@ class SidecarMounts:
         name = runtime_name(volume_id, path)
         with self._lock:
             served = self._served.get(name)
-        mounted = any(_is_volume(entry, volume_id) for entry in self._unmounter.layers(path))
+        mounted = any(is_volume(entry, volume_id) for entry in self._unmounter.layers(path))
         if not mounted:
             return None
         if served is None:
@@ -206,18 +202,10 @@ class SidecarMounts:
         if not layers:
             return False
         wanted = mount_source(request.volume_id, spec_hash(request.spec))
+        refuse_foreign(target, layers)
         for entry in layers:
-            if published_volume(entry) is None:
-                raise TargetConflict(
-                    f"{target} already holds {_describe(entry)}", hint="unmount it, or publish to another path"
-                )
             if entry.source != wanted or entry.read_only != request.read_only:
-                what = "volume" if not _is_volume(entry, request.volume_id) else "options"
-                access = "read-only" if entry.read_only else "writable"
-                raise TargetConflict(
-                    f"{target} is published already with different {what}: it holds {entry.source} ({access})",
-                    hint="unpublish it first",
-                )
+                raise conflict(target, entry, request.volume_id)
         with self._lock:
             served = self._served.get(name)
         if (
@@ -243,26 +231,3 @@ class SidecarMounts:
         with self._lock:
             served = self._served.pop(name, None)
         self._removal.clear(target, self._state.runtime(name), served)
-
-    @contextlib.contextmanager
-    def _exclusively(self, target: str) -> Iterator[None]:
-        with self._lock:
-            if target in self._busy:
-                raise OperationPending(
-                    f"another call for {target} is under way", hint="wait for it; the same call can be made again"
-                )
-            self._busy.add(target)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._busy.discard(target)
-
-
-def _is_volume(entry: MountEntry, volume_id: str) -> bool:
-    volume = published_volume(entry)
-    return volume is not None and volume.volume_id == volume_id
-
-
-def _describe(entry: MountEntry) -> str:
-    return f"a mount of type {entry.fstype} from {entry.source}"

@@ -27,6 +27,8 @@ from csi.volume.units import GIB, Bytes, Seconds
 
 _log = logging.getLogger(__name__)
 
+_PATIENCE: Final = Seconds(300.0)
+"""How long a local sidecar waits for its volume: a node plugin that has died will not offer it one."""
 _REAPING: Final = Seconds(5.0)
 SIDECAR_UID: Final = 65534
 SIDECAR_GID: Final = 65534
@@ -136,6 +138,7 @@ class LocalLauncher:
 
     def launch(self, runtime: Path, memory: MemoryCgroup, limit: Bytes) -> SidecarProcess:
         command = [self.interpreter, "-I", str(self.entry), "--socket", str(runtime)]
+        command += ["--patience", f"{_PATIENCE:g}", "--ready-file", ""]
         command += ["--log-format", self.log_format, "--log-level", self.log_level]
         return start_in_cgroup(command, memory, environment=sidecar_environment(limit), stderr=self.stderr)
 
@@ -170,12 +173,20 @@ def start_in_cgroup(
 
 
 def sidecar_environment(limit: Bytes) -> dict[str, str]:
-    """All of a sidecar's environment. The allocator keeps a little freed memory instead of giving each written MiB
-    back to the kernel and fetching it again (a quarter of the CPU on writes), and opens no arena a thread."""
-    keep = (limit // 16) if limit < GIB else GIB // 16
+    """All of a local sidecar's environment."""
     return {
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "LANG": "C.UTF-8",
+        **allocator_environment(limit),
+    }
+
+
+def allocator_environment(limit: Bytes) -> dict[str, str]:
+    """What any sidecar needs in its environment: the allocator keeps a little freed memory instead of giving each
+    written MiB back to the kernel and fetching it again (a quarter of the CPU on writes), and opens no arena a
+    thread."""
+    keep = (limit // 16) if limit < GIB else GIB // 16
+    return {
         "MALLOC_ARENA_MAX": "2",
         "MALLOC_MMAP_THRESHOLD_": str(32 * 1024 * 1024),
         "MALLOC_TRIM_THRESHOLD_": str(keep),

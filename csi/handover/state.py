@@ -85,11 +85,22 @@ class RuntimeDirectory:
 
 
 class StateDirectory:
-    """Opened by `open`, let go by `close`. The lock on the directory is what keeps two node plugins apart."""
+    """Opened by `open`, let go by `close`. The lock on the directory is what keeps two node plugins apart.
+
+    `secret`: credentials will lie in it, so it must be on a tmpfs.
+    """
 
     def __init__(
-        self, path: Path, kernel: Kernel, entries: Callable[[], Sequence[MountEntry]], *, uid: int, gid: int
+        self,
+        path: Path,
+        kernel: Kernel,
+        entries: Callable[[], Sequence[MountEntry]],
+        *,
+        uid: int,
+        gid: int,
+        secret: bool = True,
     ) -> None:
+        self._secret = secret
         self.path = Path(os.path.realpath(path))
         self._kernel = kernel
         self._entries = entries
@@ -109,7 +120,7 @@ class StateDirectory:
             self._created = not self.path.exists()
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock()
-            if self._filesystem() != "tmpfs":
+            if self._secret and self._filesystem() != "tmpfs":
                 self._mount_tmpfs()
                 self._lock()
             os.chmod(self.path, 0o700)

@@ -92,6 +92,14 @@ class Unmounter:
             hint="something mounts there again and again: look at /proc/self/mountinfo",
         )
 
+    def take_off(self, target: str) -> None:
+        """Detach the topmost mount and leave those below it. Raises MountError."""
+        try:
+            self._kernel.umount2(target, MNT_DETACH | UMOUNT_NOFOLLOW)
+        except MountError as error:
+            if error.errno not in _GONE:
+                raise
+
     def abort(self, entry: MountEntry) -> None:
         """End the FUSE connection of one mount; with MNT_FORCE (which unmounts too) only if fusectl is out of reach."""
         if self._connections.abort(entry.minor) or not self._connections.unreachable:

@@ -2,9 +2,9 @@
 
 A frame is `u32 big-endian length | u8 type | JSON object`; the length counts the type and the JSON and is at most
 1 MiB. Decoding is strict: anything that is not exactly a known message is a ProtocolError, so that neither side ever
-acts on half an understanding. Only HELLO may carry fields this version does not know, because a newer sidecar must be
-able to introduce itself. No message has a place for a secret: credentials are files beside the socket, and a frame may
-be logged.
+acts on half an understanding. Only HELLO and HEALTH may carry fields this version does not know, because a newer
+sidecar must be able to introduce itself and to say how it is. No message has a place for a secret: credentials are
+files beside the socket, and a frame may be logged.
 """
 
 from __future__ import annotations
@@ -83,15 +83,19 @@ class Failed(Message):
 @dataclass(frozen=True, slots=True)
 class Health(Message):
     """Sidecar, every few seconds: bytes resident, files open, requests being answered, age in seconds of the oldest
-    of these, the last error a user could have met ('' if none), and counters for people."""
+    of these, the last error a user could have met ('' if none), and counters for people; what its cgroup counts of
+    the memory it is limited to, and that limit (bytes, 0 when not known or without limit)."""
 
     TYPE = 5
+    TOLERANT = True
     memory: int
     open_files: int
     inflight: int
     oldest_request: float
     last_error: str = ""
     statistics: Mapping[str, int | float] = field(default_factory=dict)
+    working_set: int = 0
+    memory_limit: int = 0
 
 
 @dataclass(frozen=True, slots=True)

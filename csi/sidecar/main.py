@@ -2,14 +2,20 @@
 
 The order matters: everything is imported while the process may still read the interpreter's directories, then the
 rights are given up, and only then does it listen to anybody. An error before the volume is served is told to the
-node plugin as FAILED, so that it ends up in the event on the pod, and in the log.
+node plugin as FAILED, so that it ends up in the event on the pod, and is the last line of the log.
+
+In a pod a file beside the socket says that the volume can be used; the containers after this one wait for it. It is
+removed before anything else, because the directory outlives a container that is started again.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import dataclasses
 import functools
 import logging
+import math
 import os
 import resource
 import signal
@@ -22,17 +28,18 @@ from typing import Final, Protocol
 from csi.errors import OssFuseError, SidecarFailed
 from csi.handover.kernel import LinuxKernel
 from csi.handover.wire import Failed, Mount
+from csi.sidecar.health import limit_of, own_memory
 from csi.sidecar.logs import LEVELS, SidecarLog, configure
 from csi.sidecar.node_link import NodeLink
 from csi.sidecar.privileges import give_up_rights
 from csi.sidecar.service import Serving, SidecarService
-from csi.volume.units import Seconds
+from csi.volume.naming import READY_FILE
+from csi.volume.units import Bytes, Seconds
 
 _log = logging.getLogger(__name__)
 
 SOCKET_NAME: Final = "s"
 _NOBODY: Final = 65534
-_PATIENCE: Final = Seconds(300.0)
 _SWITCH_INTERVAL: Final = 0.0005
 """Seconds. At Python's 5 ms one busy thread makes every system call of the others wait 5 ms for the GIL."""
 
@@ -55,6 +62,8 @@ def main(arguments: Sequence[str] | None = None, load: Callable[[], Assemble] | 
     except OSError as error:
         _log.error("the runtime directory %s cannot be opened: %s", options.socket, error.strerror)
         return 2
+    ready_file = ReadyFile(directory, options.ready_file)
+    ready_file.remove()
     assemble = _Loaded(load or _load_assemble)
     try:
         give_up_rights(LinuxKernel(), _NOBODY, _NOBODY)
@@ -62,7 +71,7 @@ def main(arguments: Sequence[str] | None = None, load: Callable[[], Assemble] | 
         _log.error("%s", error)
         return 2
     _allow_many_files()
-    return _serve(directory, name, log, assemble)
+    return _serve(directory, name, log, assemble, ready_file, Seconds(options.patience))
 
 
 _ENDINGS: Final = frozenset({signal.SIGTERM, signal.SIGINT})
@@ -88,12 +97,37 @@ class _Loaded:
         return self._assemble
 
 
-def _serve(directory: int, name: str, log: SidecarLog, assemble: _Loaded) -> int:
+class ReadyFile:
+    """An empty file `name` in `directory`, a descriptor; without a name there is none."""
+
+    def __init__(self, directory: int, name: str) -> None:
+        self._directory = directory
+        self._name = name
+
+    def remove(self) -> None:
+        if self._name:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._name, dir_fd=self._directory)
+
+    def make(self) -> None:
+        """An error is logged: whoever waits for the file then says so, and the volume works all the same."""
+        if not self._name:
+            return
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            os.close(os.open(self._name, flags, 0o444, dir_fd=self._directory))  # empty, so whole as soon as there
+        except OSError as error:
+            _log.error("%s cannot be made beside the socket: %s", self._name, error.strerror)
+
+
+def _serve(
+    directory: int, name: str, log: SidecarLog, assemble: _Loaded, ready_file: ReadyFile, patience: Seconds
+) -> int:
     link = NodeLink(directory, name)
     endings = _Endings(link.interrupt)
     try:
         try:
-            volume, descriptor = link.take_volume(_PATIENCE)
+            volume, descriptor = link.take_volume(patience)
         except (OssFuseError, OSError) as error:
             if endings.came:
                 _log.info("leaving before there was a volume: %s", endings.came)
@@ -101,7 +135,9 @@ def _serve(directory: int, name: str, log: SidecarLog, assemble: _Loaded) -> int
             _log.error("%s", error)
             return 1
         log.add_context(volume=volume.volume_id)
-        service = SidecarService(volume, link, log)
+        memory = own_memory()
+        volume = _within(volume, limit_of(memory))
+        service = SidecarService(volume, link, log, announce=ready_file.make, memory=memory)
         endings.then(service.leave)
         credentials = f"/proc/self/fd/{directory}/{volume.credentials}" if volume.credentials else ""
         try:
@@ -117,6 +153,14 @@ def _serve(directory: int, name: str, log: SidecarLog, assemble: _Loaded) -> int
             return 1
     finally:
         link.close()
+
+
+def _within(volume: Mount, limit: Bytes) -> Mount:
+    """`volume` with no more memory than this process may use: the kernel's word counts, not the node plugin's."""
+    if not 0 < limit < volume.memory_limit:
+        return volume
+    _log.warning("limited to %d bytes of memory by its cgroup, not to %d as was said", limit, volume.memory_limit)
+    return dataclasses.replace(volume, memory_limit=limit)
 
 
 def _report_failure(link: NodeLink, error: Exception) -> None:
@@ -179,6 +223,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--socket", type=Path, required=True, help="the node plugin's socket, or the directory it is in (as 's')"
+    )
+    parser.add_argument(
+        "--ready-file", default=READY_FILE, help="made beside the socket once the volume can be used; '' for none"
+    )
+    parser.add_argument(
+        "--patience", type=float, default=math.inf, help="seconds to wait for a volume (default: without limit)"
     )
     parser.add_argument("--log-format", choices=("json", "text"), default="json")
     parser.add_argument("--log-level", choices=LEVELS, default="info")

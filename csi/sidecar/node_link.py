@@ -23,8 +23,11 @@ from csi.volume.units import Seconds
 
 _log = logging.getLogger(__name__)
 
+_NO_PAUSE = Seconds(0.0)
 _FIRST_PAUSE = Seconds(0.05)
 _LONGEST_PAUSE = Seconds(2.0)
+_LONGEST_WAIT = Seconds(3600.0)
+"""poll(2) counts milliseconds in an int; infinity does not fit."""
 
 
 class NodeLink:
@@ -37,21 +40,25 @@ class NodeLink:
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
         self._wake, self._woken = socket.socketpair()
+        self._interrupt, self._interrupting = socket.socketpair()
 
     def take_volume(self, patience: Seconds) -> tuple[Mount, int]:
-        """Connect, waiting for the socket to appear, and receive the volume and its /dev/fuse descriptor.
+        """Connect, waiting for the socket to appear, and receive the volume and its /dev/fuse descriptor. A node plugin
+        that goes away before it has said a word is waited for like one that was never there.
 
-        Raises SidecarFailed when the node plugin says nothing within `patience`, and ProtocolError.
+        Raises SidecarFailed when it refuses, or offers nothing within `patience` (math.inf: without limit), or when
+        `interrupt` was called; and ProtocolError.
         """
         end = time.monotonic() + patience
         pause = _FIRST_PAUSE
-        while not self._closing.is_set():
+        while not self._interrupted():
             channel = self._connect(Hello(version=VERSION, pid=os.getpid()))
-            if channel is not None:
-                return self._receive_volume(channel, end)
+            volume = self._receive_volume(channel, end) if channel is not None else None
+            if volume is not None:
+                return volume
             if time.monotonic() > end:
                 break
-            self._closing.wait(pause)
+            self._interrupted(pause)
             pause = Seconds(min(pause * 2, _LONGEST_PAUSE))
         raise SidecarFailed(
             f"the node plugin offered no volume within {patience:.0f} s", hint="look at the node plugin's log"
@@ -80,8 +87,9 @@ class NodeLink:
         return True
 
     def interrupt(self) -> None:
-        """Make a `take_volume` that waits for the socket give up."""
-        self._closing.set()
+        """Make a `take_volume` that waits give up. Nothing else is changed by it."""
+        with contextlib.suppress(OSError):
+            self._interrupting.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Idempotent."""
@@ -91,17 +99,36 @@ class NodeLink:
         if self._thread is not None:
             self._thread.join(5.0)
         self._replace(None)
-        self._wake.close()
-        self._woken.close()
+        for end in (self._wake, self._woken, self._interrupt, self._interrupting):
+            end.close()
 
-    def _receive_volume(self, channel: Channel, end: float) -> tuple[Mount, int]:
+    def _receive_volume(self, channel: Channel, end: float) -> tuple[Mount, int] | None:
+        """None when the other end closed, or nothing came in time."""
         try:
-            volume = _volume_in(channel.receive(Seconds(max(1.0, end - time.monotonic()))))
+            while not self._interrupted() and time.monotonic() < end:
+                try:
+                    received = channel.receive(Seconds(0.0))
+                except TimeoutError:
+                    self._interrupted(Seconds(min(_LONGEST_WAIT, end - time.monotonic())), channel)
+                    continue
+                if received is None:
+                    break
+                volume = _volume_in(received)
+                self._replace(channel)
+                return volume
         except (ProtocolError, SidecarFailed, OSError):
             channel.close()
             raise
-        self._replace(channel)
-        return volume
+        channel.close()
+        return None
+
+    def _interrupted(self, pause: Seconds = _NO_PAUSE, channel: Channel | None = None) -> bool:
+        """Whether `interrupt` was called; waits for that, or for `channel` to have something, up to `pause`."""
+        poll = select.poll()
+        poll.register(self._interrupt, select.POLLIN)
+        if channel is not None:
+            poll.register(channel, select.POLLIN)
+        return any(number == self._interrupt.fileno() for number, _ in poll.poll(max(0.0, pause) * 1000))
 
     def _run(self, hello: Hello, on_drain: Callable[[Seconds], None], on_return: Callable[[], None]) -> None:
         pause = _FIRST_PAUSE
@@ -160,9 +187,7 @@ class NodeLink:
             previous.close()
 
 
-def _volume_in(received: Received | None) -> tuple[Mount, int]:
-    if received is None:
-        raise SidecarFailed("the node plugin closed the connection", hint="look at the node plugin's log")
+def _volume_in(received: Received) -> tuple[Mount, int]:
     if isinstance(received.message, Bye):
         raise SidecarFailed(f"the node plugin refused: {received.message.reason}", hint="look at the node plugin's log")
     if not isinstance(received.message, Mount) or received.descriptor is None:

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from csi.fuse.session import KernelSession
+from csi.handover.cgroup import MemoryCgroup
 from csi.handover.wire import Bye, Mount, Ready
 from csi.sidecar.health import Activity, HealthReports
 from csi.sidecar.logs import SidecarLog
@@ -47,9 +49,22 @@ class Departure:
 
 
 class SidecarService:
-    """`leave` may be called from any thread and more than once: the first counts. `run` is for the main thread."""
+    """`leave` may be called from any thread and more than once: the first counts. `run` is for the main thread.
 
-    def __init__(self, volume: Mount, link: NodeLink, log: SidecarLog) -> None:
+    `announce` is called, once, when the volume can be used; `memory` is what the sidecar is limited by.
+    """
+
+    def __init__(
+        self,
+        volume: Mount,
+        link: NodeLink,
+        log: SidecarLog,
+        *,
+        announce: Callable[[], None] = lambda: None,
+        memory: MemoryCgroup | None = None,
+    ) -> None:
+        self._announce = announce
+        self._memory = memory
         self._volume = volume
         self._link = link
         self._log = log
@@ -67,13 +82,14 @@ class SidecarService:
     def started(self) -> None:
         """INIT is answered."""
         _log.info("ready")
+        self._announce()
         self._ready.set()
         self._link.send(Ready())
 
     def run(self, serving: Serving) -> int:
         """Serve until the end; the exit status."""
         self._link.attend(self._volume, lambda grace: self.leave("the node plugin asked", grace), self._returned)
-        reports = HealthReports(serving.activity, lambda: self._log.last_problem, self._link.send)
+        reports = HealthReports(serving.activity, lambda: self._log.last_problem, self._link.send, self._memory)
         reports.start()
         leaver = threading.Thread(target=self._see_off, args=(serving,), name="leaver", daemon=True)
         leaver.start()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import os
 import queue
 import select
@@ -112,10 +113,9 @@ def test_nobody_there_within_the_patience_is_an_error(link):
         link.take_volume(Seconds(0.05))
 
 
-def test_a_refusal_and_an_end_and_nonsense_are_errors(link, plugin):
+def test_a_refusal_and_nonsense_are_errors(link, plugin):
     for answer, error in (
         (lambda channel: channel.send(Bye(reason="occupied")), SidecarFailed),
-        (lambda channel: channel.close(), SidecarFailed),
         (lambda channel: channel.send(Ready()), ProtocolError),
     ):
         answers = in_background(link.take_volume, SOON)
@@ -125,10 +125,35 @@ def test_a_refusal_and_an_end_and_nonsense_are_errors(link, plugin):
         assert isinstance(answers.get(timeout=SOON), error)
 
 
-def test_waiting_can_be_interrupted(link):
-    answers = in_background(link.take_volume, Seconds(1000))
+def test_a_node_plugin_that_goes_away_without_a_word_is_waited_for(link, plugin):
+    answers = in_background(link.take_volume, Seconds(math.inf))
+    plugin.accept().close()
+    plugin.offer()
+    volume, descriptor = answers.get(timeout=SOON)
+    os.close(descriptor)
+    assert volume == MOUNT
+
+
+def test_waiting_for_the_socket_can_be_interrupted(link, plugin):
+    plugin.listener.close()
+    answers = in_background(link.take_volume, Seconds(math.inf))
     link.interrupt()
     assert isinstance(answers.get(timeout=SOON), SidecarFailed)
+
+
+def test_waiting_for_the_volume_can_be_interrupted(link, plugin):
+    answers = in_background(link.take_volume, Seconds(math.inf))
+    plugin.accept().receive(SOON)
+    link.interrupt()
+    assert isinstance(answers.get(timeout=SOON), SidecarFailed)
+
+
+def test_an_interruption_while_serving_does_not_end_the_connection(link, plugin):
+    channel, _, volume = take(link, plugin)
+    link.attend(volume, lambda _grace: None, lambda: None)
+    link.interrupt()
+    channel.close()
+    assert plugin.accept().receive(SOON).message.resume
 
 
 def test_a_request_to_leave_is_passed_on(link, plugin):

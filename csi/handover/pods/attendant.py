@@ -1,0 +1,226 @@
+"""The conversation with the sidecars of one volume of one pod: containers that kubelet starts, ends and starts again.
+
+The node plugin does not start them and is not told when they end; it knows them by their connections, and sees the end
+of a process it has once seen (a pidfd). Every sidecar that comes for the volume gets a kernel session that no other
+ever had: the first the one of the publish, each later one a fresh one mounted upon it. A session whose sidecar died may
+have lost requests, and even the kernel's first one, so none is ever given twice. The node plugin keeps no copy of what
+it gave away, so with a sidecar's last breath the kernel frees whoever waits for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from csi.errors import OssFuseError
+from csi.handover.channel import Peer
+from csi.handover.connections import FuseConnections
+from csi.handover.conversation import Conversation, Handover, Situation
+from csi.handover.listener import SidecarListener
+from csi.handover.mounting import KernelSession
+from csi.handover.pods.incidents import START_LIMIT, Incidents
+from csi.handover.pods.layers import Layers
+from csi.handover.pods.notes import Note, Notes
+from csi.handover.pods.peers import in_pod
+from csi.handover.process import SidecarFinder, SidecarProcess
+from csi.handover.types import Incident, IncidentReporter
+from csi.handover.wire import Bye, Failed, Health, Ready
+from csi.volume.units import Seconds
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the attendants of a node share. `membership` is `read_membership`; a sidecar silent for `silence` is hung,
+    one not ready `start_limit` after it got the volume too."""
+
+    layers: Layers
+    connections: FuseConnections
+    reporter: IncidentReporter
+    find: SidecarFinder
+    membership: Callable[[int], str]
+    silence: Seconds
+    start_limit: Seconds = START_LIMIT
+
+
+class PodAttendant(Conversation):
+    """`session` is a fresh one to give away, None for a volume that an earlier node plugin published. The attendant
+    owns its descriptor and the listener from then on."""
+
+    def __init__(
+        self, note: Note, notes: Notes, listener: SidecarListener, session: KernelSession | None, around: Surroundings
+    ) -> None:
+        frame = note.frame
+        super().__init__(frame.volume_id, frame.spec_hash, listener, Situation(), f"attendant {note.place.container}")
+        self.note = note
+        self._notes = notes
+        self._fresh = session
+        self._around = around
+        self._incidents = Incidents(frame.volume_id, note.place)
+        self._served = notes.served
+        self._renewed = False
+        self._serving = False
+        self._given_at = 0.0
+
+    @property
+    def pid(self) -> int | None:
+        """The sidecar's process, when one is known to run."""
+        process = self._process
+        return process.pid if process is not None else None
+
+    # --- who connects ---
+
+    def _refusal(self, peer: Peer) -> str:
+        process = self._process
+        if process is not None and process.poll() is not None:
+            self._bury(process)  # its successor was quicker than the news of its end
+        elif process is not None and process.pid == peer.pid:
+            return ""
+        if peer.pid == 0:
+            return "the node plugin cannot see the process that connects: its pod needs hostPID: true"
+        try:
+            found = self._around.find(peer.pid)
+        except OSError:
+            return f"process {peer.pid} has ended"
+        try:
+            belongs = in_pod(self._around.membership(peer.pid), self.note.pod.uid)
+        except OSError:
+            belongs = False
+        if not belongs:
+            found.close()
+            return f"process {peer.pid} does not belong to pod {self.note.pod.uid}"
+        self._forget_process()
+        self._watch(found)
+        self._update(ended=False, exit_status=None)
+        return ""
+
+    def _hand_over(self) -> Handover | None:
+        session = self._take_fresh() or self._renew()
+        if session is None:
+            return None
+        self._update(ready=False, failure=None, farewell="", health=None)
+        self._serving = True
+        self._given_at = time.monotonic()
+        return Handover(self.note.frame, session.descriptor)
+
+    def _renew(self) -> KernelSession | None:
+        order = self.note.order
+        try:
+            session = self._around.layers.renew(order)
+        except OssFuseError as error:
+            _log.exception("%s cannot be mounted anew for a restarted sidecar", order.target)
+            self._report(self._incidents.not_mounted(str(error)))
+            return None
+        self._renewed = True
+        _log.info("a sidecar came anew for %s at %s: mounted a fresh session", self._volume_id, order.target)
+        return session
+
+    def _resumed(self) -> None:
+        self._serving = True
+        self._given_at = time.monotonic()
+
+    # --- what it says ---
+
+    def _heard(self, message: Ready | Failed | Health | Bye) -> None:
+        if isinstance(message, Ready):
+            self._is_ready()
+        elif isinstance(message, Failed):
+            self._report(self._incidents.failed(message))
+        elif isinstance(message, Health):
+            self._report(self._incidents.memory(message))
+
+    def _is_ready(self) -> None:
+        _log.info("volume %s at %s is served", self._volume_id, self.note.order.target)
+        for minor in self._around.layers.minors(self.note.order.target)[-1:]:
+            self._around.connections.tune(minor)
+        if self._renewed and self._served:
+            self._report(self._incidents.restarted())
+        self._renewed = False
+        if not self._served:
+            self._served = True
+            with contextlib.suppress(OSError):  # costs an event after a restart of both, no more
+                self._notes.mark_served()
+
+    # --- its end ---
+
+    def _lost(self) -> None:
+        if self.situation.farewell:
+            self._end_session()
+
+    def _buried(self, process: SidecarProcess) -> None:
+        process.close()
+        now = self.situation
+        said = now.farewell or (now.failure.message if now.failure is not None else "")
+        _log.info("sidecar %d of %s ended%s", process.pid, self._volume_id, f": {said}" if said else "")
+        if self._serving and not said:
+            self._report(self._incidents.ended())
+        self._end_session()
+
+    def _end_session(self) -> None:
+        """Nobody serves the session any more, and nobody shall wait for it: also if a child of the dead holds it."""
+        serving, self._serving = self._serving, False
+        if not serving:
+            return
+        try:
+            self._around.layers.end(self.note.order.target)
+        except OssFuseError as error:
+            _log.warning("the dead mount %s could not be aborted: %s", self.note.order.target, error)
+
+    # --- silence ---
+
+    def _next_look(self) -> Seconds | None:
+        if self._process is None or not self._serving:
+            return None
+        now = self.situation
+        due = [now.heard + self._around.silence]
+        if not now.ready:
+            due.append(self._given_at + self._around.start_limit)
+        waits = [moment - time.monotonic() for moment in due]
+        # one that is over was told already
+        return Seconds(min((wait + 0.01 for wait in waits if wait > -0.01), default=self._around.silence))
+
+    def _look(self) -> None:
+        process = self._process
+        if process is None or not self._serving:
+            return
+        now, clock = self.situation, time.monotonic()
+        if clock - now.heard > self._around.silence:
+            self._report(self._incidents.silent(process.pid, clock - now.heard, stopped=process.stopped()))
+        elif not now.ready and now.failure is None and clock - self._given_at > self._around.start_limit:
+            self._report(self._incidents.not_ready(process.pid, clock - self._given_at))
+        else:
+            self._incidents.well()
+
+    # --- small things ---
+
+    def _report(self, incident: Incident | None) -> None:
+        if incident is not None:
+            _log.warning("%s", incident.message)
+            self._around.reporter.report(self.note.pod, incident)
+
+    def _update(self, **changes: object) -> None:
+        with self._changed:
+            self._situation = replace(self._situation, **changes)  # type: ignore[arg-type]  # names of Situation
+            self._changed.notify_all()
+
+    def _take_fresh(self) -> KernelSession | None:
+        session, self._fresh = self._fresh, None
+        return session
+
+    def _forget_process(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            with contextlib.suppress(KeyError, ValueError):
+                self._selector.unregister(process.fileno())
+            process.close()
+
+    def _let_go(self) -> None:
+        self._forget_process()
+        session = self._take_fresh()
+        if session is not None:
+            os.close(session.descriptor)
