@@ -1,17 +1,18 @@
-"""`ossfuse node`: the CSI node service of one machine, with sidecars as local processes."""
+"""`ossfuse node`: the CSI node service of one machine, with sidecars as local processes or in the pods of a cluster."""
 
 from __future__ import annotations
 
 import os
 import socket
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import click
 
 from csi.cli.options import ENDPOINT, logging_options, start_logging
 from csi.driver.server import NodeConfig, serve_node
 from csi.driver.stores import check_volume
-from csi.errors import UnsupportedVolume
+from csi.errors import InvalidOption
 from csi.handover.local import local_mounts
 from csi.handover.process import LocalLauncher
 from csi.handover.types import VolumeMounts
@@ -41,18 +42,58 @@ from csi.handover.types import VolumeMounts
     show_default=True,
     help="Where sidecars run: as processes of this machine, or in the pods that use the volume.",
 )
+@click.option(
+    "--kubelet-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("/var/lib/kubelet"),
+    show_default=True,
+    help="With --sidecar pod: kubelet's root directory, at the same path here as on the node.",
+)
+@click.option(
+    "--sts-endpoint",
+    default="",
+    show_default="https://sts.REGION.aliyuncs.com, sts-vpc for a bucket with an internal endpoint",
+    help="Where service accounts take on roles (authType: rrsa).",
+)
+@click.option(
+    "--namespace",
+    envvar="POD_NAMESPACE",
+    show_envvar=True,
+    default="",
+    help="With --sidecar pod: the namespace of this driver, whose pods get no sidecars.",
+)
 @logging_options("json", "info")
-def command(endpoint: str, node_id: str, state_dir: Path, sidecar: str, log_format: str, log_level: str) -> None:
+def command(
+    endpoint: str,
+    node_id: str,
+    state_dir: Path,
+    sidecar: str,
+    kubelet_dir: Path,
+    sts_endpoint: str,
+    namespace: str,
+    log_format: str,
+    log_level: str,
+) -> None:
     """Serve the CSI Identity and Node services until SIGTERM or SIGINT.
 
     Mounts and sidecars go on when this process ends; the next one finds them again.
     """
-    if sidecar == "pod":
-        raise UnsupportedVolume(
-            "--sidecar pod: sidecars in the pods that use a volume are not supported by this version",
-            hint="use --sidecar process",
-        )
+    _check_sts_endpoint(sts_endpoint)
     start_logging(log_format, log_level)
+    config = NodeConfig(
+        endpoint,
+        node_id,
+        cpu_count=os.cpu_count() or 1,
+        state_directory=state_dir,
+        in_pods=sidecar == "pod",
+        sts_endpoint=sts_endpoint.rstrip("/"),
+    )
+    if config.in_pods:
+        # the Kubernetes client costs a machine without a cluster time and memory
+        from csi.cli.node_in_cluster import serve_in_cluster  # noqa: PLC0415
+
+        serve_in_cluster(config, kubelet_dir, namespace)
+        return
 
     def open_mounts() -> VolumeMounts:
         launcher = LocalLauncher(log_format=log_format, log_level=log_level)
@@ -60,5 +101,10 @@ def command(endpoint: str, node_id: str, state_dir: Path, sidecar: str, log_form
         mounts.open()
         return mounts
 
-    config = NodeConfig(endpoint, node_id, cpu_count=os.cpu_count() or 1, state_directory=state_dir)
     serve_node(config, open_mounts=open_mounts)
+
+
+def _check_sts_endpoint(text: str) -> None:
+    parts = urlsplit(text)
+    if text and (parts.scheme not in ("http", "https") or not parts.hostname or parts.query or "@" in parts.netloc):
+        raise InvalidOption("sts-endpoint", text, "a URL such as https://sts-vpc.cn-hangzhou.aliyuncs.com")

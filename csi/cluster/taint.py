@@ -22,6 +22,9 @@ TAINT: Final = f"{DRIVER_NAME}/agent-not-ready"
 
 _FIRST_PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 30.0
+_FORBIDDEN: Final = 403
+_TRIES_WHEN_FORBIDDEN: Final = 8
+"""A ClusterRole may come after the pod that has it; an administrator may also have left the taint to somebody else."""
 
 
 class StartupTaint:
@@ -47,7 +50,7 @@ class StartupTaint:
         self._closing.set()
 
     def _run(self) -> None:
-        pause, complaint = _FIRST_PAUSE, ""
+        pause, complaint, forbidden = _FIRST_PAUSE, "", 0
         while not self._closing.is_set():
             try:
                 if self._registered() and self._remove():
@@ -55,8 +58,9 @@ class StartupTaint:
             except OssFuseError as error:
                 if str(error) != complaint:
                     complaint = str(error)
-                    log.warning("taint %s of node %s is still there: %s", TAINT, self._node, error)
-            if self._wait(pause):
+                    log.warning("node %s is not looked at for taint %s: %s", self._node, TAINT, error)
+                forbidden += isinstance(error, ApiRefused) and error.status == _FORBIDDEN
+            if forbidden >= _TRIES_WHEN_FORBIDDEN or self._wait(pause):
                 return
             pause = min(2 * pause, _LONGEST_PAUSE)
 

@@ -71,6 +71,7 @@ ERRNO_BY_CLASS = MappingProxyType(
         errors.VolumeInUse: errno.EBUSY,
         errors.CapacityOutOfRange: errno.EINVAL,
         errors.CallTimedOut: errno.ETIMEDOUT,
+        errors.SidecarNotInjected: errno.EIO,
         errors.ClusterMisconfigured: errno.EIO,
         errors.PluginNotHealthy: errno.EIO,
     }

@@ -144,3 +144,14 @@ def test_closing_ends_a_wait_that_would_never_end(cluster: StandInCluster, tmp_p
 
     assert taint.join(10.0)
     assert taints(cluster) == [OURS]
+
+
+def test_a_plugin_that_may_not_look_at_nodes_stops_asking(cluster: StandInCluster, tmp_path: Path) -> None:
+    put_node(cluster, OURS)
+    for _ in range(20):
+        cluster.order("GET", CSI_NODE, 403)
+
+    run(cluster, tmp_path, Waits(*[lambda: None] * 20))
+
+    assert taints(cluster) == [OURS]
+    assert len(cluster.requests) == 8
