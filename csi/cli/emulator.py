@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from csi.emulator.__main__ import parse_access_key, read_access_keys
+from csi.emulator.__main__ import parse_access_key, parse_role_subject, read_access_keys
 from csi.emulator.server import EmulatorConfig, run
 
 
@@ -38,6 +38,21 @@ from csi.emulator.server import EmulatorConfig, run
 )
 @click.option("--region", default="cn-hangzhou", show_default=True, help="Region that signatures are made for.")
 @click.option("--sts-path", default="/sts", show_default=True, help="Where AssumeRole is answered.")
+@click.option(
+    "--oidc-provider", default="", metavar="ARN", help="An OIDC provider whose tokens AssumeRoleWithOIDC takes."
+)
+@click.option("--oidc-issuer", default="", metavar="URL", help="Its issuer, as the cluster's tokens name it.")
+@click.option(
+    "--oidc-keys",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Its keys: a JSON Web Key Set (kubectl get --raw /openid/v1/jwks) or a PEM public key.",
+)
+@click.option(
+    "--role-subject",
+    multiple=True,
+    metavar="ROLE_ARN=SUBJECT",
+    help="The role trusts this subject (system:serviceaccount:NAMESPACE:NAME, * allowed) and no other; repeatable.",
+)
 @click.option("--admin-path", default="/_emulator", show_default=True, help="Faults and counters, for this machine.")
 @click.option("--insecure-anonymous", is_flag=True, help="Unsigned requests may do everything.")
 @click.option("--until-stdin-closes", is_flag=True, help="Stop when standard input ends.")
@@ -52,6 +67,10 @@ def command(
     domain: tuple[str, ...],
     region: str,
     sts_path: str,
+    oidc_provider: str,
+    oidc_issuer: str,
+    oidc_keys: Path | None,
+    role_subject: tuple[str, ...],
     admin_path: str,
     insecure_anonymous: bool,
     until_stdin_closes: bool,
@@ -72,6 +91,10 @@ def command(
         region=region,
         sts_path=sts_path,
         admin_path=admin_path,
+        oidc_provider=oidc_provider,
+        oidc_issuer=oidc_issuer,
+        oidc_keys=oidc_keys,
+        role_subjects=tuple(parse_role_subject(pair) for pair in role_subject),
         anonymous_owner=insecure_anonymous,
         until_stdin_closes=until_stdin_closes,
     )

@@ -28,6 +28,14 @@ def parse_access_key(pair: str) -> tuple[str, str]:
     return access_key_id, secret
 
 
+def parse_role_subject(pair: str) -> tuple[str, str]:
+    """`ROLE_ARN=SUBJECT`; raises OssFuseError when one half is missing."""
+    role, _, subject = pair.partition("=")
+    if not role or not subject:
+        raise OssFuseError(f"{pair!r} is not of the form ROLE_ARN=SUBJECT", hint="check --role-subject")
+    return role, subject
+
+
 def read_access_keys(path: Path) -> list[str]:
     """The lines ID:SECRET of a file; raises OssFuseError when it cannot be read."""
     try:
@@ -49,6 +57,10 @@ def _config(options: argparse.Namespace) -> EmulatorConfig:
         region=options.region,
         sts_path=options.sts_path,
         admin_path=options.admin_path,
+        oidc_provider=options.oidc_provider,
+        oidc_issuer=options.oidc_issuer,
+        oidc_keys=options.oidc_keys,
+        role_subjects=tuple(parse_role_subject(pair) for pair in options.role_subject),
         anonymous_owner=options.insecure_anonymous,
         until_stdin_closes=options.until_stdin_closes,
     )
@@ -83,6 +95,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--domain", action="append", default=[], help="BUCKET.DOMAIN addresses a bucket (oss.local)")
     parser.add_argument("--region", default="cn-hangzhou")
     parser.add_argument("--sts-path", default="/sts", help="where AssumeRole is answered")
+    parser.add_argument("--oidc-provider", default="", metavar="ARN", help="a provider AssumeRoleWithOIDC trusts")
+    parser.add_argument("--oidc-issuer", default="", metavar="URL", help="its issuer, as tokens name it")
+    parser.add_argument("--oidc-keys", type=Path, metavar="FILE", help="its keys: a JSON Web Key Set or a PEM key")
+    parser.add_argument(
+        "--role-subject",
+        action="append",
+        default=[],
+        metavar="ROLE_ARN=SUBJECT",
+        help="the role trusts this subject (* allowed) and no other; may be repeated",
+    )
     parser.add_argument("--admin-path", default="/_emulator", help="where faults and counters are, for this machine")
     parser.add_argument("--insecure-anonymous", action="store_true", help="unsigned requests may do everything")
     parser.add_argument("--until-stdin-closes", action="store_true", help="stop when standard input ends")

@@ -25,9 +25,10 @@ from csi.emulator.control.faults import Faults, Plan
 from csi.emulator.control.traffic import Entry, Traffic
 from csi.emulator.identity.access import check_anonymous
 from csi.emulator.identity.keyring import Keyring, expired_token
-from csi.emulator.identity.oidc import OidcProviders
+from csi.emulator.identity.oidc import OidcProviders, read_keys
 from csi.emulator.identity.signatures import Verifier
 from csi.emulator.identity.sts import SecurityTokenService, is_sts
+from csi.emulator.identity.trust import RoleTrust
 from csi.emulator.operations.buckets import check_bucket_name
 from csi.emulator.operations.routing import operation_name, operations
 from csi.emulator.store.storage import Storage
@@ -46,7 +47,8 @@ class EmulatorConfig:
     """How to run. `port` 0 picks a free one. `access_keys`: id → secret. `buckets` exist from the start;
     `public_buckets` too, and anybody may read and list them. `domains`: names under which `BUCKET.DOMAIN` addresses a
     bucket. `anonymous_owner`: unsigned requests may do everything. `until_stdin_closes`: stop when standard input
-    ends, so that the server never outlives whoever started it.
+    ends, so that the server never outlives whoever started it. `oidc_provider` is the ARN of a provider that exists
+    from the start, with `oidc_issuer` and the keys in the file `oidc_keys`; `role_subjects`: role → subject it trusts.
     """
 
     data: Path
@@ -59,6 +61,10 @@ class EmulatorConfig:
     region: str = "cn-hangzhou"
     sts_path: str = "/sts"
     admin_path: str = "/_emulator"
+    oidc_provider: str = ""
+    oidc_issuer: str = ""
+    oidc_keys: Path | None = None
+    role_subjects: tuple[tuple[str, str], ...] = ()
     anonymous_owner: bool = False
     until_stdin_closes: bool = False
 
@@ -82,8 +88,16 @@ class Emulator:
         reserved = frozenset(path.strip("/") for path in (config.sts_path, config.admin_path))
         self._operations = operations(self._storage, config.region, reserved)
         providers = OidcProviders(self._storage.index)
-        self._sts = SecurityTokenService(self._keyring, providers, now)
-        self._admin = Admin(self._storage, self._keyring, providers, self._faults, self._traffic)
+        trust = RoleTrust(self._storage.index)
+        self._sts = SecurityTokenService(self._keyring, providers, trust, now)
+        self._admin = Admin(self._storage, self._keyring, providers, trust, self._faults, self._traffic)
+        if config.oidc_keys is not None or config.oidc_provider or config.oidc_issuer:
+            if config.oidc_keys is None or not config.oidc_provider or not config.oidc_issuer:
+                raise OssFuseError("an OIDC provider is an ARN, an issuer and keys", hint="give all three")
+            keys = read_keys(config.oidc_keys)
+            providers.register({"arn": config.oidc_provider, "issuer": config.oidc_issuer, "keys": keys})
+        for role in {role for role, _ in config.role_subjects}:
+            trust.trust(role, [subject for trusting, subject in config.role_subjects if trusting == role])
         self._connections: weakref.WeakKeyDictionary[asyncio.BaseTransport, int] = weakref.WeakKeyDictionary()
         self._connection_serial = 0
         for name in (*config.buckets, *config.public_buckets):

@@ -15,6 +15,7 @@ from csi.emulator.control.seeds import Seeder
 from csi.emulator.control.traffic import Traffic
 from csi.emulator.identity.keyring import Keyring
 from csi.emulator.identity.oidc import OidcProviders
+from csi.emulator.identity.trust import RoleTrust
 from csi.emulator.operations.buckets import BUCKET_ACLS, check_bucket_name
 from csi.emulator.store.receive import receive_document
 from csi.emulator.store.storage import Storage
@@ -25,11 +26,18 @@ from csi.emulator.wire.refusals import Refusal, access_denied, invalid_argument
 
 class Admin:
     def __init__(
-        self, storage: Storage, keyring: Keyring, providers: OidcProviders, faults: Faults, traffic: Traffic
+        self,
+        storage: Storage,
+        keyring: Keyring,
+        providers: OidcProviders,
+        trust: RoleTrust,
+        faults: Faults,
+        traffic: Traffic,
     ) -> None:
         self._storage = storage
         self._keyring = keyring
         self._providers = providers
+        self._trust = trust
         self._faults = faults
         self._traffic = traffic
         self._seeder = Seeder(storage)
@@ -45,6 +53,8 @@ class Admin:
             ("PUT", "/buckets"): self._create_bucket,
             ("POST", "/tokens"): self._issue_token,
             ("PUT", "/oidc-providers"): self._register_provider,
+            ("PUT", "/roles"): self._register_role,
+            ("PUT", "/token-lifetime"): self._limit_lifetime,
             ("DELETE", "/tokens"): self._expire_tokens,
         }
 
@@ -110,6 +120,17 @@ class Admin:
 
     async def _register_provider(self, call: Call) -> object:
         self._providers.register(await _json(call))
+        return {}
+
+    async def _register_role(self, call: Call) -> object:
+        self._trust.register(await _json(call))
+        return {}
+
+    async def _limit_lifetime(self, call: Call) -> object:
+        seconds = (await _json(call)).get("seconds")
+        if seconds is not None and not (isinstance(seconds, int | float) and 0 < seconds < float("inf")):
+            raise invalid_argument("A lifetime is a number of seconds, or null for what is asked.")
+        self._keyring.longest_life = seconds
         return {}
 
     async def _expire_tokens(self, call: Call) -> object:

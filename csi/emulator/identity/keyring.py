@@ -33,12 +33,14 @@ class Keyring:
         self._index = index
         self._keys = dict(keys)
         self._now = now
+        self.longest_life: float | None = None  # seconds; what is asked of STS is cut to it
 
     def __repr__(self) -> str:
         return f"Keyring({sorted(self._keys)})"
 
     def issue(self, lifetime_seconds: float, role: str = "") -> Token:
-        token = Token("STS." + _random(24), _random(44), _random(172), self._now() + lifetime_seconds, role)
+        life = lifetime_seconds if self.longest_life is None else min(lifetime_seconds, self.longest_life)
+        token = Token("STS." + _random(24), _random(44), _random(172), self._now() + life, role)
         with self._index.changing() as db:
             db.execute(
                 "INSERT INTO tokens VALUES (?, ?, ?, ?, ?)",

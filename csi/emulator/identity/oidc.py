@@ -1,6 +1,6 @@
 """OIDC identity providers and the tokens they sign: what AssumeRoleWithOIDC needs to trust a service account.
 
-Providers are registered by admin call (issuer, client ids, JSON Web Key Set) and survive a restart. Tokens are JWTs
+Providers are registered at the start or by admin call (issuer, client ids, keys) and survive a restart. Tokens are JWTs
 signed with RS256 (RFC 7515, 7519), the algorithm of Kubernetes service accounts; others are refused. Verification uses
 public values only, so plain integer arithmetic (RFC 8017 §8.2.2, by comparing the whole encoded message) is enough.
 """
@@ -14,10 +14,16 @@ import hmac
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from csi.emulator.store.index import Index
 from csi.emulator.wire.refusals import Refusal, invalid_argument
+from csi.errors import OssFuseError
 
 _FACT = "oidc provider "
 _SHA256_PREFIX = bytes.fromhex("3031300d060960864801650304020105000420")
@@ -33,6 +39,23 @@ class Identity:
     client_ids: tuple[str, ...]
     issued: float
     expires: float
+
+
+def read_keys(path: Path) -> dict[str, Any]:
+    """A JSON Web Key Set, from a file that holds one (what a cluster answers at /openid/v1/jwks) or a PEM public key
+    (kube-apiserver's --service-account-key-file). Raises OssFuseError."""
+    try:
+        data = path.read_bytes()
+        if data.lstrip().startswith(b"{"):
+            keys = json.loads(data)
+            if isinstance(keys, dict) and keys.get("keys"):
+                return keys
+        elif isinstance(found := serialization.load_pem_public_key(data), rsa.RSAPublicKey):
+            numbers = found.public_numbers()
+            return {"keys": [{"kty": "RSA", "n": _number_text(numbers.n), "e": _number_text(numbers.e)}]}
+    except (OSError, ValueError, UnsupportedAlgorithm) as error:
+        raise OssFuseError(f"{path}: {error}", hint="check --oidc-keys") from error
+    raise OssFuseError(f"{path} holds neither a JSON Web Key Set nor an RSA public key", hint="check --oidc-keys")
 
 
 class OidcProviders:
@@ -104,6 +127,11 @@ def _rs256_verifies(key: Mapping[str, Any], signed: bytes, signature: bytes) -> 
     digest = _SHA256_PREFIX + hashlib.sha256(signed).digest()
     expected = b"\x00\x01" + b"\xff" * (size - len(digest) - 3) + b"\x00" + digest
     return hmac.compare_digest(opened, expected)
+
+
+def _number_text(value: int) -> str:
+    data = value.to_bytes((value.bit_length() + 7) // 8, "big")
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 def _octets(text: str) -> bytes:

@@ -3,7 +3,7 @@
 RPC style: parameters in the query string or in a form, answers in XML or JSON by `Format`. AssumeRole is signed
 (SignatureVersion 1.0, HMAC-SHA1 or HMAC-SHA256) with an access key of this server or an STS token; AssumeRoleWithOIDC
 is not signed, its OIDC token is verified (`csi/emulator/identity/oidc.py`). Every well-formed role exists and may do
-everything.
+everything; one whose trust was told (`csi/emulator/identity/trust.py`) is for the subjects it names.
 Source: STS API reference; "Request syntax and signature method V2 for RPC".
 """
 
@@ -20,6 +20,7 @@ from urllib.parse import quote, urlsplit
 
 from csi.emulator.identity.keyring import Keyring, Token
 from csi.emulator.identity.oidc import Identity, OidcProviders
+from csi.emulator.identity.trust import RoleTrust
 from csi.emulator.store.receive import receive_document
 from csi.emulator.wire.answers import Answer
 from csi.emulator.wire.call import Call, first_values, parse_query
@@ -36,9 +37,10 @@ _DIGESTS = {"HMAC-SHA1": "sha1", "HMAC-SHA256": "sha256"}
 class SecurityTokenService:
     """`now`: seconds since the epoch."""
 
-    def __init__(self, keyring: Keyring, providers: OidcProviders, now: Callable[[], float]) -> None:
+    def __init__(self, keyring: Keyring, providers: OidcProviders, trust: RoleTrust, now: Callable[[], float]) -> None:
         self._keyring = keyring
         self._providers = providers
+        self._trust = trust
         self._now = now
 
     async def answer(self, call: Call) -> Answer:
@@ -74,6 +76,8 @@ class SecurityTokenService:
         if not duration.isdigit() or not 900 <= int(duration) <= 43200:
             message = "The Min/Max value of DurationSeconds is 15min/12hr."
             raise Refusal(400, "InvalidParameter.DurationSeconds", message)
+        if identity is not None:
+            self._trust.check(match[0], identity)
         account, role = match.groups()
         token = self._keyring.issue(int(duration), match[0])
         user: list[Node] = [

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
+import subprocess
+import sys
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
@@ -18,8 +21,9 @@ from aliyunsdkcore.client import AcsClient
 from aliyunsdkcore.request import CommonRequest
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from tests.support.emulator import RunningEmulator
+from tests.support.emulator import RunningEmulator, start_emulator
 
 ROLE = "acs:ram::1000000000000000:role/training"
 PROVIDER = "acs:ram::1000000000000000:oidc-provider/ack-rrsa-test"
@@ -87,10 +91,13 @@ def key() -> rsa.RSAPrivateKey:
 
 @pytest.fixture
 def provider(emulator: RunningEmulator, key: rsa.RSAPrivateKey) -> str:
-    numbers = key.public_key().public_numbers()
-    jwk = {"kty": "RSA", "kid": "k1", "alg": "RS256", "n": _b64(_bytes(numbers.n)), "e": _b64(_bytes(numbers.e))}
-    emulator.admin("PUT", "/oidc-providers", {"arn": PROVIDER, "issuer": ISSUER, "keys": {"keys": [jwk]}})
+    emulator.admin("PUT", "/oidc-providers", {"arn": PROVIDER, "issuer": ISSUER, "keys": {"keys": [jwk_of(key)]}})
     return PROVIDER
+
+
+def jwk_of(key: rsa.RSAPrivateKey) -> dict[str, str]:
+    numbers = key.public_key().public_numbers()
+    return {"kty": "RSA", "kid": "k1", "alg": "RS256", "n": _b64(_bytes(numbers.n)), "e": _b64(_bytes(numbers.e))}
 
 
 def token(key: rsa.RSAPrivateKey, *, header: dict[str, Any] | None = None, **claims: Any) -> str:
@@ -199,3 +206,86 @@ def _b64(data: bytes) -> str:
 
 def _bytes(number: int) -> bytes:
     return number.to_bytes((number.bit_length() + 7) // 8, "big")
+
+
+# --- a real cluster's tokens, and whom a role trusts ---
+
+
+@pytest.mark.parametrize("form", ["pem", "jwks"])
+def test_a_provider_can_be_given_at_the_start_with_the_keys_of_a_cluster(
+    tmp_path: Path, key: rsa.RSAPrivateKey, form: str
+) -> None:
+    keys = tmp_path / "keys"
+    if form == "pem":
+        keys.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    else:
+        keys.write_text(json.dumps({"keys": [jwk_of(key)]}))
+    arguments = ("--oidc-provider", PROVIDER, "--oidc-issuer", ISSUER, "--oidc-keys", str(keys))
+    other = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+    with start_emulator(tmp_path / "data", arguments=arguments) as running:
+        status, answer = exchange(running, token(key))
+        refused, _ = exchange(running, token(other))
+        bucket_with(running, answer["Credentials"]).put_object("k", b"x")
+
+    assert (status, refused) == (200, 400)
+
+
+@pytest.mark.parametrize(
+    ("content", "arguments"),
+    [
+        (b"no key at all", ("--oidc-provider", PROVIDER, "--oidc-issuer", ISSUER)),
+        (b"{}", ("--oidc-provider", PROVIDER, "--oidc-issuer", ISSUER)),
+        (b"{}", ("--oidc-provider", PROVIDER)),
+    ],
+)
+def test_keys_that_are_none_stop_the_start_with_one_line(
+    tmp_path: Path, content: bytes, arguments: tuple[str, ...]
+) -> None:
+    keys = tmp_path / "keys"
+    keys.write_bytes(content)
+    command = [sys.executable, "-m", "csi.emulator", "--data", str(tmp_path / "data"), "--port", "0"]
+
+    done = subprocess.run(
+        [*command, *arguments, "--oidc-keys", str(keys)], capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("emulator: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_role_that_was_told_its_subjects_trusts_no_other(
+    emulator: RunningEmulator, key: rsa.RSAPrivateKey, provider: str
+) -> None:
+    role = "acs:ram::1000000000000000:role/for-one-team"
+    emulator.admin("PUT", "/roles", {"arn": role, "subjects": ["system:serviceaccount:team:*"]})
+
+    own, _ = exchange(emulator, token(key, sub="system:serviceaccount:team:trainer"), RoleArn=role)
+    other, answer = exchange(emulator, token(key, sub="system:serviceaccount:default:trainer"), RoleArn=role)
+
+    assert own == 200
+    assert (other, answer["Code"]) == (403, "NoPermission")
+
+
+def test_a_role_can_be_given_its_subject_at_the_start(tmp_path: Path, key: rsa.RSAPrivateKey) -> None:
+    subject = "system:serviceaccount:team:trainer"
+    with start_emulator(tmp_path, arguments=("--role-subject", f"{ROLE}={subject}")) as running:
+        keys = {"keys": [jwk_of(key)]}
+        running.admin("PUT", "/oidc-providers", {"arn": PROVIDER, "issuer": ISSUER, "keys": keys})
+        statuses = [exchange(running, token(key, sub=sub))[0] for sub in (subject, f"{subject}2")]
+
+    assert statuses == [200, 403]
+
+
+def test_tokens_live_no_longer_than_a_test_wants(
+    emulator: RunningEmulator, key: rsa.RSAPrivateKey, provider: str
+) -> None:
+    emulator.admin("PUT", "/token-lifetime", {"seconds": 5})
+    try:
+        _, answer = exchange(emulator, token(key), DurationSeconds="3600")
+    finally:
+        emulator.admin("PUT", "/token-lifetime", {"seconds": None})
+
+    expires = time.mktime(time.strptime(answer["Credentials"]["Expiration"], "%Y-%m-%dT%H:%M:%SZ")) - time.timezone
+    assert expires - time.time() <= 5
