@@ -1,0 +1,100 @@
+"""Fixtures of the cluster lane: a real Kubernetes node, an OSS that its pods reach, the driver installed in it.
+
+With KUBECONFIG_E2E=FILE the tests use the cluster of that file; those that need its node are reported as not run.
+K8S_VERSION chooses the version of the cluster made here.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.harness.client import Cluster, Namespace
+from tests.cluster.harness.diagnosis import diagnosis
+from tests.cluster.harness.driver import NAMESPACE, Driver, install
+from tests.cluster.harness.emulators import emulator_in, with_fresh_bucket
+from tests.cluster.harness.images import cluster_images
+from tests.cluster.harness.node import Node, start_node
+from tests.cluster.harness.places import NEWEST, Places
+from tests.support.emulator import RunningEmulator
+from tests.support.secret_watch import search_log
+
+
+@pytest.fixture(scope="session")
+def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """The cluster of the whole run: a fresh one, gone afterwards, or the one of KUBECONFIG_E2E."""
+    given = os.environ.get("KUBECONFIG_E2E")
+    if given:
+        yield _foreign(Path(given))
+        return
+    places = Places(f"tests-{os.getpid()}", os.environ.get("K8S_VERSION") or NEWEST)
+    node = start_node(places, cluster_images(places))
+    try:
+        yield Cluster(places.kubeconfig, str(places.program("kubectl")), str(places.program("helm")), node)
+    finally:
+        node.end()
+        for log in sorted(places.logs.rglob("*.log")):
+            search_log(log)
+        if not request.session.testsfailed:
+            shutil.rmtree(places.logs)
+
+
+def _foreign(kubeconfig: Path) -> Cluster:
+    for program in ("kubectl", "helm"):
+        assert shutil.which(program) or Places("").program(program).exists(), f"{program} is not installed"
+    kubectl, helm = (shutil.which(name) or str(Places("").program(name)) for name in ("kubectl", "helm"))
+    return Cluster(kubeconfig.resolve(strict=True), kubectl, helm)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What the cluster says about a test that has failed, beside the failure."""
+    report = yield
+    arguments = getattr(item, "funcargs", {})
+    cluster = arguments.get("cluster")
+    if report.failed and report.when != "teardown" and isinstance(cluster, Cluster):
+        namespaces = [found.name for found in arguments.values() if isinstance(found, Namespace)]
+        if any(isinstance(found, Driver) for found in arguments.values()):
+            namespaces.append(NAMESPACE)
+        report.sections.append(("the cluster", diagnosis(cluster, tuple(namespaces))))
+    return report
+
+
+@pytest.fixture
+def node(cluster: Cluster) -> Node:
+    """The node itself, for tests that cannot do without; they are reported as not run where it cannot be reached."""
+    return cluster.own_node()
+
+
+@pytest.fixture
+def namespace(cluster: Cluster) -> Iterator[Namespace]:
+    """A namespace of the test's own that enforces Pod Security "restricted"."""
+    with cluster.namespace() as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def oss_process(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningEmulator]:
+    with emulator_in(cluster, tmp_path_factory.mktemp("oss")) as running:
+        yield running
+
+
+@pytest.fixture
+def oss(oss_process: RunningEmulator) -> Iterator[RunningEmulator]:
+    """The emulator with a fresh bucket, no faults, counters at zero. Pods reach it at `oss.endpoint`."""
+    yield with_fresh_bucket(oss_process)
+    oss_process.clear_faults()
+
+
+@pytest.fixture(scope="session")
+def driver(cluster: Cluster) -> Iterator[Driver]:
+    """ossfuse-csi installed by its chart, ready."""
+    installed = install(cluster)
+    yield installed
+    installed.uninstall()

@@ -1,0 +1,132 @@
+"""`python -m tests.cluster.harness up|down|load TAR`: the cluster of `make cluster-up`, with driver and OSS in it."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import sys
+import time
+
+from tests.cluster.harness.client import Cluster
+from tests.cluster.harness.driver import install
+from tests.cluster.harness.failures import ClusterFailed
+from tests.cluster.harness.images import cluster_images
+from tests.cluster.harness.node import Node, find_node, start_node, wait_listening
+from tests.cluster.harness.places import CHECKOUT, DEVELOPER, NEWEST, Places
+
+_PORT = 18080
+_KEY, _SECRET = "LTAI5tDeveloperKey", "secret-of-the-developer-cluster"
+_BUCKETS = ("training-data", "training-checkpoints")
+_OBJECTS = (
+    {"bucket": "training-data", "key": "imagenet/{n:04}.bin", "count": 16, "size": 1 << 20},
+    {"bucket": "training-data", "key": "corpus/{n}.txt", "count": 8, "content": "to be or not to be " * 500},
+)
+_HOW_TO = """\
+Kubernetes {version} with ossfuse-csi is up ({seconds:.0f} s); `make cluster-down` ends it.
+
+    export KUBECONFIG={kubeconfig}
+    export PATH={programs}:$PATH        # kubectl and helm
+    kubectl get pods -A
+
+or `tools/cluster-shell.sh` for a shell with both set. Logs of the components: {logs}
+
+OSS emulator, for pods and for this machine: http://{address}:{port}
+    buckets {buckets}; AccessKeyId {key}, AccessKeySecret {secret}
+    Secret `oss` in namespace default holds them: kubectl get secret oss
+Images of pods must be in the cluster: busybox is docker.io/library/busybox:test, another one comes by
+    tools/cluster-shell.sh load IMAGE.tar        # as `docker save` writes it
+"""
+
+
+def up(places: Places) -> None:
+    started = time.monotonic()
+    node = start_node(places, cluster_images(places), stays=True)
+    try:
+        node.open_to_machine()
+        cluster = _cluster(places, node)
+        _start_emulator(places, node)
+        cluster.apply(
+            {
+                "apiVersion": "v1",
+                "kind": "Secret",
+                "metadata": {"name": "oss", "namespace": "default"},
+                "stringData": {"akId": _KEY, "akSecret": _SECRET},
+            }
+        )
+        install(cluster)
+    except BaseException:
+        node.end()
+        raise
+    print(
+        _HOW_TO.format(
+            version=places.version,
+            seconds=time.monotonic() - started,
+            kubeconfig=places.kubeconfig,
+            programs=places.programs,
+            logs=places.logs,
+            address=places.address,
+            port=_PORT,
+            buckets=" and ".join(_BUCKETS),
+            key=_KEY,
+            secret=_SECRET,
+        )
+    )
+
+
+def down(places: Places) -> None:
+    node = find_node(places)
+    if node is None:
+        print("no cluster is up")
+        return
+    node.end()
+    print("the cluster is gone")
+
+
+def load(places: Places, tar: str) -> None:
+    node = find_node(places)
+    if node is None:
+        raise ClusterFailed("no cluster is up; `make cluster-up` starts one")
+    node.load_image(CHECKOUT / tar)
+
+
+def _cluster(places: Places, node: Node) -> Cluster:
+    return Cluster(places.kubeconfig, str(places.program("kubectl")), str(places.program("helm")), node)
+
+
+def _start_emulator(places: Places, node: Node) -> None:
+    data = places.state / "oss"
+    data.mkdir()
+    keys = data / "access-keys"
+    keys.touch(mode=0o600)
+    keys.write_text(f"{_KEY}:{_SECRET}\n")
+    words = ["env", f"PYTHONPATH={CHECKOUT}", sys.executable, "-m", "csi.emulator", "--data", str(data)]
+    words += ["--host", "0.0.0.0", "--port", str(_PORT), "--access-key-file", str(keys)]
+    node.start_program("emulator", [*words, *(word for bucket in _BUCKETS for word in ("--bucket", bucket))])
+    wait_listening(node, _PORT)
+    with node.network(), contextlib.closing(http.client.HTTPConnection("127.0.0.1", _PORT)) as connection:
+        connection.request("POST", "/_emulator/seed", body="\n".join(map(json.dumps, _OBJECTS)).encode())
+        answer = connection.getresponse()
+        if answer.status != http.HTTPStatus.OK:
+            raise ClusterFailed(f"the emulator refuses the sample objects: {answer.read().decode()}")
+
+
+def main() -> None:
+    places = Places(DEVELOPER, os.environ.get("K8S_VERSION") or NEWEST)
+    try:
+        match sys.argv[1:]:
+            case ["up"]:
+                up(places)
+            case ["down"]:
+                down(places)
+            case ["load", tar]:
+                load(places, os.path.abspath(tar))
+            case _:
+                sys.exit(__doc__)
+    except ClusterFailed as failed:
+        sys.exit(f"cluster: {failed}")
+
+
+if __name__ == "__main__":
+    main()
