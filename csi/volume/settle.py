@@ -20,7 +20,6 @@ _SHARE = 4
 """One reader's window, one part and one buffer each take at most this fraction of the memory limit."""
 _LEAST_DEADLINE = Seconds(60.0)
 _TRIES = 2
-_IMAGE_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _ROLE_FIELDS = (
     (
         "credentials.role_arn",
@@ -73,9 +72,6 @@ def settle(draft: Draft, given: Collection[str], *, region_known: bool) -> None:
 
 
 def _resources(draft: Draft, given: Collection[str]) -> None:
-    tag = draft.get("resources.image_tag", str)
-    if tag and not _IMAGE_TAG.fullmatch(tag):
-        raise InvalidOption("fs.jindo.fuse.pod.image.tag", tag, "the tag of an image, such as 0.1.0")
     limit = draft.get("resources.memory_limit", int)
     if limit < MEMORY_FLOOR:
         raise InvalidOption(
