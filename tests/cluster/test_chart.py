@@ -1,0 +1,422 @@
+"""The chart: rendered in every combination of values, accepted by a real API server, installed, upgraded, removed."""
+
+from __future__ import annotations
+
+import functools
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.cluster.harness.client import Cluster, Namespace
+from tests.cluster.harness.driver import CHART, NAMESPACE, RELEASE, Driver
+from tests.cluster.harness.failures import ClusterFailed
+from tests.cluster.harness.places import NEWEST, Places
+from tests.cluster.workloads import pod, pod_spec
+from tests.unit.deploy.test_examples import not_restricted
+from tools.chart_readme import values
+from tools.render_deploy import TARGET, rendered
+
+Object = dict[str, Any]
+Settings = Mapping[str, Any]
+
+DIGEST = f"sha256:{'0' * 64}"
+IMAGE = {"repository": "registry.example.com/a/b", "tag": "v1", "digest": DIGEST, "pullPolicy": "Always"}
+RESOURCES = {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": 2, "memory": "2Gi"}}
+AFFINITY = {
+    "nodeAffinity": {
+        "requiredDuringSchedulingIgnoredDuringExecution": {
+            "nodeSelectorTerms": [{"matchExpressions": [{"key": "pool", "operator": "In", "values": ["gpu"]}]}]
+        }
+    }
+}
+TOLERATIONS = [{"key": "pool", "operator": "Equal", "value": "gpu", "effect": "NoSchedule"}]
+
+# Values as an administrator would give them together; every value of the chart occurs (a test sees to it).
+COMBINATIONS: Mapping[str, Settings] = {
+    "default": {},
+    "own registry": {
+        "image.repository": "registry.example.com:5000/team/ossfuse-csi",
+        "image.tag": "0.1.0-rc.1",
+        "image.pullPolicy": "Always",
+        "imagePullSecrets": [{"name": "registry"}],
+        "sidecar.image": f"registry.example.com/sidecar@{DIGEST}",
+        "sidecar.pullPolicy": "Always",
+        **{
+            f"{part}.image.{key}": IMAGE[key] for part in ("provisioner", "registrar", "livenessProbe") for key in IMAGE
+        },
+    },
+    "pinned by digest": {"image.digest": DIGEST},
+    "never pulled": {"image.pullPolicy": "Never", "sidecar.pullPolicy": "Never"},
+    "network of the nodes": {
+        "node.hostNetwork": True,
+        "node.healthPort": 19808,
+        "node.registrarHealthPort": 19809,
+        "controller.hostNetwork": True,
+        "controller.healthPort": 19818,
+        "controller.provisionerHealthPort": 19819,
+        "webhook.port": 19443,
+    },
+    "one replica": {"controller.replicas": 1, "webhook.failurePolicy": "Ignore", "webhook.timeoutSeconds": 3},
+    "scheduling": {
+        "node.priorityClassName": "system-cluster-critical",
+        "node.nodeSelector": {"pool": "gpu"},
+        "node.affinity": AFFINITY,
+        "node.tolerations": TOLERATIONS,
+        "node.maxUnavailable": 1,
+        "controller.priorityClassName": "system-node-critical",
+        "controller.nodeSelector": {"pool": "system"},
+        "controller.affinity": AFFINITY,
+        "controller.tolerations": TOLERATIONS,
+        "priorityQuota.create": True,
+        "priorityQuota.pods": 12,
+    },
+    "resources": {
+        f"{part}.resources": RESOURCES for part in ("node", "controller", "provisioner", "registrar", "livenessProbe")
+    },
+    "no resources": {
+        f"{part}.resources": None for part in ("node", "controller", "provisioner", "registrar", "livenessProbe")
+    },
+    "labels and annotations": {
+        "extraLabels": {"team": "storage", "example.com/cost": "a_b.c"},
+        "node.podAnnotations": {"example.com/scrape": "true"},
+        "node.serviceAccount.annotations": {"example.com/role": "n"},
+        "controller.podAnnotations": {"example.com/scrape": "true"},
+        "controller.serviceAccount.annotations": {"example.com/role": "c"},
+    },
+    "logs and kubelet": {"logLevel": "debug", "logFormat": "text", "kubeletDir": "/var/lib/k0s/kubelet"},
+    "roles": {"rrsa.stsEndpoint": "https://sts-vpc.cn-hangzhou.aliyuncs.com", "rrsa.tokenExpirationSeconds": 600},
+    "no start-up taint": {"node.removeStartupTaint": False},
+    "namespaces": {
+        "webhook.excludedNamespaces": ["monitoring", "kube-system"],
+        "webhook.namespaceSelector": [{"key": "oss", "operator": "In", "values": ["yes"]}],
+        "tests.namespace": "kube-public",
+    },
+    "secrets of some namespaces": {"rbac.secretNamespaces": ["default", "kube-public"]},
+    "secrets of all namespaces": {"rbac.allSecrets": True},
+    "cert-manager": {"webhook.certificates": "cert-manager"},
+    "slow store": {"provisioner.timeoutSeconds": 300},
+}
+
+REFUSED: Mapping[str, tuple[Settings, str]] = {
+    "a misspelled value": ({"node.hostnetwork": True}, "additional properties 'hostnetwork' not allowed"),
+    "a misspelled part": ({"nodes.hostNetwork": True}, "additional properties 'nodes' not allowed"),
+    "text for a number": ({"controller.replicas": "two"}, "/controller/replicas"),
+    "no replica": ({"controller.replicas": 0}, "/controller/replicas"),
+    "an unknown level": ({"logLevel": "verbose"}, "/logLevel"),
+    "an unknown policy": ({"webhook.failurePolicy": "fail"}, "/webhook/failurePolicy"),
+    "an unknown maker of certificates": ({"webhook.certificates": "openssl"}, "/webhook/certificates"),
+    "a directory with a slash at its end": ({"kubeletDir": "/var/lib/kubelet/"}, "/kubeletDir"),
+    "a short token": ({"rrsa.tokenExpirationSeconds": 599}, "/rrsa/tokenExpirationSeconds"),
+    "an endpoint without a scheme": ({"rrsa.stsEndpoint": "sts.aliyuncs.com"}, "/rrsa/stsEndpoint"),
+    "a label of the chart's own": ({"extraLabels": {"app.kubernetes.io/name": "x"}}, "app.kubernetes.io/name"),
+    "a digest without its kind": ({"image.digest": "0" * 64}, "/image/digest"),
+    "a quantity with a blank": ({"node.resources": {"limits": {"memory": "1 Gi"}}}, "/node/resources/limits/memory"),
+    "a low port": ({"webhook.port": 443}, "/webhook/port"),
+    "a namespace that cannot be": ({"rbac.secretNamespaces": ["Team A"]}, "/rbac/secretNamespaces"),
+    "no node at a time": ({"node.maxUnavailable": 0}, "/node/maxUnavailable"),
+}
+
+
+@pytest.fixture(scope="session")
+def helm() -> str:
+    """The program of the cluster lane, which needs no cluster to render."""
+    ours = Places("").program("helm")
+    found = str(ours) if ours.exists() else shutil.which("helm")
+    assert found, f"{ours} is missing; tools/cluster-binaries.sh makes it"
+    return found
+
+
+def nested(settings: Settings) -> Object:
+    """{"a.b": 1} as {"a": {"b": 1}}; keys of mappings that are one value are left alone."""
+    found: Object = {}
+    for name, value in settings.items():
+        *above, last = name.split(".")
+        functools.reduce(lambda node, key: node.setdefault(key, {}), above, found)[last] = value
+    return found
+
+
+def run_helm(helm: str, *words: str, settings: Settings | None = None) -> subprocess.CompletedProcess[str]:
+    given = json.dumps(nested(settings or {}))
+    return subprocess.run([helm, *words, "--values=-"], check=False, input=given, capture_output=True, text=True)
+
+
+def render(helm: str, settings: Settings, namespace: str = NAMESPACE, version: str = f"{NEWEST}.0") -> str:
+    words = ("template", RELEASE, str(CHART), f"--namespace={namespace}", f"--kube-version={version}")
+    done = run_helm(helm, *words, settings=settings)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def parsed(text: str) -> list[Object]:
+    return [found for found in yaml.safe_load_all(text) if found]
+
+
+def named(found: Sequence[Object], kind: str, name: str) -> Object:
+    return next(one for one in found if (one["kind"], one["metadata"]["name"]) == (kind, name))
+
+
+def pod_specs(found: Sequence[Object]) -> Iterator[tuple[str, Object]]:
+    for one in found:
+        if one["kind"] in ("DaemonSet", "Deployment"):
+            yield one["kind"], one["spec"]["template"]["spec"]
+        elif one["kind"] == "Pod":
+            yield "Pod", one["spec"]
+
+
+every_combination = pytest.mark.parametrize("settings", COMBINATIONS.values(), ids=COMBINATIONS)
+
+
+# --- without a cluster ---
+
+
+def test_every_documented_value_is_in_a_combination() -> None:
+    documented = {value.name for value in values((CHART / "values.yaml").read_text())}
+    assert {name for settings in COMBINATIONS.values() for name in settings} == documented
+
+
+@every_combination
+def test_helm_lint_finds_nothing(helm: str, settings: Settings) -> None:
+    done = run_helm(helm, "lint", "--strict", str(CHART), f"--kube-version={NEWEST}.0", settings=settings)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "[WARNING]" not in done.stdout + done.stderr
+    assert "[ERROR]" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("settings", "place"), REFUSED.values(), ids=REFUSED)
+def test_values_that_cannot_be_meant_are_refused_by_name(helm: str, settings: Settings, place: str) -> None:
+    done = run_helm(helm, "template", RELEASE, str(CHART), f"--kube-version={NEWEST}.0", settings=settings)
+    assert done.returncode != 0
+    assert place in done.stderr
+
+
+@pytest.mark.parametrize(("version", "accepted"), [("1.32.9", False), ("1.33.0-gke.100", True), ("1.36.2", True)])
+def test_kubernetes_without_native_sidecars_is_refused(helm: str, version: str, accepted: bool) -> None:
+    done = run_helm(helm, "template", RELEASE, str(CHART), f"--kube-version={version}")
+    assert (done.returncode == 0) is accepted
+    assert accepted or "kubeVersion: >=1.33.0-0" in done.stderr
+
+
+@every_combination
+def test_objects_belong_to_the_release_and_to_its_namespace(helm: str, settings: Settings) -> None:
+    found = parsed(render(helm, settings, namespace="elsewhere"))
+    names = [(one["kind"], one["metadata"].get("namespace", ""), one["metadata"]["name"]) for one in found]
+    assert len(names) == len(set(names))
+    allowed = {"", "elsewhere", settings.get("tests.namespace", "default"), *settings.get("rbac.secretNamespaces", [])}
+    assert {namespace for _, namespace, _ in names} <= allowed
+    extra = {"app.kubernetes.io/instance": RELEASE, **settings.get("extraLabels", {})}
+    for one in found:
+        assert extra.items() <= one["metadata"]["labels"].items()
+    subjects = [subject for one in found for subject in one.get("subjects", [])]
+    assert {subject["namespace"] for subject in subjects} == {"elsewhere"}
+
+
+@every_combination
+def test_only_the_node_plugin_itself_has_privileges(helm: str, settings: Settings) -> None:
+    found = parsed(render(helm, settings))
+    network = ["hostNetwork is set"] if settings.get("controller.hostNetwork") else []
+    for kind, spec in pod_specs(found):
+        assert spec["serviceAccountName"].startswith("ossfuse-csi-")
+        for container in spec["containers"]:
+            assert container["securityContext"]["readOnlyRootFilesystem"] is True
+        if kind == "Deployment":
+            assert not_restricted(spec) == network
+        elif kind == "Pod":
+            assert not_restricted(spec) == []
+        else:
+            privileged = [one["name"] for one in spec["containers"] if one["securityContext"].get("privileged")]
+            assert privileged == ["node"]
+            others = [one["securityContext"] for one in spec["containers"] if one["name"] != "node"]
+            assert [one["capabilities"] for one in others] == [{"drop": ["ALL"]}] * 2
+
+
+@every_combination
+def test_workloads_select_their_own_pods_by_labels_that_never_change(helm: str, settings: Settings) -> None:
+    found = parsed(render(helm, settings))
+    for kind, component in (("DaemonSet", "node"), ("Deployment", "controller")):
+        spec = named(found, kind, f"ossfuse-csi-{component}")["spec"]
+        selector = {"app.kubernetes.io/name": "ossfuse-csi", "app.kubernetes.io/component": component}
+        assert spec["selector"] == {"matchLabels": selector}
+        assert selector.items() <= spec["template"]["metadata"]["labels"].items()
+    service = named(found, "Service", "ossfuse-csi-webhook")["spec"]
+    assert service["selector"] == {
+        "app.kubernetes.io/name": "ossfuse-csi",
+        "app.kubernetes.io/component": "controller",
+    }
+
+
+@every_combination
+def test_nothing_that_the_controller_writes_is_in_the_chart(helm: str, settings: Settings) -> None:
+    """Or an upgrade would put it back."""
+    found = parsed(render(helm, settings))
+    assert "caBundle" not in named(found, "MutatingWebhookConfiguration", "ossfuse-csi")["webhooks"][0]["clientConfig"]
+    assert "spec" not in named(found, "Lease", "ossfuse-csi-dev")
+    secrets = [one for one in found if one["kind"] == "Secret"]
+    assert [one for one in secrets if "data" in one or "stringData" in one] == []
+    assert len(secrets) == (settings.get("webhook.certificates") != "cert-manager")
+
+
+def test_the_manifest_for_kubectl_is_what_helm_renders(helm: str) -> None:
+    assert TARGET.read_text() == rendered(helm)
+
+
+def test_images_are_named_by_digest_where_one_is_given(helm: str) -> None:
+    settings = {**COMBINATIONS["own registry"], **COMBINATIONS["pinned by digest"]}
+    found = parsed(render(helm, settings))
+    images = {container["image"] for _, spec in pod_specs(found) for container in spec["containers"]}
+    assert images == {
+        f"registry.example.com:5000/team/ossfuse-csi@{DIGEST}",
+        f"registry.example.com/a/b@{DIGEST}",
+    }
+    arguments = named(found, "Deployment", "ossfuse-csi-controller")["spec"]["template"]["spec"]["containers"][0][
+        "args"
+    ]
+    assert f"--sidecar-image=registry.example.com/sidecar@{DIGEST}" in arguments
+
+
+# --- with one ---
+
+
+@every_combination
+def test_a_real_api_server_accepts_every_object(helm: str, cluster: Cluster, settings: Settings) -> None:
+    """cert-manager's kinds excepted: the cluster of the tests has no cert-manager."""
+    version = json.loads(cluster.kubectl("version", "--output=json"))["serverVersion"]["gitVersion"]
+    with cluster.namespace(labels={}) as elsewhere:
+        found = parsed(render(helm, settings, namespace=elsewhere.name, version=version))
+        native = [one for one in found if not one["apiVersion"].startswith("cert-manager.io/")]
+        answer = cluster.kubectl(
+            *("apply", "--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict", "-f", "-"),
+            input=json.dumps({"apiVersion": "v1", "kind": "List", "items": native}),
+        )
+    assert answer.count("(server dry run)") == len(native)
+
+
+def test_helm_test_finds_a_new_installation_well(driver: Driver) -> None:
+    said = driver.cluster.helm("test", RELEASE, f"--namespace={NAMESPACE}", "--timeout=120s")
+    assert "ok: a pod with a volume of ours gets the sidecar" in said
+    assert "nodes can mount" in said
+    assert "FAILED" not in said
+    left = driver.cluster.list("serviceaccounts,configmaps,pods", NAMESPACE)
+    assert [one["metadata"]["name"] for one in left if one["metadata"]["name"] == "ossfuse-csi-test"] == []
+
+
+def written_by_the_controller(cluster: Cluster) -> tuple[Any, str]:
+    """The webhook's certificate, and what trusts it."""
+    secret = cluster.get("secret", "ossfuse-csi-webhook-cert", NAMESPACE)
+    configuration = cluster.get("mutatingwebhookconfiguration", "ossfuse-csi")
+    assert secret is not None
+    assert configuration is not None
+    return secret["data"], configuration["webhooks"][0]["clientConfig"]["caBundle"]
+
+
+def test_upgrade_and_rollback_leave_certificate_and_trust_alone(driver: Driver) -> None:
+    before = written_by_the_controller(driver.cluster)
+    driver.upgrade("logLevel=debug", "webhook.timeoutSeconds=9")
+    after = written_by_the_controller(driver.cluster)
+    driver.cluster.helm("rollback", RELEASE, f"--namespace={NAMESPACE}", "--wait", "--timeout=180s")
+    assert before == after == written_by_the_controller(driver.cluster)
+    configuration = driver.cluster.get("mutatingwebhookconfiguration", "ossfuse-csi")
+    assert configuration is not None
+    assert configuration["webhooks"][0]["timeoutSeconds"] == 10
+
+
+def objects_of_ours(cluster: Cluster) -> list[str]:
+    """Everything in the cluster that the chart or its programs made; events pass by themselves."""
+    kinds = cluster.kubectl("api-resources", "--verbs=list", "--output=name").split()
+    wanted = ",".join(kind for kind in kinds if kind not in ("events", "events.events.k8s.io", "namespaces"))
+    found = cluster.kubectl("get", wanted, "--all-namespaces", "--ignore-not-found", "--output=name").splitlines()
+    return sorted({name for name in found if "ossfuse" in name})
+
+
+def drivers_of_nodes(cluster: Cluster) -> set[str]:
+    return {driver["name"] for one in cluster.list("csinodes") for driver in one["spec"].get("drivers") or ()}
+
+
+def test_uninstall_leaves_nothing_and_the_next_install_works(driver: Driver, cluster: Cluster) -> None:
+    assert "ossfuse.csi.dev" in drivers_of_nodes(cluster)
+    try:
+        cluster.helm("uninstall", RELEASE, f"--namespace={NAMESPACE}", "--wait", "--timeout=180s")
+        cluster.wait_for(lambda: not objects_of_ours(cluster), "the end of everything of the release")
+        cluster.wait_for(
+            lambda: "ossfuse.csi.dev" not in drivers_of_nodes(cluster), "kubelet having forgotten the driver"
+        )
+    finally:
+        driver.upgrade()
+    assert "ossfuse.csi.dev" in drivers_of_nodes(cluster)
+
+
+# --- the policy that keeps sidecars as they are ---
+
+
+def pod_with_sidecar(**changes: Any) -> Object:
+    """As the webhook leaves it; `changes` are "restart", "medium" or "thief" (what mounts the sidecar's directory)."""
+    spec = pod_spec("true", {})
+    mount = {"name": "ossfuse-data", "mountPath": "/run/ossfuse"}
+    sidecar = {
+        "name": "ossfuse-data",
+        "image": "example",
+        "restartPolicy": "Always",
+        "securityContext": spec["containers"][0]["securityContext"],
+        "volumeMounts": [mount],
+    }
+    if "restart" in changes:
+        del sidecar["restartPolicy"]
+    after = {**sidecar, "name": "after", "volumeMounts": []}
+    after.pop("restartPolicy", None)
+    spec["initContainers"] = [sidecar, after]
+    spec["volumes"] = [{"name": "ossfuse-data", "emptyDir": {"medium": changes.get("medium", "Memory")}}]
+    thieves = {"app": spec["containers"][0], "after": after}
+    if "thief" in changes:
+        thieves[changes["thief"]]["volumeMounts"] = [mount]
+    return pod("kept", spec)
+
+
+def asked(namespace: Namespace, manifest: Object) -> str:
+    """What the API server says about making it, '' when it would."""
+    words = ("create", f"--namespace={namespace.name}", "--dry-run=server", "-f", "-")
+    try:
+        namespace.cluster.kubectl(*words, input=json.dumps(manifest))
+    except ClusterFailed as refused:
+        return str(refused)
+    return ""
+
+
+def test_a_sidecar_as_the_webhook_made_it_passes_the_policy(driver: Driver, namespace: Namespace) -> None:
+    assert asked(namespace, pod_with_sidecar()) == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"restart": None}, "restartPolicy of ossfuse-data: it serves a volume of ossfuse.csi.dev"),
+        ({"thief": "app"}, "container app mounts the directory of a sidecar of ossfuse.csi.dev"),
+        ({"thief": "after"}, "container after mounts the directory of a sidecar of ossfuse.csi.dev"),
+    ],
+    ids=["not restarted", "mounted by the application", "mounted by an init container"],
+)
+def test_a_sidecar_that_was_changed_is_refused(
+    driver: Driver, namespace: Namespace, changes: Mapping[str, Any], words: str
+) -> None:
+    assert words in asked(namespace, pod_with_sidecar(**changes))
+
+
+def test_a_debugging_container_cannot_mount_a_sidecars_directory(driver: Driver, namespace: Namespace) -> None:
+    namespace.apply(pod_with_sidecar())
+    debug = {
+        "name": "debug",
+        "image": "example",
+        "securityContext": pod_spec("true", {})["containers"][0]["securityContext"],
+        "volumeMounts": [{"name": "ossfuse-data", "mountPath": "/x"}],
+    }
+    patch = {"spec": {"ephemeralContainers": [debug]}}
+    words = ("patch", "pod", "kept", f"--namespace={namespace.name}", "--subresource=ephemeralcontainers")
+    with pytest.raises(ClusterFailed, match="container debug mounts the directory of a sidecar"):
+        driver.cluster.kubectl(*words, "--type=strategic", f"--patch={json.dumps(patch)}")
+
+
+def test_containers_that_are_only_named_alike_are_left_alone(driver: Driver, namespace: Namespace) -> None:
+    assert asked(namespace, pod_with_sidecar(restart=None, medium="", thief="app")) == ""
