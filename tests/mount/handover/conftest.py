@@ -8,9 +8,17 @@ from pathlib import Path
 import pytest
 
 from tests.support.node import Node, running_node
+from tests.support.pods import PodNode, running_pod_node
 
 
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[Node]:
     with running_node(tmp_path) as node:
+        yield node
+
+
+@pytest.fixture
+def pods(tmp_path: Path) -> Iterator[PodNode]:
+    """A node whose sidecars are containers of pods."""
+    with running_pod_node(tmp_path) as node:
         yield node
