@@ -18,7 +18,7 @@ import pytest
 
 from tests.cluster.harness.failures import ClusterFailed
 from tests.cluster.harness.node import Node
-from tests.cluster.harness.places import CACHE
+from tests.cluster.harness.places import CACHE, NODE
 
 Object = dict[str, Any]
 Objects = list[Object]
@@ -130,7 +130,10 @@ class Cluster:
 
     @contextlib.contextmanager
     def namespace(self, labels: dict[str, str] | None = None) -> Iterator[Namespace]:
-        """A new one that enforces Pod Security "restricted" (or has `labels` instead), gone when the block ends."""
+        """A new one that enforces Pod Security "restricted" (or has `labels` instead).
+
+        Its pods are gone when the block ends; the rest, which takes some seconds, only a foreign cluster waits for.
+        """
         name = f"test-{uuid.uuid4().hex[:10]}"
         given = _RESTRICTED if labels is None else labels
         self.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": given}})
@@ -141,7 +144,8 @@ class Cluster:
             )
             yield made
         finally:
-            self.delete("namespace", name)
+            self.delete("pods", "--all", namespace=name)
+            self.delete("namespace", name, wait=self.node is None)
 
     # --- the node itself ---
 
@@ -153,10 +157,9 @@ class Cluster:
         self.own_node().load_image(tar)
 
     def restart_kubelet(self) -> None:
-        """It is stopped and started; returns when the API server has heard from the new one."""
-        before = self._heartbeat()
+        """It is stopped and started; returns when the new one knows the node's pods again."""
         self.own_node().restart("kubelet")
-        self.wait_for(lambda: self._heartbeat() != before, "a sign of the new kubelet")
+        self.wait_for(self._kubelet_knows_its_pods, "a kubelet that knows its pods")
 
     def kill(self, component: str) -> None:
         """SIGKILL; `start` it again. One of harness.settings.COMPONENTS."""
@@ -175,9 +178,15 @@ class Cluster:
         """Sockets of this thread, and processes it starts, reach nodes and pods by their addresses."""
         return self.own_node().network()
 
-    def _heartbeat(self) -> str:
-        found = self.list("nodes")[0]
-        return str([c["lastHeartbeatTime"] for c in found["status"]["conditions"] if c["type"] == "Ready"])
+    def _kubelet_knows_its_pods(self) -> bool:
+        """Until then it says of every pod that it does not exist."""
+        words = ["get", "pods", "--all-namespaces", f"--field-selector=spec.nodeName={NODE}", "--output=json"]
+        wanted = {pod["metadata"]["uid"] for pod in json.loads(self.kubectl(*words))["items"]}
+        try:
+            known = json.loads(self.kubectl("get", f"--raw=/api/v1/nodes/{NODE}/proxy/pods"))["items"] or ()
+        except ClusterFailed:
+            return False  # it does not listen yet
+        return wanted <= {pod["metadata"]["uid"] for pod in known}
 
     def _run(self, command: Sequence[str], input: str | None) -> str:
         with self._network():
