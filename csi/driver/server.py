@@ -8,12 +8,14 @@ second; until that part is over Probe says "not ready". SIGTERM lets calls finis
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
 import socket
 import stat
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +38,9 @@ from csi.volume.naming import DRIVER_NAME
 from csi.volume.units import Seconds
 
 log = logging.getLogger(__name__)
+
+Companion = Callable[[], AbstractAsyncContextManager[None]]
+"""What else the process serves."""
 
 _LONGEST_SOCKET_PATH = 107
 """Bytes; sun_path of unix(7) without its final zero."""
@@ -86,9 +91,14 @@ def serve_node(
     asyncio.run(_serve_node(config, opened, incidents or LoggedIncidents(), on_ready))
 
 
-def serve_controller(config: ControllerConfig, *, stores: StoreFactory = open_store) -> None:
-    """Serve Identity and Controller until SIGTERM or SIGINT. Blocks; call it on the main thread."""
-    asyncio.run(_serve_controller(config, stores))
+def serve_controller(
+    config: ControllerConfig, *, stores: StoreFactory = open_store, beside: Companion = contextlib.nullcontext
+) -> None:
+    """Serve Identity and Controller until SIGTERM or SIGINT. Blocks; call it on the main thread.
+
+    `beside` is entered on the same event loop once the socket is there, and left before calls are refused.
+    """
+    asyncio.run(_serve_controller(config, stores, beside))
 
 
 def open_local_mounts(state_directory: Path) -> VolumeMounts:
@@ -203,14 +213,15 @@ async def _serve_node(
         mounts.close()
 
 
-async def _serve_controller(config: ControllerConfig, stores: StoreFactory) -> None:
+async def _serve_controller(config: ControllerConfig, stores: StoreFactory, beside: Companion) -> None:
     controller = ControllerService(stores, cpu_count=config.cpu_count)
     server = Server(config.endpoint, config.grace)
     ended = _end_signals()
     await server.start(controller=controller)
     server.readiness.ready = True
     try:
-        await ended.wait()
+        async with beside():
+            await ended.wait()
     finally:
         await server.stop()
         await controller.close()
