@@ -193,6 +193,7 @@ class Emulator:
             if call.operation == "EmulatorAdmin":
                 answer = await self._admin.answer(call)
             elif call.operation == "SecurityTokenService":
+                _strike(plan)
                 answer = await self._sts.answer(call)
             else:
                 answer = await self._operate(call, plan)
@@ -209,11 +210,7 @@ class Emulator:
         return answer
 
     async def _operate(self, call: Call, plan: Plan) -> Answer:
-        error = plan.error
-        if error is not None:
-            raise Refusal(
-                error.status, error.code or _CODES.get(error.status, "InternalError"), "Made by a fault rule."
-            )
+        _strike(plan)
         if plan.any("expire_token"):
             raise expired_token()
         call.caller = self._verifier.caller(call)
@@ -252,6 +249,12 @@ _CODES = {
     429: "TooManyRequests",
     503: "ServiceUnavailable",
 }
+
+
+def _strike(plan: Plan) -> None:
+    if plan.error is not None:
+        code = plan.error.code or _CODES.get(plan.error.status, "InternalError")
+        raise Refusal(plan.error.status, code, "Made by a fault rule.")
 
 
 async def _serve(config: EmulatorConfig, announce: Callable[[str], None]) -> None:

@@ -16,6 +16,7 @@ from urllib.parse import urlencode
 
 from csi.errors import (
     AuthenticationFailed,
+    DeadlineExceeded,
     EndpointUnreachable,
     PermissionDenied,
     RequestRejected,
@@ -44,6 +45,7 @@ _LONGEST_DETAIL: Final = 300
 _PROVIDER_HINT = (
     "check that the OIDC provider in RAM has this cluster's issuer, its keys and the client id sts.aliyuncs.com"
 )
+_UNREACHABLE_HINT = "check that this node reaches STS (security groups, DNS), or set --sts-endpoint of the node plugin"
 _TRUST_HINT = (
     "check the trust policy of the role: Federated must be the provider, and the conditions oidc:sub, oidc:aud and "
     "oidc:iss must fit the service account"
@@ -110,16 +112,15 @@ class RoleExchange:
         """Credentials of the role with their expiration, within `patience`.
 
         Raises AuthenticationFailed (the token), PermissionDenied (the role), RequestRejected (a parameter),
-        ServerFailure, EndpointUnreachable and DeadlineExceeded.
+        ServerFailure and EndpointUnreachable.
         """
         ends = self._monotonic() + patience
         for tries_left in reversed(range(_TRIES)):
             try:
                 return self._attempt(endpoint, claim, Seconds(max(0.1, ends - self._monotonic())))
             except StoreError as error:
-                _introduce(error, endpoint, claim)
                 if not tries_left or not is_retryable(error) or self._monotonic() + _PAUSE >= ends:
-                    raise
+                    raise _introduced(error, endpoint, claim) from None
                 self._sleep(_PAUSE)
         raise AssertionError("the last try returns or raises")
 
@@ -198,12 +199,15 @@ def _by_status(status: int, code: str) -> tuple[type[StoreError], str]:
     return EndpointUnreachable, "check --sts-endpoint: something else than STS may have answered"
 
 
-def _introduce(error: StoreError, endpoint: str, claim: RoleClaim) -> None:
-    error.operation = OPERATION
-    error.message = (
+def _introduced(error: StoreError, endpoint: str, claim: RoleClaim) -> StoreError:
+    """`error` with who wanted what; no answer at all is one thing to the user, whether it was refused or awaited."""
+    silent = isinstance(error, EndpointUnreachable | DeadlineExceeded)
+    return (EndpointUnreachable if silent else type(error))(
         f"{OPERATION} at {endpoint}: service account {claim.service_account} did not get role {claim.role_arn} "
-        f"through {claim.provider_arn}: {error.message}"
+        f"through {claim.provider_arn}: {error.message}",
+        status=error.status,
+        code=error.code,
+        request_id=error.request_id,
+        operation=OPERATION,
+        hint=_UNREACHABLE_HINT if silent and not error.status else error.hint,
     )
-    error.args = (error.message,)
-    if not error.hint:
-        error.hint = "check that this node reaches the STS endpoint, or set --sts-endpoint of the node plugin"

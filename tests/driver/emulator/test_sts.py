@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import subprocess
 import sys
@@ -19,15 +18,11 @@ import pytest
 from aliyunsdkcore.acs_exception.exceptions import ServerException
 from aliyunsdkcore.client import AcsClient
 from aliyunsdkcore.request import CommonRequest
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
-from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tests.support.emulator import RunningEmulator, start_emulator
-
-ROLE = "acs:ram::1000000000000000:role/training"
-PROVIDER = "acs:ram::1000000000000000:oidc-provider/ack-rrsa-test"
-ISSUER = "https://oidc.example/cluster"
+from tests.support.service_accounts import ISSUER, PROVIDER, ROLE, TokenIssuer
 
 
 def assume_role(emulator: RunningEmulator, *, secret: str = "", **parameters: str) -> bytes:
@@ -96,22 +91,12 @@ def provider(emulator: RunningEmulator, key: rsa.RSAPrivateKey) -> str:
 
 
 def jwk_of(key: rsa.RSAPrivateKey) -> dict[str, str]:
-    numbers = key.public_key().public_numbers()
-    return {"kty": "RSA", "kid": "k1", "alg": "RS256", "n": _b64(_bytes(numbers.n)), "e": _b64(_bytes(numbers.e))}
+    return TokenIssuer(key).jwk
 
 
 def token(key: rsa.RSAPrivateKey, *, header: dict[str, Any] | None = None, **claims: Any) -> str:
-    head = {"alg": "RS256", "kid": "k1", **(header or {})}
-    body = {
-        "iss": ISSUER,
-        "aud": ["sts.aliyuncs.com"],
-        "sub": "system:serviceaccount:default:trainer",
-        "iat": int(time.time()),
-        "exp": int(time.time()) + 600,
-        **claims,
-    }
-    signed = f"{_b64(json.dumps(head).encode())}.{_b64(json.dumps(body).encode())}"
-    return f"{signed}.{_b64(key.sign(signed.encode(), padding.PKCS1v15(), SHA256()))}"
+    claims = {"sub": "system:serviceaccount:default:trainer", **claims}
+    return TokenIssuer(key).token(header=header, **claims)
 
 
 def exchange(
@@ -198,14 +183,6 @@ def test_a_token_signed_by_somebody_else_is_refused(
 def test_an_unknown_provider_or_action_is_refused(emulator: RunningEmulator, key: rsa.RSAPrivateKey) -> None:
     assert exchange(emulator, token(key), PROVIDER + "-other")[1]["Code"] == "EntityNotExist.OIDCProvider"
     assert exchange(emulator, token(key), Action="GetCallerIdentity")[1]["Code"] == "InvalidAction.NotFound"
-
-
-def _b64(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
-def _bytes(number: int) -> bytes:
-    return number.to_bytes((number.bit_length() + 7) // 8, "big")
 
 
 # --- a real cluster's tokens, and whom a role trusts ---
