@@ -142,31 +142,36 @@ class PodMounts:
     # --- after a restart ---
 
     def recover(self) -> None:
-        """Listen again for the sidecars of every volume that is mounted, and remove what is left of pods that are gone.
-        One that cannot be recovered is logged and does not stop the others."""
+        """Listen again for the sidecars of every volume that is mounted, and remove what is left of pods that have
+        ended. One that cannot be recovered is logged and does not stop the others."""
         volumes = {runtime_name(v.volume_id, str(v.target)): v for v in self.published()}
-        for name in self._state.names():
+        for name in sorted({*self._state.names(), *volumes}):
             try:
                 self._recover_one(name, volumes.get(name))
             except OssFuseError as error:
                 _log.warning("publication %s could not be recovered: %s", name, error)
-        for volume in volumes.values():
-            if not (self._pods / volume.target.relative_to(self._pods).parts[0]).is_dir():
-                _log.info("removing the mount %s: its pod is gone", volume.target)
-                try:
-                    self._clear(str(volume.target), runtime_name(volume.volume_id, str(volume.target)))
-                except OssFuseError as error:
-                    _log.warning("%s stays mounted: %s", volume.target, error)
 
     def _recover_one(self, name: str, volume: PublishedVolume | None) -> None:
-        notes = Notes(self._state.runtime(name))
-        note = notes.read()
-        if note is None or volume is None:
-            # nothing is mounted, or it is not known what: the next publish finds out
-            self._state.runtime(name).remove()
-        elif (self._pods / note.pod.uid).is_dir():
-            self._attend(name, note, notes, None)
+        runtime = self._state.runtime(name)
+        if volume is None:
+            runtime.remove()
+        elif self._has_ended(volume):
+            _log.info("removing the mount %s: its pod has ended", volume.target)
+            self._clear(str(volume.target), name)
+        elif (note := Notes(runtime).read()) is not None:
+            self._attend(name, note, Notes(runtime), None)
             _log.info("volume %s at %s: waiting for its sidecar to come back", volume.volume_id, volume.target)
+        else:
+            _log.info("volume %s at %s: waiting for kubelet to publish it again", volume.volume_id, volume.target)
+
+    def _has_ended(self, volume: PublishedVolume) -> bool:
+        """kubelet unmounts the tmpfs of a pod, of which there is one for each sidecar, once no container of it runs. It
+        calls for the volume then too, but not if it has forgotten the pod while nobody answered."""
+        pod = self._pods / volume.target.relative_to(self._pods).parts[0]
+        shared = [
+            entry for entry in self._entries() if entry.fstype == "tmpfs" and Path(entry.target).is_relative_to(pod)
+        ]
+        return not shared
 
     # --- steps ---
 
