@@ -1,9 +1,9 @@
 # The two commands of the README are `make demo` and `make test`; both set up whatever they need.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint docs bench clean
+.PHONY: help setup demo test lint docs bench clean cluster-up cluster-down e2e e2e-kind
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install what demo needs (Debian packages, .venv)
 	@tools/setup.sh run
@@ -25,6 +25,28 @@ docs: setup ## regenerate docs/options.md from the option table
 bench: ## compare with s3fs and rclone; writes benchmarks/RESULTS.md
 	@tools/setup.sh run
 	@benchmarks/run.sh
+
+# A KUBECONFIG counts only if it is given to make: the one of a shell may lead to a cluster that means something to somebody.
+given_kubeconfig = $(if $(filter command line,$(origin KUBECONFIG)),$(KUBECONFIG))
+K8S_VERSION ?= 1.36
+export K8S_VERSION
+
+cluster-up: ## a Kubernetes node on this machine with the driver and an OSS emulator in it
+	@tools/setup.sh test
+	@tools/image.sh
+	@.venv/bin/python -m tests.cluster.harness up
+
+cluster-down: ## end the cluster of cluster-up
+	@.venv/bin/python -m tests.cluster.harness down
+
+e2e: ## end-to-end tests on a real node; K8S_VERSION=1.33 for the oldest, KUBECONFIG=FILE for a cluster of yours
+	@tools/setup.sh test
+	@tools/image.sh
+	@KUBECONFIG_E2E='$(given_kubeconfig)' .venv/bin/python -m pytest tests/cluster $(ARGUMENTS)
+
+e2e-kind: ## the same in a kind cluster, for people with Docker
+	@tools/setup.sh test
+	@tools/cluster-kind.sh $(ARGUMENTS)
 
 clean: ## remove what the build made
 	@rm -rf build dist *.egg-info csi/v1 .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .venv

@@ -38,6 +38,21 @@ find_python() { # its name, or nothing
     done
 }
 
+# What the node of tests/cluster runs besides what is built for it. Asked for by program, not by package: a machine with
+# Docker has containerd and runc under other names, and Debian's would remove those.
+packages_of_the_cluster() {
+    command -v containerd >/dev/null || echo containerd
+    command -v runc >/dev/null || echo runc
+    command -v etcd >/dev/null || echo etcd-server
+    command -v ip >/dev/null || echo iproute2
+    command -v iptables >/dev/null || echo iptables
+    command -v nsenter >/dev/null || echo util-linux
+    [ -x /usr/lib/cni/bridge ] || echo containernetworking-plugins
+    { command -v busybox >/dev/null && ! ldd "$(command -v busybox)" >/dev/null 2>&1; } || echo busybox-static
+    command -v buildah >/dev/null || echo buildah
+    command -v debootstrap >/dev/null || echo debootstrap
+}
+
 install_debian_packages() {
     local wanted=(gcc libc6-dev pkg-config libfuse3-dev ca-certificates util-linux mount) python missing
     python=$(find_python)
@@ -45,6 +60,7 @@ install_debian_packages() {
         "") wanted+=(python3 python3-venv python3-dev) ;;
         /usr/bin/* | /bin/*) wanted+=("${python:-python3}-venv" "${python:-python3}-dev") ;;
     esac
+    [ "$flavour" != test ] || wanted+=($(packages_of_the_cluster))
     missing=$({ dpkg-query -W -f '${Package} ${db:Status-Status}\n' "${wanted[@]}" 2>/dev/null || true; } |
         awk -v wanted="${wanted[*]}" '$2 == "installed" { have[$1] }
             END { for (n = split(wanted, name, " "); n; n--) if (!(name[n] in have)) printf "%s ", name[n] }')
@@ -56,6 +72,10 @@ install_debian_packages() {
     # shellcheck disable=SC2086 - a list of words
     quiet apt-get install -y -qq --no-install-recommends -o DPkg::Lock::Timeout=300 $missing ||
         fail "apt-get install $missing failed; is the network to Debian's packages there? $(reason)"
+    local service
+    for service in containerd etcd; do # the tests start their own; the machine need not run what was installed for them
+        case " $missing " in *" $service "* | *" $service-server "*) [ ! -d /run/systemd/system ] || systemctl disable --now "$service" >/dev/null 2>&1 || true ;; esac
+    done
 }
 
 check_other_distribution() {
@@ -106,4 +126,7 @@ if command -v dpkg-query >/dev/null && command -v apt-get >/dev/null; then insta
 python=$(find_python)
 [ -n "$python" ] || fail "no Python >= 3.11 found; install one (Debian 12: apt-get install python3)"
 make_environment
-[ "$flavour" != test ] || tools/go-tools.sh || fail "the Go tools for the tests could not be built; the message is above"
+if [ "$flavour" = test ]; then
+    tools/go-tools.sh || fail "the Go tools for the tests could not be built; the message is above"
+    tools/cluster-binaries.sh || fail "the cluster for the tests could not be built; the message is above"
+fi

@@ -140,14 +140,14 @@ def test_a_container_sees_what_a_pod_mounts_beside_it(cluster: Cluster, node: No
 
 
 def test_pods_go_on_while_kubelet_restarts(cluster: Cluster, node: Node, namespace: Namespace) -> None:
-    namespace.apply(_pod("lasting", "echo $$ >/tmp/started; sleep 600"))
+    namespace.apply(_pod("lasting", "echo once >>/tmp/starts; sleep 600"))
     before = namespace.wait_pod("lasting", "Ready")["status"]["containerStatuses"]
 
     cluster.restart_kubelet()
 
     after = namespace.wait_pod("lasting", "Ready")["status"]["containerStatuses"]
     assert [each["containerID"] for each in after] == [each["containerID"] for each in before]
-    assert namespace.exec("lasting", "cat", "/tmp/started").strip() == "1"
+    assert namespace.exec("lasting", "cat", "/tmp/starts").split() == ["once"]
 
 
 def test_a_component_that_was_killed_is_started_again(cluster: Cluster, node: Node) -> None:

@@ -1,4 +1,7 @@
-"""`python -m tests.cluster.harness up|down|load TAR`: the cluster of `make cluster-up`, with driver and OSS in it."""
+"""`python -m tests.cluster.harness up|down|load TAR`: the cluster of `make cluster-up`, with driver and OSS in it.
+
+`… images` makes the images that any cluster of the tests needs, for one that is not made here.
+"""
 
 from __future__ import annotations
 
@@ -14,28 +17,33 @@ from tests.cluster.harness.driver import install
 from tests.cluster.harness.failures import ClusterFailed
 from tests.cluster.harness.images import cluster_images
 from tests.cluster.harness.node import Node, find_node, start_node, wait_listening
-from tests.cluster.harness.places import CHECKOUT, DEVELOPER, NEWEST, Places
+from tests.cluster.harness.places import CHECKOUT, DEVELOPER, DRIVER_IMAGE, NEWEST, Places
 
 _PORT = 18080
 _KEY, _SECRET = "LTAI5tDeveloperKey", "secret-of-the-developer-cluster"
-_BUCKETS = ("training-data", "training-checkpoints")
+_BUCKETS = ("training", "training-data", "training-checkpoints", "models", "team-workspace", "public-datasets")
+"""Those of deploy/examples."""
 _OBJECTS = (
+    {"bucket": "training", "key": "data/{n:02}.txt", "count": 8, "content": "to be or not to be " * 500},
     {"bucket": "training-data", "key": "imagenet/{n:04}.bin", "count": 16, "size": 1 << 20},
-    {"bucket": "training-data", "key": "corpus/{n}.txt", "count": 8, "content": "to be or not to be " * 500},
 )
+_PYTHON = "docker.io/library/python:3.12-slim"
+"""Of deploy/examples; the driver's own image, which holds a Python, goes by that name too."""
 _HOW_TO = """\
 Kubernetes {version} with ossfuse-csi is up ({seconds:.0f} s); `make cluster-down` ends it.
 
     export KUBECONFIG={kubeconfig}
-    export PATH={programs}:$PATH        # kubectl and helm
+    export PATH={programs}:$PATH    # kubectl and helm
     kubectl get pods -A
 
 or `tools/cluster-shell.sh` for a shell with both set. Logs of the components: {logs}
 
 OSS emulator, for pods and for this machine: http://{address}:{port}
-    buckets {buckets}; AccessKeyId {key}, AccessKeySecret {secret}
+    buckets {buckets}
+    AccessKeyId {key}, AccessKeySecret {secret}
     Secret `oss` in namespace default holds them: kubectl get secret oss
-Images of pods must be in the cluster: busybox is docker.io/library/busybox:test, another one comes by
+Images of pods must be in the cluster: docker.io/library/busybox:test is, and python:3.12-slim, which stands for the
+driver's own image here; another one comes by
     tools/cluster-shell.sh load IMAGE.tar        # as `docker save` writes it
 """
 
@@ -44,7 +52,8 @@ def up(places: Places) -> None:
     started = time.monotonic()
     node = start_node(places, cluster_images(places), stays=True)
     try:
-        node.open_to_machine()
+        places = node.places
+        (places.state / "bin").symlink_to(places.programs)
         cluster = _cluster(places, node)
         _start_emulator(places, node)
         cluster.apply(
@@ -56,6 +65,7 @@ def up(places: Places) -> None:
             }
         )
         install(cluster)
+        node.tag_image(DRIVER_IMAGE, _PYTHON)
     except BaseException:
         node.end()
         raise
@@ -68,7 +78,7 @@ def up(places: Places) -> None:
             logs=places.logs,
             address=places.address,
             port=_PORT,
-            buckets=" and ".join(_BUCKETS),
+            buckets=", ".join(_BUCKETS),
             key=_KEY,
             secret=_SECRET,
         )
@@ -120,6 +130,8 @@ def main() -> None:
                 up(places)
             case ["down"]:
                 down(places)
+            case ["images"]:
+                print(*cluster_images(places), sep="\n")
             case ["load", tar]:
                 load(places, os.path.abspath(tar))
             case _:

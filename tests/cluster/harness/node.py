@@ -82,6 +82,10 @@ class Node:
     def load_image(self, tar: Path) -> None:
         self.run("ctr", "-a", str(CONTAINERD_SOCKET), "-n", "k8s.io", "images", "import", str(tar.resolve()))
 
+    def tag_image(self, image: str, tag: str) -> None:
+        """Let `tag` be another name of an image that is there."""
+        self.run("ctr", "-a", str(CONTAINERD_SOCKET), "-n", "k8s.io", "images", "tag", "--force", image, tag)
+
     def network(self) -> contextlib.AbstractContextManager[None]:
         return inside_network(self.pid)
 
