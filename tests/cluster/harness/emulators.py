@@ -130,6 +130,18 @@ def _manifest() -> Object:
     }
 
 
+@contextmanager
+def reached(oss: RunningEmulator) -> Iterator[str]:
+    """The endpoint at which this thread reaches an emulator of a cluster in the block, as clients outside pods do."""
+    if isinstance(oss, NodeEmulator) and oss.cluster is not None:
+        with oss.cluster.network():
+            yield oss.endpoint
+    elif isinstance(oss, _Forwarded) and oss.local is not None:
+        yield oss.local.endpoint
+    else:
+        yield oss.endpoint
+
+
 def with_fresh_bucket(running: RunningEmulator) -> RunningEmulator:
     """For one test: a bucket of its own, no faults, counters at zero."""
     running.clear_faults()
