@@ -90,7 +90,8 @@ def _killed_for_memory(incident: Incident) -> str:
 
 def _ended(incident: Incident, pod: JsonObject | None, ended: Termination) -> str:
     signal = f", {_SIGNALS[ended.exit_code]}" if ended.exit_code in _SIGNALS else ""
-    words = f": {ended.words[-_LONGEST_WORDS:]}" if ended.words else ""
+    last = " ".join(ended.words.split())[-_LONGEST_WORDS:]
+    words = f": {last}" if last else ""
     name = (pod or {}).get("metadata", {}).get("name", "POD")
     return (
         f"{incident.message}; exit code {ended.exit_code}{signal}{words}. Kubelet starts it again; "

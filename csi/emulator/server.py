@@ -193,8 +193,7 @@ class Emulator:
             if call.operation == "EmulatorAdmin":
                 answer = await self._admin.answer(call)
             elif call.operation == "SecurityTokenService":
-                _strike(plan)
-                answer = await self._sts.answer(call)
+                answer = await self._sts.answer(call, _refusal(plan))
             else:
                 answer = await self._operate(call, plan)
         except Refusal as refused:
@@ -210,7 +209,8 @@ class Emulator:
         return answer
 
     async def _operate(self, call: Call, plan: Plan) -> Answer:
-        _strike(plan)
+        if (made := _refusal(plan)) is not None:
+            raise made
         if plan.any("expire_token"):
             raise expired_token()
         call.caller = self._verifier.caller(call)
@@ -251,10 +251,12 @@ _CODES = {
 }
 
 
-def _strike(plan: Plan) -> None:
-    if plan.error is not None:
-        code = plan.error.code or _CODES.get(plan.error.status, "InternalError")
-        raise Refusal(plan.error.status, code, "Made by a fault rule.")
+def _refusal(plan: Plan) -> Refusal | None:
+    """What a fault rule answers in place of doing anything."""
+    if plan.error is None:
+        return None
+    code = plan.error.code or _CODES.get(plan.error.status, "InternalError")
+    return Refusal(plan.error.status, code, "Made by a fault rule.")
 
 
 async def _serve(config: EmulatorConfig, announce: Callable[[str], None]) -> None:

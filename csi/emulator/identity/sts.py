@@ -43,11 +43,14 @@ class SecurityTokenService:
         self._trust = trust
         self._now = now
 
-    async def answer(self, call: Call) -> Answer:
+    async def answer(self, call: Call, fault: Refusal | None = None) -> Answer:
+        """With `fault`, that refusal in the words of STS, whatever was asked."""
         form = (await receive_document(call)).decode("utf-8", "replace") if call.method == "POST" else ""
         pairs = [*call.pairs, *parse_query(form)]
         values = first_values(pairs)
         try:
+            if fault is not None:
+                raise fault
             children = self._act(call, values)
         except Refusal as refusal:
             return _render(call, values, "Error", _error(call, refusal), refusal.status, refusal.code)
