@@ -49,8 +49,6 @@ packages_of_the_cluster() {
     command -v nsenter >/dev/null || echo util-linux
     [ -x /usr/lib/cni/bridge ] || echo containernetworking-plugins
     { command -v busybox >/dev/null && ! ldd "$(command -v busybox)" >/dev/null 2>&1; } || echo busybox-static
-    command -v buildah >/dev/null || echo buildah
-    command -v debootstrap >/dev/null || echo debootstrap
 }
 
 install_debian_packages() {

@@ -16,6 +16,7 @@ from tests.cluster.harness.failures import ClusterFailed
 from tests.cluster.harness.leftovers import cgroups_left
 from tests.cluster.harness.node import Node
 from tests.cluster.harness.places import BUSYBOX_IMAGE, CHECKOUT, NODE, Places
+from tests.cluster.harness.settings import COMPONENTS
 from tests.support.emulator import RunningEmulator
 
 _HOST_SETTINGS = ("kernel/panic", "kernel/panic_on_oops", "vm/overcommit_memory")
@@ -52,7 +53,7 @@ def test_the_node_is_ready(cluster: Cluster, node: Node) -> None:
 
     assert cluster.list("nodes")[0]["metadata"]["name"] == NODE
     assert conditions["Ready"] == "True"
-    assert all(node.running().values())
+    assert [name for name in COMPONENTS if not node.running()[name]] == []
 
 
 def test_a_pod_runs_to_its_end_and_its_log_is_read(namespace: Namespace) -> None:
@@ -148,6 +149,14 @@ def test_pods_go_on_while_kubelet_restarts(cluster: Cluster, node: Node, namespa
     after = namespace.wait_pod("lasting", "Ready")["status"]["containerStatuses"]
     assert [each["containerID"] for each in after] == [each["containerID"] for each in before]
     assert namespace.exec("lasting", "cat", "/tmp/starts").split() == ["once"]
+
+
+def test_the_log_of_what_ended_is_told(cluster: Cluster, node: Node) -> None:
+    node.start_program("short-lived", ["sh", "-c", "echo the reason >&2; exit 3"])
+
+    cluster.wait_for(lambda: not node.running()["short-lived"], "the end of a program")
+
+    assert "the reason" in node.log_tails()
 
 
 def test_a_component_that_was_killed_is_started_again(cluster: Cluster, node: Node) -> None:

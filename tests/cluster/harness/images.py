@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import tarfile
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from tests.cluster.harness.places import (
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _BUSYBOX = "/bin/busybox"
+_SOURCES = (Path(__file__), Path(__file__).with_name("places.py"))
+"""What says how images look and what they are called."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,24 @@ class Image:
 def write_image(image: Image, path: Path) -> None:
     """The archive at `path`, replaced as a whole. The same programs give the same bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    layer_path, part = path.with_suffix(".layer"), path.with_suffix(".part")
+    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:  # two runs may make the same image at the same time
+        _write_archive(image, Path(scratch, "layer"), Path(scratch, "archive"))
+        Path(scratch, "archive").replace(path)
+
+
+def cluster_images(places: Places) -> tuple[Path, ...]:
+    """The archives that every cluster gets: pause, busybox, provisioner and the two stand-ins; made if out of date."""
+    archives = []
+    for name, image in _images(places).items():
+        path = places.images / f"{name}.tar"
+        newest = max(source.stat().st_mtime for source in (*image.programs.values(), *_SOURCES))
+        if not path.exists() or path.stat().st_mtime < newest:
+            write_image(image, path)
+        archives.append(path)
+    return tuple(archives)
+
+
+def _write_archive(image: Image, layer_path: Path, path: Path) -> None:
     _write_layer(image, layer_path)
     with layer_path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -60,26 +80,12 @@ def write_image(image: Image, path: Path) -> None:
     ).encode()
     config_name = hashlib.sha256(config).hexdigest() + ".json"
     manifest = [{"Config": config_name, "RepoTags": [image.tag], "Layers": [f"{digest}/layer.tar"]}]
-    with tarfile.open(part, "w") as archive:
+    with tarfile.open(path, "w") as archive:
         archive.addfile(_file(config_name, len(config), 0o644), io.BytesIO(config))
         with layer_path.open("rb") as layer:
             archive.addfile(_file(f"{digest}/layer.tar", layer_path.stat().st_size, 0o644), layer)
         listed = json.dumps(manifest).encode()
         archive.addfile(_file("manifest.json", len(listed), 0o644), io.BytesIO(listed))
-    layer_path.unlink()
-    part.replace(path)
-
-
-def cluster_images(places: Places) -> tuple[Path, ...]:
-    """The archives that every cluster gets: pause, busybox, provisioner and the two stand-ins; made if out of date."""
-    archives = []
-    for name, image in _images(places).items():
-        path = places.images / f"{name}.tar"
-        newest = max(program.stat().st_mtime for program in image.programs.values())
-        if not path.exists() or path.stat().st_mtime < newest:
-            write_image(image, path)
-        archives.append(path)
-    return tuple(archives)
 
 
 def _images(places: Places) -> dict[str, Image]:

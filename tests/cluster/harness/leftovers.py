@@ -21,6 +21,7 @@ from tests.cluster.harness.failures import ClusterFailed
 from tests.cluster.harness.places import CGROUPS, Places
 
 _SUBNETS = 50
+_LOGS_KEPT = 24 * 3600.0
 _TRIES, _PAUSE = 50, 0.1
 """The kernel takes a moment to forget the processes of a cgroup."""
 
@@ -47,6 +48,7 @@ def claimed(places: Places) -> Iterator[tuple[Places, tuple[int, ...]]]:
         for name in os.listdir(places.state.parent):
             if not name.startswith("."):
                 remove_leftovers(dataclasses.replace(places, name=name))
+        _remove_old_logs(places)
         if alive(places):
             raise ClusterFailed(
                 f"the cluster {places.name!r} is running already; `make cluster-down` ends a developer's"
@@ -72,6 +74,15 @@ def make_cgroups(name: str) -> None:
     """An empty cgroup in each hierarchy; kubelet wants the one that it is given to exist."""
     for hierarchy in _hierarchies():
         (hierarchy / name).mkdir(exist_ok=True)
+
+
+def _remove_old_logs(places: Places) -> None:
+    """Of failed runs that nobody looks at any more."""
+    places.logs.parent.mkdir(parents=True, exist_ok=True)
+    for name in os.listdir(places.logs.parent):
+        earlier = dataclasses.replace(places, name=name)
+        if earlier.logs.stat().st_mtime < time.time() - _LOGS_KEPT and not alive(earlier):
+            shutil.rmtree(earlier.logs, ignore_errors=True)
 
 
 def remove_cgroups(name: str) -> None:
