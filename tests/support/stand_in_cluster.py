@@ -18,6 +18,7 @@ import yaml
 
 from csi.cluster.api import KubernetesApi
 from csi.volume.units import Seconds
+from tests.support.memory_cluster import patched
 
 
 class StandInCluster:
@@ -67,12 +68,13 @@ class StandInCluster:
                 return 200, self.objects.pop(path)
             if method == "PUT":
                 return self._replace(path, body)
-            if isinstance(body, list):
-                changed = _json_patched(self.objects[path], body)
-                if changed is None:
-                    return 422, {"kind": "Status", "message": "testing value failed: test failed"}
-                return 200, self._store(path, changed)
-            return 200, self._store(path, _merged(self.objects[path], body))
+            try:
+                change = (
+                    patched(self.objects[path], body) if isinstance(body, list) else _merged(self.objects[path], body)
+                )
+            except AssertionError as error:
+                return 422, {"kind": "Status", "reason": "Invalid", "message": str(error)}
+            return 200, self._store(path, change)
 
     def _create(self, collection: str, item: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         path = f"{collection}/{item['metadata']['name']}"
@@ -110,25 +112,6 @@ def _merged(before: Any, change: Any) -> Any:
             after.pop(key, None)
         else:
             after[key] = _merged(after.get(key), value)
-    return after
-
-
-def _json_patched(before: dict[str, Any], operations: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """A JSON patch of test, replace and remove on fields of objects applied (RFC 6902), None where a test fails."""
-    after = json.loads(json.dumps(before))
-    for operation in operations:
-        *way, last = operation["path"].strip("/").split("/")
-        place = after
-        for step in way:
-            place = place[step]
-        if operation["op"] == "test":
-            if place.get(last) != operation["value"]:
-                return None
-        elif operation["op"] == "remove":
-            del place[last]
-        else:
-            assert operation["op"] == "replace", operation
-            place[last] = operation["value"]
     return after
 
 
