@@ -118,7 +118,7 @@ class IncidentReporter(Protocol):
 class VolumeMounts(Protocol):
     """Publishing volumes on this node. Synchronous; the driver calls it on worker threads.
 
-    Implemented by `csi/handover/mounts.py` (`SidecarMounts`).
+    Implemented by `csi/handover/mounts.py` (`SidecarMounts`) and `csi/handover/pods/pod_mounts.py` (`PodMounts`).
     """
 
     def publish(self, request: PublishRequest, deadline: Seconds) -> None:

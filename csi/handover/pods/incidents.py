@@ -11,6 +11,8 @@ from csi.volume.units import Bytes, Seconds
 
 START_LIMIT: Final = Seconds(120.0)
 """A sidecar that has the volume becomes ready in a moment; one that is not after this long waits for something."""
+_LONGEST: Final = 700
+"""Characters of a sidecar's own words; an event holds 1024."""
 _HIGH: Final = 0.95
 _WELL: Final = 0.85
 
@@ -43,10 +45,11 @@ class Incidents:
         )
 
     def failed(self, failure: Failed) -> Incident:
-        hint = f"; {failure.hint}" if failure.hint else ""
+        said = f"{failure.message}; {failure.hint}" if failure.hint else failure.message
+        said = said if len(said) <= _LONGEST else f"{said[:_LONGEST]}…"
         return self._incident(
             IncidentKind.SIDECAR_FAILED,
-            f"the sidecar {self._place.container} cannot serve volume {self._volume_id}: {failure.message}{hint}",
+            f"the sidecar {self._place.container} cannot serve volume {self._volume_id}: {said}",
         )
 
     def not_mounted(self, reason: str) -> Incident:

@@ -246,9 +246,12 @@ class PodMounts:
                 os.close(session.descriptor)
             raise
         attendant = PodAttendant(note, notes, listener, session, self._around)
-        attendant.start()
         with self._lock:
+            previous = self._attendants.pop(name, None)
             self._attendants[name] = attendant
+        if previous is not None:
+            previous.close()
+        attendant.start()
 
     def _clear(self, target: str, name: str) -> None:
         """Remove what there is of a volume; what lies in the pod's tmpfs goes with the pod. Raises MountError."""

@@ -20,6 +20,7 @@ from csi.handover.mountinfo import layers_at, read_mountinfo
 from csi.handover.types import IncidentKind
 from csi.handover.wire import Bye, Hello
 from csi.volume.units import Seconds
+from tests.support.descriptors import open_files
 from tests.support.fake_kernel import FailingKernel
 from tests.support.node import DEADLINE
 from tests.support.pods import is_served, request_for, serve
@@ -346,10 +347,10 @@ def test_a_quarter_of_an_hour_of_republishing_costs_little(pods):
     serve(plugin, pod)
     keys = [{"akId": f"LTAI-{number}", "akSecret": f"number-{number}"} for number in range(200)]
     plugin.publish(request_for(pod, credentials=keys[0]), DEADLINE)
-    before = (len(os.listdir("/proc/self/fd")), threading.active_count(), _files(pod.shared))
+    before = (open_files(), threading.active_count(), _files(pod.shared))
     for key in keys:
         plugin.publish(request_for(pod, credentials=key), DEADLINE)
-    assert (len(os.listdir("/proc/self/fd")), threading.active_count(), _files(pod.shared)) == before
+    assert (open_files(), threading.active_count(), _files(pod.shared)) == before
     assert (pod.shared / "credentials" / "akSecret").read_text() == "number-199"
 
 

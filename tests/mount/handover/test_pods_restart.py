@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import shutil
 import signal
@@ -18,6 +17,7 @@ from csi.errors import MountError
 from csi.handover.kernel import LinuxKernel
 from csi.handover.types import IncidentKind
 from csi.volume.units import MIB
+from tests.support.descriptors import open_files
 from tests.support.node import DEADLINE
 from tests.support.pods import is_served, request_for, serve
 from tests.support.published_volume import SOURCE_ROOT, until
@@ -368,11 +368,11 @@ def test_a_node_plugin_killed_in_the_middle_of_its_work_is_followed_by_one_that_
 
 
 def test_closing_lets_go_of_everything_but_the_mounts(pods):
-    descriptors, threads = len(os.listdir("/proc/self/fd")), threading.active_count()
+    files, threads = open_files(), threading.active_count()
     plugin, pod = pods.start(), pods.pod()
     serve(plugin, pod)
     plugin.close()
-    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert open_files() == files
     until(lambda: threading.active_count() == threads)
     assert pod.layers() == 1
     pods.start()

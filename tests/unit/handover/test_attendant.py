@@ -10,6 +10,7 @@ from csi.handover.cgroup import MemoryCgroup
 from csi.handover.listener import SidecarListener
 from csi.handover.wire import Bye, Drain, Failed, Health, Mount, Ready
 from csi.volume.units import Seconds
+from tests.support.descriptors import open_files
 from tests.support.fake_kernel import FakeKernel
 from tests.support.pretend_sidecar import SOON, PretendProcess, PretendSidecar
 
@@ -61,11 +62,11 @@ class Stage:
 
 @pytest.fixture
 def stage(tmp_path):
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_files()
     stage = Stage(tmp_path)
     yield stage
     stage.close()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_files() == before
 
 
 def until(attendant, condition):
@@ -143,7 +144,7 @@ def test_a_second_sidecar_is_turned_away(stage):
 def test_a_process_that_is_not_the_sidecar_is_turned_away(stage):
     stage.process.pid = 1
     stage.attend()
-    stranger = stage.sidecar().hello()
+    stranger = stage.sidecar()
     assert stranger.hear() == Bye(f"process {os.getpid()} is not the sidecar of this volume")
 
 

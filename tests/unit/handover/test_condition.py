@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from csi.handover.conversation import Situation
 from csi.handover.cgroup import MemoryCgroup
 from csi.handover.condition import condition_of, without_sidecar
+from csi.handover.conversation import Situation
 from csi.handover.wire import Failed, Health
 
 

@@ -1,0 +1,289 @@
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from csi.errors import MountError
+from csi.handover.channel import Peer
+from csi.handover.listener import SidecarListener
+from csi.handover.mounting import KernelSession, MountOrder
+from csi.handover.pods.attendant import PodAttendant, Surroundings
+from csi.handover.pods.notes import Note
+from csi.handover.types import IncidentKind, PodReference, SidecarPlace
+from csi.handover.wire import Bye, Failed, Health, Mount, Ready
+from csi.volume.units import MIB, Bytes, Seconds
+from tests.support.descriptors import open_files
+from tests.support.fake_kernel import FakeKernel
+from tests.support.pods import Reporter
+from tests.support.pretend_sidecar import PretendProcess, PretendSidecar
+from tests.support.published_volume import until
+
+NOTE = Note(
+    pod=PodReference("uid-1", "trainer", "default"),
+    place=SidecarPlace("ossfuse-data", Path("/shared"), Bytes(512 * MIB), Seconds(30.0)),
+    given="as asked",
+    frame=Mount(1, "vol", "hash", "{}", False, "credentials", 512 * MIB, 28.0),
+    order=MountOrder("ossfuse:vol#hash", "/t", False, True),
+)
+OF_POD = "0::/kubepods/poduid-1/8f3a\n"
+
+
+class Layers:
+    """Sessions are ends of pipes; `watched` are the other ends, at end of file once nobody holds the session."""
+
+    def __init__(self):
+        self.ended = 0
+        self.watched = []
+        self.refuse = None
+
+    def renew(self, order):
+        if self.refuse is not None:
+            raise self.refuse
+        watched, given = os.pipe()
+        self.watched.append(watched)
+        return KernelSession(given, 40 + len(self.watched))
+
+    def end(self, _target):
+        self.ended += 1
+
+    def minors(self, _target):
+        return [40 + len(self.watched)]
+
+
+class Connections:
+    def __init__(self):
+        self.tuned = []
+
+    def tune(self, minor):
+        self.tuned.append(minor)
+
+
+class Remembered:
+    def __init__(self, served=False):
+        self.served = served
+
+    def mark_served(self):
+        self.served = True
+
+
+class Stage:
+    """An attendant whose sidecars are connections of the test; each `sidecar()` may be another process."""
+
+    def __init__(self, directory):
+        self.directory = directory
+        self.layers, self.connections, self.reporter = Layers(), Connections(), Reporter()
+        self.notes = Remembered()
+        self.membership = OF_POD
+        self.found = []
+        self.closables = []
+
+    def attend(self, *, fresh=True, silence=60.0, start_limit=60.0):
+        listener = SidecarListener(
+            self.directory, "s", uid=os.getuid(), gid=os.getgid(), kernel=FakeKernel(), any_user=True
+        )
+        around = Surroundings(
+            self.layers,
+            self.connections,
+            self.reporter,
+            self.find,
+            lambda _pid: self.membership,
+            Seconds(silence),
+            Seconds(start_limit),
+        )
+        session = self.layers.renew(NOTE.order) if fresh else None
+        attendant = PodAttendant(NOTE, self.notes, listener, session, around)
+        attendant.start()
+        self.closables.append(attendant)
+        return attendant
+
+    def find(self, pid):
+        self.found.append(PretendProcess(pid))
+        return self.found[-1]
+
+    def sidecar(self):
+        sidecar = PretendSidecar(self.directory)
+        self.closables.insert(0, sidecar)
+        return sidecar
+
+    def serve(self):
+        sidecar = self.sidecar().hello()
+        assert sidecar.hear() == NOTE.frame
+        sidecar.say(Ready())
+        return sidecar
+
+    def close(self):
+        for closable in self.closables:
+            closable.close()
+        for process in self.found:
+            process.close()
+        for watched in self.layers.watched:
+            assert os.read(watched, 1) == b""
+            os.close(watched)
+
+
+@pytest.fixture
+def stage(tmp_path):
+    before = open_files()
+    stage = Stage(tmp_path)
+    yield stage
+    stage.close()
+    assert open_files() == before
+
+
+def test_the_first_sidecar_gets_the_session_of_the_publish_and_no_copy_is_kept(stage):
+    attendant = stage.attend()
+    sidecar = stage.sidecar().hello()
+    assert sidecar.hear() == NOTE.frame
+    assert os.read(stage.layers.watched[0], 1) == b""  # before it is ready
+    sidecar.say(Ready())
+    until(lambda: attendant.situation.ready and stage.connections.tuned == [41])
+    assert (attendant.pid, stage.notes.served, stage.reporter.told) == (os.getpid(), True, [])
+
+
+def test_a_process_that_comes_again_for_the_volume_gets_a_session_nobody_had(stage):
+    stage.attend()
+    stage.serve().close()
+    stage.serve()
+    until(lambda: len(stage.connections.tuned) == 2)
+    assert stage.connections.tuned == [41, 42]
+
+
+def test_a_death_is_told_and_the_session_ended(stage):
+    attendant = stage.attend()
+    sidecar = stage.serve()
+    until(lambda: attendant.situation.ready)
+    stage.found[0].end(0)
+    until(lambda: attendant.situation.ended and stage.layers.ended == 1)
+    assert stage.reporter.kinds() == [IncidentKind.SIDECAR_ENDED]
+    assert attendant.pid is None
+    sidecar.close()
+
+
+def test_a_successor_that_is_there_before_the_news_of_the_death_is_served(stage):
+    attendant = stage.attend()
+    sidecar = stage.serve()
+    until(lambda: attendant.situation.ready)
+    stage.found[0].status = 0  # ended, and its pidfd has not been seen yet
+    sidecar.close()
+    until(lambda: not attendant.situation.connected)
+    stage.serve()
+    until(lambda: stage.reporter.kinds() == [IncidentKind.SIDECAR_ENDED, IncidentKind.SIDECAR_RESTARTED])
+    assert not attendant.situation.ended
+
+
+def test_a_death_after_goodbye_is_not_told_and_frees_whoever_waits_at_once(stage):
+    attendant = stage.attend()
+    sidecar = stage.serve()
+    sidecar.say(Bye("SIGTERM"))
+    sidecar.close()
+    until(lambda: stage.layers.ended == 1)
+    stage.found[0].end(0)
+    until(lambda: attendant.situation.ended)
+    assert (stage.layers.ended, stage.reporter.told) == (1, [])
+
+
+def test_a_death_after_a_refusal_is_told_once(stage):
+    attendant = stage.attend()
+    sidecar = stage.sidecar().hello()
+    sidecar.hear()
+    sidecar.say(Failed("X", "no key", "give one"))
+    until(lambda: attendant.situation.failure is not None)
+    stage.found[0].end(1)
+    until(lambda: attendant.situation.ended)
+    assert stage.reporter.kinds() == [IncidentKind.SIDECAR_FAILED]
+
+
+def test_a_process_that_connected_and_died_before_it_asked_leaves_the_session_for_the_next(stage):
+    attendant = stage.attend()
+    sidecar = stage.sidecar()
+    until(lambda: attendant.situation.connected)
+    sidecar.close()
+    stage.found[0].end(9)
+    until(lambda: attendant.situation.ended)
+    assert (stage.layers.ended, stage.reporter.told) == (0, [])
+    stage.serve()
+    until(lambda: attendant.situation.ready)
+    assert stage.connections.tuned == [41]
+
+
+def test_a_connection_lost_and_made_again_changes_nothing(stage):
+    attendant = stage.attend()
+    stage.serve().close()
+    until(lambda: attendant.situation.ready and not attendant.situation.connected)
+    stage.sidecar().hello(resume=True, volume_id="vol", spec_hash="hash").say(Ready(), Health(1, 2, 3, 0.5))
+    until(lambda: attendant.situation.health is not None)
+    assert (stage.layers.ended, stage.reporter.told, len(stage.found)) == (0, [], 1)
+
+
+def test_after_a_restart_of_the_node_plugin_a_sidecar_comes_back_or_comes_anew(stage):
+    stage.notes.served = True
+    attendant = stage.attend(fresh=False)
+    assert not attendant.situation.ready
+    back = stage.sidecar().hello(resume=True, volume_id="vol", spec_hash="hash").say(Ready())
+    until(lambda: attendant.situation.ready)
+    assert stage.reporter.told == []
+    back.close()
+    stage.found[0].end(0)
+    until(lambda: attendant.situation.ended)
+    stage.serve()
+    until(lambda: stage.reporter.kinds() == [IncidentKind.SIDECAR_ENDED, IncidentKind.SIDECAR_RESTARTED])
+
+
+def test_a_session_that_cannot_be_made_is_told_and_the_sidecar_turned_away(stage):
+    stage.layers.refuse = MountError("full", hint="raise fs.mount-max")
+    stage.attend(fresh=False)
+    assert stage.sidecar().hello().hear() is None
+    (incident,) = stage.reporter.of(IncidentKind.SIDECAR_FAILED)
+    assert "full; raise fs.mount-max; it is tried again" in incident.message
+    stage.layers.refuse = None
+    stage.serve()
+
+
+def test_a_process_of_nowhere_or_another_pod_is_turned_away(stage):
+    attendant = stage.attend()
+    stage.membership = OF_POD.replace("uid-1", "uid-2")
+    assert stage.sidecar().hear() == Bye(f"process {os.getpid()} does not belong to pod uid-1")
+    assert "hostPID: true" in attendant._refusal(Peer(0, 65534, 65534))
+    attendant._around = replace(attendant._around, find=_gone)
+    assert attendant._refusal(Peer(5, 65534, 65534)) == "process 5 has ended"
+    attendant._around = replace(attendant._around, find=stage.find, membership=_gone)
+    assert attendant._refusal(Peer(5, 65534, 65534)) == "process 5 does not belong to pod uid-1"
+
+
+def test_silence_is_told_once_and_again_after_a_word(stage):
+    attendant = stage.attend(silence=0.2)
+    sidecar = stage.serve()
+    until(lambda: stage.reporter.kinds() == [IncidentKind.VOLUME_DEGRADED])
+    sidecar.say(Health(1, 2, 3, 0.5))
+    until(lambda: len(stage.reporter.told) == 2)
+    assert attendant.situation.ready
+
+
+def test_one_that_talks_but_does_not_serve_is_told(stage):
+    stage.attend(start_limit=0.2)
+    sidecar = stage.sidecar().hello()
+    assert sidecar.hear() == NOTE.frame
+    until(lambda: stage.reporter.kinds() == [IncidentKind.VOLUME_DEGRADED])
+    assert "and does not serve it" in stage.reporter.told[0][1].message
+
+
+def test_memory_that_is_nearly_used_up_is_told(stage):
+    stage.attend()
+    sidecar = stage.serve()
+    sidecar.say(Health(1, 2, 3, 0.5, working_set=500 * MIB))
+    until(lambda: stage.reporter.kinds() == [IncidentKind.MEMORY_HIGH])
+
+
+def test_closing_before_anybody_came_closes_the_session(stage):
+    attendant = stage.attend()
+    attendant.close()
+    attendant.close()
+    assert os.read(stage.layers.watched[0], 1) == b""
+    assert not (stage.directory / "s").exists()
+
+
+def _gone(_pid):
+    raise ProcessLookupError
