@@ -24,6 +24,7 @@ from csi.errors import (
 from csi.handover.kernel import MNT_DETACH, LinuxKernel
 from csi.handover.mountinfo import filesystem_at, layers_at, read_mountinfo
 from csi.volume.units import MIB, Seconds
+from tests.support.descriptors import open_files
 from tests.support.fake_kernel import FailingKernel
 from tests.support.node import DEADLINE, request_for, run_bounded
 
@@ -267,10 +268,10 @@ def test_a_failed_preflight_comes_before_anything_is_made(node, error):
 @pytest.mark.parametrize("call", ["open_fuse_device", "mount fuse.ossfuse"])
 def test_a_system_call_that_fails_is_an_error_and_nothing_is_left(node, call):
     plugin = node.start(kernel=FailingKernel(call, number=errno.ENODEV))
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(open_files())
     with pytest.raises(MountError, match="modprobe fuse"):
         plugin.publish(request_for(node), DEADLINE)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(open_files()) == before
     assert not node.target.exists()
     plugin.publish(request_for(node), DEADLINE)  # the fault is over: nothing stands in the way
     plugin.unpublish("vol-1", node.target)
@@ -282,10 +283,10 @@ def test_a_sidecar_that_cannot_be_started_is_an_error_and_nothing_is_left(node):
             raise SidecarFailed("no more processes")
 
     plugin = node.start(launcher=NoLauncher())
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(open_files())
     with pytest.raises(SidecarFailed, match="no more processes"):
         plugin.publish(request_for(node), DEADLINE)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(open_files()) == before
     assert node.layers() == 0
     assert not node.target.exists()
 
@@ -311,11 +312,11 @@ def test_publishing_and_unpublishing_again_and_again_leaks_nothing(node):
     request = request_for(node)
     plugin.publish(request, DEADLINE)
     plugin.unpublish(request.volume_id, node.target)
-    descriptors, threads = len(os.listdir("/proc/self/fd")), threading.active_count()
+    descriptors, threads = len(open_files()), threading.active_count()
     for _ in range(5):
         plugin.publish(request, DEADLINE)
         plugin.unpublish(request.volume_id, node.target)
-    assert (len(os.listdir("/proc/self/fd")), threading.active_count()) == (descriptors, threads)
+    assert (len(open_files()), threading.active_count()) == (descriptors, threads)
 
 
 def test_read_ahead_is_raised_on_the_mount(node):

@@ -14,6 +14,7 @@ from csi.volume.units import Seconds
 
 MOUNT = Mount(1, "vol", "hash", "{}", False, "", 1 << 28, 1.0)
 SOON = Seconds(5.0)
+from tests.support.descriptors import open_files
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def device():
 
 
 def open_descriptors():
-    return len(os.listdir("/proc/self/fd"))
+    return len(open_files())
 
 
 def send_raw(sock, data, descriptors=()):

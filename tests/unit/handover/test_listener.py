@@ -8,9 +8,11 @@ import stat
 import pytest
 
 from csi.errors import MountError
+from csi.handover.channel import Peer
 from csi.handover.kernel import LinuxKernel
 from csi.handover.listener import SidecarListener
 from csi.handover.wire import Hello
+from tests.support.descriptors import open_files
 from tests.support.fake_kernel import FakeKernel
 from tests.support.pretend_sidecar import SOON, PretendSidecar
 
@@ -96,7 +98,16 @@ def test_nobody_there_is_none(tmp_path, kernel):
 
 def test_a_failed_listener_leaves_no_descriptor_open(tmp_path, kernel):
     (tmp_path / "s").mkdir()
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_files()
     with pytest.raises(MountError):
         listen(tmp_path, kernel)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_files() == before
+
+
+def test_where_users_tell_nothing_any_of_them_is_heard_and_can_be_looked_at(tmp_path, kernel):
+    listener = SidecarListener(tmp_path, "s", uid=os.getuid() + 1, gid=os.getgid(), kernel=kernel, any_user=True)
+    sidecar = PretendSidecar(tmp_path).hello()
+    channel = accept(listener)
+    assert channel.peer == Peer(os.getpid(), os.getuid(), os.getgid())
+    for closable in (sidecar, channel, listener):
+        closable.close()

@@ -8,6 +8,7 @@ import pytest
 
 from csi.errors import MountError
 from csi.handover.state import StateDirectory, runtime_name
+from tests.support.descriptors import open_files
 from tests.support.fake_kernel import FakeKernel, entry_at
 
 
@@ -85,12 +86,12 @@ def test_a_state_directory_that_is_a_file_is_an_error(tmp_path, kernel):
 
 
 def test_opening_and_closing_leaves_no_descriptor(tmp_path, kernel):
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_files()
     state = state_of(tmp_path / "state", kernel)
     state.open()
     state.close()
     state.close()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_files() == before
 
 
 def test_a_runtime_directory_can_be_passed_through_by_the_sidecars_group_only(tmp_path, kernel):
@@ -128,3 +129,12 @@ def test_state_directories_have_identities_of_their_own(tmp_path, kernel):
     assert state_of(tmp_path / "a", kernel).identity != state_of(tmp_path / "b", kernel).identity
     (tmp_path / "link").symlink_to("a")
     assert state_of(tmp_path / "a", kernel).identity == state_of(tmp_path / "link", kernel).identity
+
+
+def test_a_state_directory_without_secrets_may_lie_on_a_disk(tmp_path, kernel):
+    state = StateDirectory(tmp_path / "state", kernel, kernel.entries, uid=os.getuid(), gid=os.getgid(), secret=False)
+    state.open()
+    assert [entry.fstype for entry in kernel.table] == ["ext4"]
+    state.runtime("0" * 24).create()
+    state.close()
+    assert state.path.exists()

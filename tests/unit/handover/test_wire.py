@@ -149,3 +149,11 @@ def test_the_largest_message_passes():
 def test_no_message_has_a_place_for_a_secret():
     names = {name for message in EXAMPLES for name in type(message).__dataclass_fields__}
     assert not {name for name in names if "secret" in name.lower() or "token" in name.lower() or "key" in name.lower()}
+
+
+def test_health_of_an_older_and_of_a_newer_sidecar_is_understood():
+    older = decode(b'\x05{"memory": 1, "open_files": 2, "inflight": 3, "oldest_request": 0.5}')
+    assert older == Health(1, 2, 3, 0.5)
+    assert (older.working_set, older.memory_limit) == (0, 0)
+    newer = b'\x05{"memory": 1, "open_files": 2, "inflight": 3, "oldest_request": 0.5, "mood": "good"}'
+    assert decode(newer) == Health(1, 2, 3, 0.5)

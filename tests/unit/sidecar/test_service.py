@@ -136,3 +136,17 @@ def test_ready_is_said_again_to_a_node_plugin_that_comes_back(parts):
     assert link.sent == [Ready(), Ready()]
     service.leave("done")
     thread.join(10)
+
+
+def test_the_volume_is_announced_when_it_can_be_used_and_before_the_node_plugin_hears_of_it(parts):
+    _, link, volume = parts
+    announced = []
+    service = SidecarService(
+        MOUNT, link, SidecarLog(TextFormatter(), LastProblem()), announce=lambda: announced.append(list(link.sent))
+    )
+    thread, _ = run(service, volume)
+    assert announced == []
+    service.started()
+    assert (announced, link.sent) == ([[]], [Ready()])
+    service.leave("done")
+    thread.join(10)
