@@ -11,10 +11,10 @@ from csi.errors import ProtocolError
 from csi.handover.channel import Channel
 from csi.handover.wire import MAX_FRAME, Bye, Drain, Mount, Ready, encode
 from csi.volume.units import Seconds
+from tests.support.descriptors import open_files
 
 MOUNT = Mount(1, "vol", "hash", "{}", False, "", 1 << 28, 1.0)
 SOON = Seconds(5.0)
-from tests.support.descriptors import open_files
 
 
 @pytest.fixture
