@@ -27,6 +27,8 @@ from csi.volume.units import Seconds
 
 _log = logging.getLogger(__name__)
 
+_REFUSING = Seconds(0.2)
+
 
 @dataclass(frozen=True, slots=True)
 class Situation:
@@ -202,7 +204,7 @@ class Conversation:
         if refusal:
             _log.warning("connection to the volume %s refused: %s", self._volume_id, refusal)
             with contextlib.suppress(OSError):
-                channel.send(Bye(reason=refusal), timeout=Seconds(0.2))
+                channel.send(Bye(reason=refusal), timeout=_REFUSING)
             channel.close()
             return
         with self._changed:
@@ -251,7 +253,9 @@ class Conversation:
 
     def _answer(self, channel: Channel, hello: Hello) -> None:
         if hello.version != VERSION:
-            raise ProtocolError(f"the sidecar speaks version {hello.version}, this node plugin {VERSION}")
+            refusal = f"the sidecar speaks version {hello.version}, this node plugin {VERSION}"
+            channel.send(Bye(reason=refusal), timeout=_REFUSING)  # so that it does not try again and again
+            raise ProtocolError(refusal)
         if hello.resume:
             if (hello.volume_id, hello.spec_hash) != (self._volume_id, self._spec_hash):
                 raise ProtocolError(f"a sidecar of {hello.volume_id!r} came back to {self._volume_id!r}")

@@ -58,6 +58,8 @@ class NodeLink:
                 return volume
             if time.monotonic() > end:
                 break
+            if pause == _FIRST_PAUSE:
+                _log.info("waiting for the node plugin")
             self._interrupted(pause)
             pause = Seconds(min(pause * 2, _LONGEST_PAUSE))
         raise SidecarFailed(

@@ -164,12 +164,8 @@ class PodAttendant(Conversation):
     def _end_session(self) -> None:
         """Nobody serves the session any more, and nobody shall wait for it: also if a child of the dead holds it."""
         serving, self._serving = self._serving, False
-        if not serving:
-            return
-        try:
+        if serving:
             self._around.layers.end(self.note.order.target)
-        except OssFuseError as error:
-            _log.warning("the dead mount %s could not be aborted: %s", self.note.order.target, error)
 
     # --- silence ---
 

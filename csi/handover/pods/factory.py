@@ -37,7 +37,7 @@ def pod_mounts(
     state = StateDirectory(state_directory, kernel, read_mountinfo, uid=SIDECAR_UID, gid=SIDECAR_GID, secret=False)
     connections = FuseConnections(kernel, read_mountinfo, state.path / ".connections")
     unmounter = Unmounter(kernel, connections, read_mountinfo)
-    layers = Layers(Mounter(kernel, unmounter), unmounter, has_followers)
+    layers = Layers(Mounter(kernel, unmounter), unmounter, connections, has_followers)
     return PodMounts(
         state,
         kernel=kernel,

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable, Collection
 from typing import Final
 
+from csi.handover.connections import FuseConnections
 from csi.handover.mountinfo import published_volume
 from csi.handover.mounting import KernelSession, Mounter, MountOrder
 from csi.handover.unmount import Unmounter
@@ -25,8 +26,13 @@ class Layers:
     """Stateless; one thread per target at a time. `followed` is `has_followers`."""
 
     def __init__(
-        self, mounter: Mounter, unmounter: Unmounter, followed: Callable[[int, Collection[int]], bool]
+        self,
+        mounter: Mounter,
+        unmounter: Unmounter,
+        connections: FuseConnections,
+        followed: Callable[[int, Collection[int]], bool],
     ) -> None:
+        self._connections = connections
         self._mounter = mounter
         self._unmounter = unmounter
         self._followed = followed
@@ -45,10 +51,13 @@ class Layers:
 
     def end(self, target: str) -> None:
         """Abort every connection of ours on `target`: nobody serves them any more, and nobody shall wait for them.
-        The mounts stay. Raises MountError."""
-        for entry in self._unmounter.layers(target):
-            if published_volume(entry) is not None:
-                self._unmounter.abort(entry)
+
+        The mounts stay. By fusectl only: MNT_FORCE would take them away under the containers, which would then write
+        into the directories below them. Where there is no fusectl, the kernel aborts as the dead sidecar's descriptors
+        are closed.
+        """
+        for minor in self.minors(target):
+            self._connections.abort(minor)
 
     def minors(self, target: str) -> list[int]:
         """The connections of ours on `target`, the lowest first."""

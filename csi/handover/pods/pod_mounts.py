@@ -239,6 +239,10 @@ class PodMounts:
 
     def _attend(self, name: str, note: Note, notes: Notes, session: KernelSession | None) -> None:
         """Takes `session` over, also when it fails. Raises MountError."""
+        with self._lock:
+            previous = self._attendants.pop(name, None)
+        if previous is not None:
+            previous.close()  # its socket has the same name
         try:
             listener = self._shared(note.place).listen()
         except BaseException:
@@ -246,12 +250,9 @@ class PodMounts:
                 os.close(session.descriptor)
             raise
         attendant = PodAttendant(note, notes, listener, session, self._around)
-        with self._lock:
-            previous = self._attendants.pop(name, None)
-            self._attendants[name] = attendant
-        if previous is not None:
-            previous.close()
         attendant.start()
+        with self._lock:
+            self._attendants[name] = attendant
 
     def _clear(self, target: str, name: str) -> None:
         """Remove what there is of a volume; what lies in the pod's tmpfs goes with the pod. Raises MountError."""

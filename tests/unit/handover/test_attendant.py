@@ -151,15 +151,22 @@ def test_a_process_that_is_not_the_sidecar_is_turned_away(stage):
 @pytest.mark.parametrize(
     "fields",
     [
-        {"version": 2},
         {"resume": True, "volume_id": "other", "spec_hash": "hash"},
         {"resume": True, "volume_id": "vol", "spec_hash": "other"},
     ],
-    ids=["another version", "another volume", "other options"],
+    ids=["another volume", "other options"],
 )
 def test_a_greeting_that_does_not_fit_ends_the_connection(stage, fields):
     attendant = stage.attend()
     assert stage.sidecar().hello(**fields).hear() is None
+    assert not attendant.situation.ready
+
+
+def test_a_sidecar_of_another_version_is_told_so_and_given_nothing(stage):
+    attendant = stage.attend()
+    stranger = stage.sidecar().hello(version=2)
+    assert stranger.hear() == Bye("the sidecar speaks version 2, this node plugin 1")
+    assert stranger.hear() is None
     assert not attendant.situation.ready
 
 

@@ -35,7 +35,9 @@ def stage():
 
         def __init__(self):
             unmounter = Unmounter(self.kernel, self.connections, self.kernel.entries)
-            self.layers = Layers(Mounter(self.kernel, unmounter), unmounter, lambda minor, _: minor in self.followed)
+            self.layers = Layers(
+                Mounter(self.kernel, unmounter), unmounter, self.connections, lambda minor, _: minor in self.followed
+            )
 
     return Stage()
 
