@@ -39,7 +39,7 @@ RUN python3 -m venv --without-pip /opt/ossfuse \
         --no-compile --no-index --no-deps /wheels/*.whl \
     && /opt/build/bin/pip --python /opt/ossfuse/bin/python check \
     && ./prune.sh /opt/ossfuse \
-    && python3 -m compileall -q --invalidation-mode unchecked-hash /opt/ossfuse
+    && python3 -m compileall -qf --invalidation-mode unchecked-hash /opt/ossfuse
 
 # ---- the project itself: the only stage that a change of its sources runs again
 FROM dependencies AS project
@@ -50,7 +50,7 @@ RUN export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTI
     && /opt/build/bin/pip wheel -q --no-build-isolation --no-deps --no-index -w /project . \
     && /opt/build/bin/pip --python /opt/ossfuse/bin/python install -q --no-compile --no-index --no-deps \
         --root /project/root /project/*.whl \
-    && python3 -m compileall -q --invalidation-mode unchecked-hash -s /project/root /project/root/opt/ossfuse
+    && python3 -m compileall -qf --invalidation-mode unchecked-hash -s /project/root /project/root/opt/ossfuse
 
 # ---- the system of the image: the base without what only builds and logins need
 FROM base AS system

@@ -73,15 +73,16 @@ hash_inputs() {
 
 # As debian:12-slim is made: the minimal system without manuals, translations and documents other than licences.
 make_base() {
-    buildah inspect --type image "$base_image" >/dev/null 2>&1 && return
     [ -z "${BASE_IMAGE:-}" ] || return 0 # the builder pulls it
-    local root=$cache/base
+    local root=$cache/base recipe
+    recipe=$(declare -f make_base | sha256sum)
+    [ "$(cat "$cache/base.recipe" 2>/dev/null)" != "$recipe" ] || ! buildah inspect --type image "$base_image" >/dev/null 2>&1 || return 0
     say "making the base image $base_image with debootstrap (the first time takes a minute or two)"
     rm -rf "$root"
     quiet "debootstrap $suite" debootstrap --variant=minbase "$suite" "$root" http://deb.debian.org/debian
     rm -rf "$root"/var/cache/apt/* "$root"/var/lib/apt/lists/* "$root"/var/log/* "$root"/dev/* \
         "$root"/usr/share/{man,info,locale,groff,lintian,linda}/* "$root"/etc/{resolv.conf,hostname}
-    find "$root/usr/share/doc" -depth -mindepth 1 ! -type d ! -name copyright -delete
+    find "$root/usr/share/doc" -depth -mindepth 1 -type f ! -name copyright -delete
     find "$root/usr/share/doc" -depth -mindepth 1 -type d -empty -delete
     printf 'path-exclude /usr/share/%s/*\n' man info locale groff lintian linda >"$root/etc/dpkg/dpkg.cfg.d/docker"
     printf 'path-exclude /usr/share/doc/*\npath-include /usr/share/doc/*/copyright\n' >>"$root/etc/dpkg/dpkg.cfg.d/docker"
@@ -90,23 +91,31 @@ make_base() {
     quiet "the base image" buildah add "$container" "$root" /
     buildah config --cmd bash "$container"
     quiet "the base image" buildah commit --rm "$container" "$base_image"
+    echo "$recipe" >"$cache/base.recipe"
     rm -rf "$root"
 }
 
+# The slow stages get names of their own, so that what older sources left behind can be removed and they stay.
 build() {
-    local secrets=() image previous pull=--pull-never
-    [ -z "${BASE_IMAGE:-}" ] || pull=--pull
-    [ ! -r "$authority" ] || secrets=(--secret "id=ca,src=$authority")
-    previous=$(buildah images --quiet --no-trunc "$name" 2>/dev/null || true)
+    local stage
     say "building $name"
-    quiet "the build" buildah bud --isolation chroot --layers $pull --format docker "${secrets[@]}" \
-        --build-arg "BASE_IMAGE=$base_image" --build-arg "VERSION=$version" -t "$name" \
-        --ignorefile "$cache/context/.dockerignore" -f "$cache/context/Dockerfile" "$cache/context"
+    for stage in dependencies system; do
+        build_stage --target "$stage" -t "localhost/ossfuse-csi-$stage"
+    done
+    build_stage -t "$name"
     rm -f "$archive.part"
     quiet "the archive" buildah push "$name" "docker-archive:$archive.part:$name"
     mv "$archive.part" "$archive"
-    image=$(buildah images --quiet --no-trunc "$name")
-    [ -z "$previous" ] || [ "$previous" = "$image" ] || buildah rmi "$previous" >/dev/null 2>&1 || true
+    buildah rmi --prune >/dev/null 2>&1 || true # one in use by a person stays
+}
+
+build_stage() {
+    local secrets=() pull=--pull-never
+    [ -z "${BASE_IMAGE:-}" ] || pull=--pull
+    [ ! -r "$authority" ] || secrets=(--secret "id=ca,src=$authority")
+    quiet "the build" buildah bud --isolation chroot --layers "$pull" --format docker "${secrets[@]}" \
+        --build-arg "BASE_IMAGE=$base_image" --build-arg "VERSION=$version" \
+        --ignorefile "$cache/context/.dockerignore" -f "$cache/context/Dockerfile" "$@" "$cache/context"
 }
 
 # The versions in .venv are preferred: the image ships what the tests run with.

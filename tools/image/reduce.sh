@@ -14,7 +14,7 @@ for package in $(installed); do
     case $package in
         apt | perl-base | adduser | debconf | gpgv | sqv | debian-archive-keyring | init-system-helpers | \
             bash | passwd | login | login.defs | mount | bsdutils | util-linux | util-linux-extra | sysvinit-utils | \
-            e2fsprogs | logsave | diffutils | ncurses-bin | ncurses-base | openssl | openssl-provider-legacy | \
+            e2fsprogs | logsave | diffutils | ncurses-bin | ncurses-base | \
             media-types | mailcap | readline-common | tzdata | usr-is-merged | usrmerge) unwanted="$unwanted $package" ;;
     esac
 done
