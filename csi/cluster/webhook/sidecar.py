@@ -12,7 +12,7 @@ from typing import Final
 
 from csi.cluster.api import JsonObject
 from csi.cluster.webhook.resources import ContainerResources, container_resources
-from csi.handover.process import SIDECAR_GID, SIDECAR_UID, sidecar_environment
+from csi.handover.process import SIDECAR_GID, SIDECAR_UID, allocator_environment
 from csi.volume.naming import READY_FILE, SIDECAR_DIRECTORY
 
 TOKEN_DIRECTORY: Final = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105 - a path
@@ -78,8 +78,8 @@ def image_with_tag(image: str, tag: str) -> str:
 
 def _environment(resources: ContainerResources) -> list[JsonObject]:
     """What the allocator is told; the image knows its own paths."""
-    variables = sidecar_environment(resources.memory_limit)
-    return [{"name": key, "value": value} for key, value in variables.items() if key.startswith("MALLOC_")]
+    variables = allocator_environment(resources.memory_limit)
+    return [{"name": key, "value": value} for key, value in variables.items()]
 
 
 def _gate() -> str:
