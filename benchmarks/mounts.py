@@ -76,9 +76,8 @@ def main() -> None:
     mb_per_second = {name: [s.bytes_read / 1e6 / s.seconds for s in runs] for name, runs in streams.items()}
     per_second = {name: [arguments.small_count / s.seconds for s in runs] for name, runs in files.items()}
     lines = [
-        "# Results",
-        "",
-        "Written by `make bench` (`benchmarks/mounts.py`). Compare within a table only: the machine is shared.",
+        "Reads through the mount: written by `make bench` (`benchmarks/mounts.py`). Compare within a table only: the",
+        "machine is shared.",
         "",
         f"- Machine: {report.machine()}",
         f"- Date: {datetime.datetime.now(datetime.UTC).date().isoformat()}",
@@ -95,7 +94,7 @@ def main() -> None:
         *report.table(files, "files/s", per_second),
         "",
     ]
-    RESULTS.write_text("\n".join(lines))
+    report.write_section(RESULTS, "mounts", lines)
     print("\n".join(lines))
 
 

@@ -50,3 +50,13 @@ def table(samples: Mapping[str, Sequence[Sample]], unit: str, rate: Mapping[str,
             f"| {spread(rss, 0)} | {our_rss / MIB / max(statistics.median(rss), 1e-9):.2f} |"
         )
     return lines
+
+
+def write_section(results: Path, name: str, lines: Sequence[str]) -> None:
+    """Put `lines` where the section `name` stands in the results, or at the end; other scripts' sections stay."""
+    begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
+    text = results.read_text() if results.exists() else "# Results\n"
+    section = "\n".join([begin, *lines, end])
+    before, found, rest = text.partition(begin)
+    after = rest.partition(end)[2] if found else "\n"
+    results.write_text(f"{before.rstrip()}\n\n{section}{after}")

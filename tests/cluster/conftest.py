@@ -16,10 +16,11 @@ import pytest
 from tests.cluster.harness.client import Cluster, Namespace
 from tests.cluster.harness.diagnosis import diagnosis
 from tests.cluster.harness.driver import NAMESPACE, Driver, install
-from tests.cluster.harness.emulators import emulator_in, with_fresh_bucket
+from tests.cluster.harness.emulators import emulator_in, trust_accounts, with_fresh_bucket
 from tests.cluster.harness.images import cluster_images
 from tests.cluster.harness.node import Node, start_node
 from tests.cluster.harness.places import NEWEST, Places
+from tests.cluster.tenant import Tenant
 from tests.support.emulator import RunningEmulator
 from tests.support.secret_watch import search_log
 
@@ -93,8 +94,18 @@ def oss(oss_process: RunningEmulator) -> Iterator[RunningEmulator]:
 
 
 @pytest.fixture(scope="session")
-def driver(cluster: Cluster) -> Iterator[Driver]:
-    """ossfuse-csi installed by its chart, ready."""
-    installed = install(cluster)
+def driver(cluster: Cluster, oss_process: RunningEmulator) -> Iterator[Driver]:
+    """ossfuse-csi installed by its chart, ready; roles are taken on at the emulator, which trusts the cluster."""
+    trust_accounts(oss_process, cluster)
+    installed = install(cluster, f"rrsa.stsEndpoint={oss_process.sts_endpoint}")
     yield installed
     installed.uninstall()
+
+
+@pytest.fixture
+def tenant(namespace: Namespace, oss: RunningEmulator, driver: Driver) -> Iterator[Tenant]:
+    """A namespace with the Secret `oss` for a bucket of its own, in a cluster that has the driver."""
+    made = Tenant(namespace, oss)
+    made.give_secret()
+    yield made
+    made.leave()

@@ -23,10 +23,11 @@ class Driver:
     chart: Path = CHART
     namespace: str = NAMESPACE
     release: str = RELEASE
+    settings: tuple[str, ...] = ()
 
     def upgrade(self, *words: str) -> None:
         """Install or upgrade, until all pods are ready; `words` are for helm, such as "--set", "logLevel=debug"."""
-        given = [word for setting in values(self.cluster) for word in ("--set", setting)]
+        given = [word for setting in (*values(self.cluster), *self.settings) for word in ("--set", setting)]
         self.cluster.helm(
             *("upgrade", "--install", self.release, str(self.chart), f"--namespace={self.namespace}"),
             *("--create-namespace", "--wait", f"--timeout={_PATIENCE}", *given, *words),
@@ -79,13 +80,13 @@ def values(cluster: Cluster) -> tuple[str, ...]:
     )
 
 
-def install(cluster: Cluster) -> Driver:
-    """The driver, ready. In a foreign cluster its image must be there already."""
+def install(cluster: Cluster, *settings: str) -> Driver:
+    """The driver with values of its own, ready. In a foreign cluster its image must be there already."""
     if cluster.node is not None:
         if not DRIVER_TAR.exists():
             raise ClusterFailed(f"{DRIVER_TAR} is missing; `tools/image.sh` makes it")
         cluster.load_image(DRIVER_TAR)
-    driver = Driver(cluster)
+    driver = Driver(cluster, settings=settings)
     driver.upgrade()
     return driver
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from tests.cluster.harness.places import DRIVER_IMAGE
 from tests.support.emulator import RunningEmulator, start_emulator
 from tests.support.secret_watch import watch_secret
 
+PROVIDER = "acs:ram::1000000000000000:oidc-provider/cluster"
 _BUCKET = "test-bucket"
 _KEY = "LTAI5tTestEmulatorKey"
 _PORT = 18080
@@ -86,6 +88,14 @@ class _Forwarded(RunningEmulator):
     def admin(self, method: str, path: str, body: object = None) -> Any:
         assert self.local is not None
         return self.local.admin(method, path, body)
+
+
+def trust_accounts(oss: RunningEmulator, cluster: Cluster) -> None:
+    """From now on the emulator's STS takes the tokens of the cluster's service accounts, as provider PROVIDER."""
+    keys = json.loads(cluster.kubectl("get", "--raw", "/openid/v1/jwks"))
+    issuer = json.loads(cluster.kubectl("get", "--raw", "/.well-known/openid-configuration"))["issuer"]
+    trusted = {"arn": PROVIDER, "issuer": issuer, "client_ids": ["sts.aliyuncs.com"], "keys": keys}
+    oss.admin("PUT", "/oidc-providers", trusted)
 
 
 def _key_file(secret: str) -> Object:
