@@ -30,13 +30,14 @@ bench: ## compare with s3fs and rclone; writes benchmarks/RESULTS.md
 given_kubeconfig = $(if $(filter command line,$(origin KUBECONFIG)),$(KUBECONFIG))
 K8S_VERSION ?= 1.36
 export K8S_VERSION
+export CLUSTER
 
-cluster-up: ## a Kubernetes node on this machine with the driver and an OSS emulator in it
+cluster-up: ## a Kubernetes node on this machine with driver and OSS emulator; CLUSTER=NAME for one of your own
 	@tools/setup.sh test
 	@tools/image.sh
 	@.venv/bin/python -m tests.cluster.harness up
 
-cluster-down: ## end the cluster of cluster-up
+cluster-down: ## end the cluster of cluster-up; CLUSTER=NAME for that one
 	@.venv/bin/python -m tests.cluster.harness down
 
 e2e: ## end-to-end tests on a real node; K8S_VERSION=1.33 for the oldest, KUBECONFIG=FILE for a cluster of yours

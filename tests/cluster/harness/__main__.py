@@ -1,5 +1,6 @@
 """`python -m tests.cluster.harness up|down|load TAR`: the cluster of `make cluster-up`, with driver and OSS in it.
 
+CLUSTER=NAME is for one of that name instead, so that people who share a checkout do not end each other's.
 `… images` makes the images that any cluster of the tests needs, for one that is not made here.
 """
 
@@ -30,7 +31,7 @@ _OBJECTS = (
 _PYTHON = "docker.io/library/python:3.12-slim"
 """Of deploy/examples; the driver's own image, which holds a Python, goes by that name too."""
 _HOW_TO = """\
-Kubernetes {version} with ossfuse-csi is up ({seconds:.0f} s); `make cluster-down` ends it.
+Kubernetes {version} with ossfuse-csi is up ({seconds:.0f} s); `make cluster-down{named}` ends it.
 
     export KUBECONFIG={kubeconfig}
     export PATH={programs}:$PATH    # kubectl and helm
@@ -72,6 +73,7 @@ def up(places: Places) -> None:
     print(
         _HOW_TO.format(
             version=places.version,
+            named="" if places.name == DEVELOPER else f" CLUSTER={places.name}",
             seconds=time.monotonic() - started,
             kubeconfig=places.kubeconfig,
             programs=places.programs,
@@ -123,7 +125,7 @@ def _start_emulator(places: Places, node: Node) -> None:
 
 
 def main() -> None:
-    places = Places(DEVELOPER, os.environ.get("K8S_VERSION") or NEWEST)
+    places = Places(os.environ.get("CLUSTER") or DEVELOPER, os.environ.get("K8S_VERSION") or NEWEST)
     try:
         match sys.argv[1:]:
             case ["up"]:
