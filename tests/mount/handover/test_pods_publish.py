@@ -330,7 +330,8 @@ def test_a_published_volume_is_mounted_as_it_should_be(pods):
 def test_read_ahead_is_raised_once_the_volume_is_served(pods):
     plugin, pod = pods.start(), pods.pod()
     serve(plugin, pod)
-    assert Path(f"/sys/class/bdi/0:{pod.minors()[0]}/read_ahead_kb").read_text() == "1024\n"
+    setting = Path(f"/sys/class/bdi/0:{pod.minors()[0]}/read_ahead_kb")
+    until(lambda: setting.read_text() == "1024\n")
 
 
 def _fuse_descriptors() -> int:
