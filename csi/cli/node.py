@@ -105,6 +105,9 @@ def command(
 
 
 def _check_sts_endpoint(text: str) -> None:
+    expected = "a URL such as https://sts-vpc.cn-hangzhou.aliyuncs.com"
     parts = urlsplit(text)
-    if text and (parts.scheme not in ("http", "https") or not parts.hostname or parts.query or "@" in parts.netloc):
-        raise InvalidOption("sts-endpoint", text, "a URL such as https://sts-vpc.cn-hangzhou.aliyuncs.com")
+    if "@" in parts.netloc:
+        raise InvalidOption.stating("sts-endpoint", f"sts-endpoint: expected {expected}, without a user")
+    if text and (parts.scheme not in ("http", "https") or not parts.hostname or parts.query):
+        raise InvalidOption("sts-endpoint", text, expected)
