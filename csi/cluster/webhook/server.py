@@ -15,7 +15,7 @@ import json
 import logging
 import os
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
@@ -56,12 +56,19 @@ class WebhookServer:
     """Use from one event loop: `async with server.running(): …`. `port` is the one in use meanwhile."""
 
     def __init__(
-        self, reviewer: PodReviewer, certificates: CertificateSource, config: ServerConfig, clock: Clock
+        self,
+        reviewer: PodReviewer,
+        certificates: CertificateSource,
+        config: ServerConfig,
+        clock: Clock,
+        *,
+        linger: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._reviewer = reviewer
         self._certificates = certificates
         self._config = config
         self._clock = clock
+        self._linger = linger
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="review")
         self._under_way = 0
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -91,7 +98,7 @@ class WebhookServer:
             log.info("the webhook listens on port %d", self.port)
             yield
             self._ending = True
-            await asyncio.sleep(self._config.linger)
+            await self._linger(self._config.linger)
         finally:
             looking.cancel()
             with contextlib.suppress(asyncio.CancelledError):

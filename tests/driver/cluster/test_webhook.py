@@ -368,6 +368,35 @@ def test_a_certificate_that_ended_makes_it_not_ready(cluster: StandInCluster, ap
         assert server.look("/readyz").text.startswith("the certificate ended on")
 
 
+def test_at_the_end_it_goes_on_for_a_while_without_being_ready(api: KubernetesApi, tmp_path: Path) -> None:
+    async def run() -> tuple[Answer, Answer]:
+        lingering, released = asyncio.Event(), asyncio.Event()
+
+        async def linger(_: float) -> None:
+            lingering.set()
+            await released.wait()
+
+        reviewer = PodReviewer(VolumeResolver(api), SidecarSettings("i"))
+        certificates = DirectoryCertificates(tmp_path, NAMES, utc_now)
+        server = WebhookServer(reviewer, certificates, ServerConfig(0, "127.0.0.1"), utc_now, linger=linger)
+
+        async def serve() -> None:
+            async with server.running():
+                pass
+
+        serving = asyncio.create_task(serve())
+        await lingering.wait()
+        probe = Webhook(server, lambda: b"")
+        answers = await asyncio.to_thread(probe.look, "/readyz"), await asyncio.to_thread(probe.look, "/healthz")
+        released.set()
+        await serving
+        return answers
+
+    ready, healthy = asyncio.run(run())
+    assert (ready.status, ready.text) == (503, "ending\n")
+    assert healthy.status == 200
+
+
 def test_a_port_that_is_taken_is_named(api: KubernetesApi, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
