@@ -90,7 +90,8 @@ def _request(body: Any) -> tuple[JsonObject, JsonObject]:
 
 def _name(request: JsonObject, pod: JsonObject) -> str:
     metadata = pod.get("metadata") or {}
-    return str(request.get("name") or metadata.get("name") or f"{metadata.get('generateName', '')}…")
+    name = str(request.get("name") or metadata.get("name") or f"{metadata.get('generateName', '')}…")
+    return name if name.isprintable() else repr(name)  # nobody has validated the pod yet
 
 
 def _answer(request: JsonObject, response: JsonObject) -> JsonObject:

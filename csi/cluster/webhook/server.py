@@ -14,6 +14,7 @@ import datetime
 import json
 import logging
 import os
+import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -34,15 +35,18 @@ log = logging.getLogger(__name__)
 _LARGEST_REVIEW: Final = 8 * 2**20
 """Bytes; the API server takes objects of 3 MiB."""
 _THREADS: Final = 16
+_DURATION: Final = re.compile(r"([0-9]{1,2})s")
+_SHARE: Final = 0.8
+"""Of somebody's patience: what may be used of it by what they wait for."""
 _WAITING: Final = 256
 """Reviews under way or waiting for a thread; more are turned away at once, and tried again by whoever asked."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
-    """`patience` bounds one review, `look` is how often the certificate is looked at, `retry` how soon while there is
-    none. `linger` is how long it goes on at the end, not ready, until the Service sends nobody here any more. `port` 0
-    picks a free one."""
+    """`patience` bounds a review where the API server does not tell its own, `look` is how often the certificate is
+    looked at, `retry` how soon while there is none. `linger` is how long it goes on at the end, not ready, until the
+    Service sends nobody here any more. `port` 0 picks a free one."""
 
     port: int
     host: str | None = None
@@ -128,16 +132,17 @@ class WebhookServer:
 
     async def _mutate(self, request: web.Request) -> web.Response:
         """An answer is 200; everything else is an error that the API server shows as it is."""
+        patience = self._patience(request)
         try:
             body = json.loads(await request.read())
         except ValueError:
             return _error(400, "the body is not JSON")
         try:
-            return web.json_response(await self._reviewed(body))
+            return web.json_response(await self._reviewed(body, patience))
         except MalformedReview as error:
             return _error(400, str(error))
         except TimeoutError:
-            return _error(504, f"the review of the pod did not end within {self._config.patience:g} s; try again")
+            return _error(504, f"the review of the pod did not end within {patience:g} s; try again")
         except OssFuseError as error:
             log.warning("a pod could not be reviewed: %s", error)
             return _error(503 if isinstance(error, PluginNotHealthy) else 500, str(error))
@@ -145,11 +150,16 @@ class WebhookServer:
             log.exception("a pod could not be reviewed")
             return _error(500, "unexpected failure; the log of the Deployment ossfuse-csi-controller has the details")
 
-    async def _reviewed(self, body: object) -> JsonObject:
+    def _patience(self, request: web.Request) -> Seconds:
+        """Less than the API server's own, which it tells: so it hears why, and not only that it was too late."""
+        told = _DURATION.fullmatch(request.query.get("timeout", ""))
+        return Seconds(int(told[1]) * _SHARE) if told else self._config.patience
+
+    async def _reviewed(self, body: object, patience: Seconds) -> JsonObject:
         if self._under_way >= _WAITING:
             raise PluginNotHealthy(f"{self._under_way} pods are being reviewed already", hint="try again")
-        patience = self._config.patience
-        future = asyncio.get_running_loop().run_in_executor(self._threads, self._reviewer.review, body, patience)
+        looking = Seconds(patience * _SHARE)
+        future = asyncio.get_running_loop().run_in_executor(self._threads, self._reviewer.review, body, looking)
         self._under_way += 1
         future.add_done_callback(self._ended)
         return await asyncio.wait_for(asyncio.shield(future), patience)

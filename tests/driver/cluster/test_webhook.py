@@ -245,6 +245,17 @@ def test_an_api_server_that_keeps_silent_ends_in_time(cluster: StandInCluster, a
     assert "did not end within 0.3 s" in answer.text or "no answer of the API server" in answer.text
 
 
+def test_what_the_api_server_says_of_its_patience_counts(cluster: StandInCluster, api: KubernetesApi) -> None:
+    certificates = SelfMadeCertificates(api, NAMES, utc_now)
+    with webhook(api, certificates, trusted_by(cluster), patience=3600, look=3600) as server:
+        server.wait_ready()
+        cluster.silent.set()
+        answer = server.send("POST", "/mutate?timeout=1s", review_of(POD))
+        cluster.released.set()
+    assert answer.status in (503, 504)
+    assert f"GET {CLAIM}: no answer of the API server" in answer.text or "did not end within 0.8 s" in answer.text
+
+
 def test_a_slow_pod_keeps_no_other_waiting(cluster: StandInCluster, api: KubernetesApi) -> None:
     certificates = SelfMadeCertificates(api, NAMES, utc_now)
     with webhook(api, certificates, trusted_by(cluster), patience=20.0, look=3600) as server:
