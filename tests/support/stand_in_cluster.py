@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import ssl
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -116,7 +117,7 @@ def _merged(before: Any, change: Any) -> Any:
 
 
 @contextlib.contextmanager
-def stand_in_cluster() -> Iterator[StandInCluster]:
+def stand_in_cluster(tls: ssl.SSLContext | None = None) -> Iterator[StandInCluster]:
     cluster = StandInCluster()
 
     class Handler(BaseHTTPRequestHandler):
@@ -145,7 +146,9 @@ def stand_in_cluster() -> Iterator[StandInCluster]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    cluster.url = f"http://127.0.0.1:{server.server_address[1]}"
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    cluster.url = f"{'https' if tls else 'http'}://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, name="stand-in-cluster")
     thread.start()
     try:

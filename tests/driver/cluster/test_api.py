@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+import datetime
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from kubernetes.config import incluster_config
 
 from csi.cluster.api import ApiConflict, ApiRefused, ApiUnreachable, KubernetesApi, ObjectMissing, resource_path
+from csi.cluster.webhook.issuing import make_certificate
+from csi.cluster.webhook.server import load
 from tests.support.stand_in_cluster import StandInCluster, api_of, stand_in_cluster
 
 PODS = resource_path("v1", "pods", namespace="default")
@@ -134,6 +140,32 @@ def test_a_kubeconfig_that_cannot_be_read_is_named_and_not_quoted(tmp_path: Path
         KubernetesApi.from_kubeconfig(str(path))
     assert str(path) in str(broken.value)
     assert "the-token" not in str(broken.value)
+
+
+def test_in_a_pod_the_token_of_its_service_account_is_read_again_when_it_is_renewed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = make_certificate(("localhost",), datetime.datetime.now(datetime.UTC))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    load(context, made)
+    token, authority = tmp_path / "token", tmp_path / "ca.crt"
+    token.write_text("first")
+    authority.write_bytes(made.authorities)
+    now = [datetime.datetime(2026, 1, 1)]
+    clock = SimpleNamespace(datetime=SimpleNamespace(now=lambda: now[0]), timedelta=datetime.timedelta)
+    monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(token))
+    monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(authority))
+    monkeypatch.setattr(incluster_config, "datetime", clock)
+    with stand_in_cluster(context) as cluster:
+        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "localhost")
+        monkeypatch.setenv("KUBERNETES_SERVICE_PORT", cluster.url.rsplit(":", 1)[1])
+        api = KubernetesApi.in_cluster()
+        api.get(f"{PODS}/a")
+        token.write_text("second")
+        now[0] += datetime.timedelta(minutes=2)
+        api.get(f"{PODS}/a")
+        api.close()
+        assert cluster.tokens == ["bearer first", "bearer second"]
 
 
 def test_outside_a_pod_there_is_no_service_account(monkeypatch: pytest.MonkeyPatch) -> None:
