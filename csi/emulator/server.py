@@ -27,7 +27,7 @@ from csi.emulator.identity.access import check_anonymous
 from csi.emulator.identity.keyring import Keyring, expired_token
 from csi.emulator.identity.oidc import OidcProviders, read_keys
 from csi.emulator.identity.signatures import Verifier
-from csi.emulator.identity.sts import SecurityTokenService, is_sts
+from csi.emulator.identity.sts import STS_OPERATIONS, SecurityTokenService, is_sts, sts_operation
 from csi.emulator.identity.trust import RoleTrust
 from csi.emulator.operations.buckets import check_bucket_name
 from csi.emulator.operations.routing import operation_name, operations
@@ -178,7 +178,7 @@ class Emulator:
             call.virtual_host = found.virtual_host
             if not found.virtual_host and is_sts(call, self._config.sts_path):
                 call.bucket = call.key = ""
-                call.operation = "SecurityTokenService"
+                call.operation = sts_operation(call)
                 return None
             call.operation = operation_name(call)
         except Refusal as refusal:
@@ -192,7 +192,7 @@ class Emulator:
                 raise refusal  # noqa: TRY301 - answered like every other refusal, below
             if call.operation == "EmulatorAdmin":
                 answer = await self._admin.answer(call)
-            elif call.operation == "SecurityTokenService":
+            elif call.operation in STS_OPERATIONS:
                 answer = await self._sts.answer(call, _refusal(plan))
             else:
                 answer = await self._operate(call, plan)

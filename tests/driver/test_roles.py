@@ -106,7 +106,7 @@ def test_republishing_asks_sts_no_second_time(
     for _ in range(4):
         publish(plugin, emulator, tmp_path / "t", pod_context(token=issuer.token()))
 
-    assert emulator.count("SecurityTokenService") == 1
+    assert emulator.count("AssumeRoleWithOIDC") == 1
     assert len({request.credentials["AccessKeyId"] for request in mounts.requests}) == 1
     assert len({request.given for request in mounts.requests}) == 1
 
@@ -133,10 +133,11 @@ def test_a_token_that_sts_refuses_is_an_answer_that_says_what_to_check(
     code: grpc.StatusCode,
     words: list[str],
 ) -> None:
-    emulator.admin("PUT", "/roles", {"arn": ROLE, "subjects": ["system:serviceaccount:team:*"]})
+    role = f"{ROLE}-of-the-team"
+    emulator.admin("PUT", "/roles", {"arn": role, "subjects": ["system:serviceaccount:team:*"]})
 
-    with refused(code, "service account team/trainer", ROLE, PROVIDER, emulator.sts_endpoint, *words):
-        publish(plugin, emulator, tmp_path / "t", pod_context(token=issuer.token(**claims)))
+    with refused(code, "service account team/trainer", role, PROVIDER, emulator.sts_endpoint, *words):
+        publish(plugin, emulator, tmp_path / "t", pod_context(token=issuer.token(**claims)), roleArn=role)
 
     assert mounts.requests == []
 
@@ -153,7 +154,7 @@ def test_a_cluster_that_ram_does_not_know_is_refused_by_its_provider(
 def test_sts_that_is_away_is_unavailable_within_kubelets_patience(
     plugin: Services, emulator: RunningEmulator, issuer: TokenIssuer, tmp_path: Path
 ) -> None:
-    emulator.fault(operation="SecurityTokenService", blackhole=True)
+    emulator.fault(operation="AssumeRoleWithOIDC", blackhole=True)
 
     with refused(grpc.StatusCode.UNAVAILABLE, "AssumeRoleWithOIDC", "--sts-endpoint"):
         publish(plugin, emulator, tmp_path / "t", pod_context(token=issuer.token()))
@@ -193,7 +194,7 @@ def test_an_outage_of_sts_leaves_a_published_volume_alone_and_tells_the_pod_once
     emulator.admin("PUT", "/token-lifetime", {"seconds": 1})
     publish(plugin, emulator, tmp_path / "t", pod_context(token=issuer.token()))
     threading.Event().wait(0.6)  # until a second's half life is over
-    emulator.fault(operation="SecurityTokenService", status=500)
+    emulator.fault(operation="AssumeRoleWithOIDC", status=500)
 
     for _ in range(3):
         publish(plugin, emulator, tmp_path / "t", pod_context(token=issuer.token()))
@@ -237,7 +238,7 @@ def test_a_volume_published_anew_starts_with_a_role_of_its_own(
 
     publish(plugin, emulator, tmp_path / "t", pod_context(token=issuer.token()))
 
-    assert emulator.count("SecurityTokenService") == 2
+    assert emulator.count("AssumeRoleWithOIDC") == 2
     assert len({request.credentials["AccessKeyId"] for request in mounts.requests}) == 2
 
 

@@ -138,7 +138,7 @@ class Scene:
         return self.publish({}, context=context, **{**arns, **attributes})
 
     def sts(self, **fault: Any) -> str:
-        self.emulator.fault(operation="SecurityTokenService", **fault)
+        self.emulator.fault(operation="AssumeRoleWithOIDC", **fault)
         return self.role()
 
     def refused(self, code: str) -> str:

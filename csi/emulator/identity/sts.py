@@ -29,6 +29,8 @@ from csi.emulator.wire.refusals import Refusal
 
 VERSION = "2015-04-01"
 MAX_SKEW = 15 * 60
+STS_OPERATIONS = frozenset({"AssumeRole", "AssumeRoleWithOIDC", "SecurityTokenService"})
+"""The last is an action that only the body names."""
 _ROLE = re.compile(r"acs:ram::(\d+):role/([\w.@-]+)")
 _SESSION_NAME = re.compile(r"[A-Za-z0-9.@_-]{2,64}")
 _DIGESTS = {"HMAC-SHA1": "sha1", "HMAC-SHA256": "sha256"}
@@ -129,6 +131,12 @@ def is_sts(call: Call, sts_path: str) -> bool:
     if call.path.rstrip("/") == sts_path:
         return True
     return call.path == "/" and (call.method == "POST" or "Action" in call.query)
+
+
+def sts_operation(call: Call) -> str:
+    """What a request to STS is counted as and selected by: its action, where the address says it as SDKs do."""
+    action = call.query.get("Action", "")
+    return action if action in STS_OPERATIONS else "SecurityTokenService"
 
 
 def _required(values: Mapping[str, str], name: str) -> str:
