@@ -90,7 +90,6 @@ COMBINATIONS: Mapping[str, Settings] = {
     },
     "logs and kubelet": {"logLevel": "debug", "logFormat": "text", "kubeletDir": "/var/lib/k0s/kubelet"},
     "roles": {"rrsa.stsEndpoint": "https://sts-vpc.cn-hangzhou.aliyuncs.com", "rrsa.tokenExpirationSeconds": 600},
-    "no start-up taint": {"node.removeStartupTaint": False},
     "namespaces": {
         "webhook.excludedNamespaces": ["monitoring", "kube-system"],
         "webhook.namespaceSelector": [{"key": "oss", "operator": "In", "values": ["yes"]}],
