@@ -17,8 +17,10 @@ import pytest
 
 from csi.cluster.incident_words import OUT_OF_MEMORY, Termination, told
 from csi.cluster.pods import PodSidecars
+from csi.cluster.webhook.injection import inject, wants_sidecars
 from csi.cluster.webhook.resources import ContainerResources
 from csi.cluster.webhook.sidecar import SidecarSettings, sidecar_container
+from csi.cluster.webhook.volumes import OurVolume
 from csi.driver.credentials import Offer
 from csi.driver.starting import StartingMounts
 from csi.driver.stores import check_volume
@@ -50,6 +52,7 @@ from tests.support.stand_in_cluster import StandInCluster, api_of, stand_in_clus
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "troubleshooting.md"
 _PUBLISHING = (
+    "The pod is refused",
     "The volume is not mounted: credentials",
     "The volume is not mounted: roles of service accounts (RRSA)",
     "The volume is not mounted: bucket and endpoint",
@@ -61,7 +64,8 @@ _PUBLISHING = (
 )
 _EVENTS = "Events of this driver on a running pod"
 _PROGRAMS = "What programs see"
-_NOT_OURS = frozenset({"waiting for a volume to be created"})  # Kubernetes says it
+_NOT_OURS = frozenset({"waiting for a volume to be created", 'failed calling webhook "inject.ossfuse.csi.dev"'})
+"""Kubernetes says them."""
 
 
 @dataclass(frozen=True)
@@ -186,6 +190,7 @@ class Preflighting(RecordingMounts):
 
 
 INLINE = {"name": "data", "csi": {}}
+OURS = {"name": "data", "csi": {"driver": "ossfuse.csi.dev"}}
 
 
 def words_of(act: Callable[[], object]) -> str:
@@ -292,12 +297,44 @@ def closed_gate(_: Scene) -> str:
     return subprocess.run(["sh", "-c", hurried], capture_output=True, text=True, timeout=20, check=False).stderr
 
 
+def admission(change: Callable[[dict[str, Any]], object], **annotations: str) -> str:
+    """What the webhook says to a pod with one volume of ours that was changed."""
+    pod = pod_object([OURS], injected=(), annotations=annotations)
+    change(pod["spec"])
+    ours = OurVolume("data", "volume/data", "the pod's own volume", {"bucket": "data", "url": "http://h:1"})
+    return words_of(lambda: (wants_sidecars(pod), inject(pod, [ours], SidecarSettings("image:1"))))
+
+
+def unknown_pretender(_: Scene) -> str:
+    pod = pod_object([OURS], injected=(), annotations={"ossfuse.csi.dev/inject": "false"})
+    pod["spec"]["containers"].append({"name": "ossfuse-data"})
+    return words_of(lambda: wants_sidecars(pod))
+
+
 RESOURCES = ContainerResources(Bytes(512 * MIB), Bytes(512 * MIB), 100)
 NOT_ACCEPTED = "<option>: '<value>' is not accepted, expected <what>"
 HAS_NONE = "has no sidecar for volume '<volume>'"
 SIDECAR = "sidecar <name> of pod <pod>"
 
 CASES: dict[str, Callable[[Scene], str]] = {
+    # the pod
+    "the pod's annotation ossfuse.csi.dev/<name>: '<value>' is not known": lambda _: admission(
+        lambda _: None, **{"ossfuse.csi.dev/memroy-limit": "1Gi"}
+    ),
+    "ossfuse.csi.dev/memory-limit: '<value>' is not accepted, expected <what>": lambda _: admission(
+        lambda _: None, **{"ossfuse.csi.dev/memory-limit": "1Mi"}
+    ),
+    "container '<name>' has the name of a sidecar": lambda _: admission(
+        lambda spec: spec["containers"].append({"name": "ossfuse-data"})
+    ),
+    "container '<name>' has the name of the sidecar of volume '<volume>', which the webhook alone adds and does not "
+    "add here": unknown_pretender,
+    "volume '<name>' has the name of a sidecar's directory": lambda _: admission(
+        lambda spec: spec["volumes"].append({"name": "ossfuse-data", "configMap": {}})
+    ),
+    "container '<name>' mounts '<volume>', the directory in which a sidecar receives its credentials": lambda _: (
+        admission(lambda spec: spec["containers"][0]["volumeMounts"].append({"name": "ossfuse-data"}))
+    ),
     # credentials
     "secrets: the volume needs a Secret (authType: <type>) and none was given": lambda scene: scene.publish({}),
     "the Secret holds no access key": lambda scene: scene.publish({"password": "something-else"}),
