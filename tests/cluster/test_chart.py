@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import shutil
@@ -330,11 +331,14 @@ def test_upgrade_and_rollback_leave_certificate_and_trust_alone(driver: Driver) 
 
 
 def objects_of_ours(cluster: Cluster) -> list[str]:
-    """Everything in the cluster that the chart or its programs made; events pass by themselves."""
+    """Everything the chart or its programs made, as "kind namespace name"; events pass by themselves, and what tests
+    have in namespaces of their own is theirs."""
     kinds = cluster.kubectl("api-resources", "--verbs=list", "--output=name").split()
     wanted = ",".join(kind for kind in kinds if kind not in ("events", "events.events.k8s.io", "namespaces"))
-    found = cluster.kubectl("get", wanted, "--all-namespaces", "--ignore-not-found", "--output=name").splitlines()
-    return sorted({name for name in found if "ossfuse" in name})
+    columns = "--output=custom-columns=:.kind,:.metadata.namespace,:.metadata.name"
+    found = cluster.kubectl("get", wanted, "--all-namespaces", "--ignore-not-found", "--no-headers", columns)
+    rows = {tuple(line.split()) for line in found.splitlines() if line.strip()}
+    return sorted(" ".join(row) for row in rows if "ossfuse" in row[2] and not row[1].startswith("test-"))
 
 
 def drivers_of_nodes(cluster: Cluster) -> set[str]:
@@ -344,8 +348,11 @@ def drivers_of_nodes(cluster: Cluster) -> set[str]:
 def test_uninstall_leaves_nothing_and_the_next_install_works(driver: Driver, cluster: Cluster) -> None:
     cluster.wait_for(lambda: "ossfuse.csi.dev" in drivers_of_nodes(cluster), "kubelet knowing the driver")
     try:
+        assert "Deployment ossfuse-csi ossfuse-csi-controller" in objects_of_ours(cluster)
         cluster.helm("uninstall", RELEASE, f"--namespace={NAMESPACE}", "--wait", "--timeout=180s")
-        cluster.wait_for(lambda: not objects_of_ours(cluster), "the end of everything of the release")
+        with contextlib.suppress(ClusterFailed):  # what is left says more than that it took too long
+            cluster.wait_for(lambda: not objects_of_ours(cluster), "the end of everything of the release")
+        assert objects_of_ours(cluster) == []
         cluster.wait_for(
             lambda: "ossfuse.csi.dev" not in drivers_of_nodes(cluster), "kubelet having forgotten the driver"
         )
