@@ -156,8 +156,9 @@ def _serve(
 
 
 def _within(volume: Mount, limit: Bytes) -> Mount:
-    """`volume` with no more memory than this process may use: the kernel's word counts, not the node plugin's."""
-    if not 0 < limit < volume.memory_limit:
+    """`volume` with no more memory than this process may use: the kernel's word counts, not the node plugin's. The
+    kernel counts whole pages."""
+    if not 0 < limit <= volume.memory_limit - os.sysconf("SC_PAGE_SIZE"):
         return volume
     _log.warning("limited to %d bytes of memory by its cgroup, not to %d as was said", limit, volume.memory_limit)
     return dataclasses.replace(volume, memory_limit=limit)

@@ -55,7 +55,7 @@ def serve_real(plugin: PodMounts, pod: Pod, emulator: RunningEmulator, **attribu
 
 
 def test_a_stopped_sidecar_is_told_once_and_again_only_after_it_was_well(pods: PodNode) -> None:
-    plugin, pod = pods.start(), pods.pod()
+    plugin, pod = pods.start(silence=SILENCE), pods.pod()
     sidecar = serve(plugin, pod)
     for times in (1, 2):
         sidecar.signal(signal.SIGSTOP)
@@ -101,7 +101,7 @@ def test_unpublishing_frees_a_program_that_waits_for_a_sidecar_that_is_still_the
 def test_a_sidecar_that_has_the_volume_and_does_not_serve_it_is_told_and_its_end_frees_whoever_waits(
     pods: PodNode,
 ) -> None:
-    plugin, pod = pods.start(), pods.pod()
+    plugin, pod = pods.start(silence=SILENCE), pods.pod()
     plugin.publish(request_for(pod, "silent"), DEADLINE)
     sidecar = pod.start_sidecar()
     until(lambda: IncidentKind.VOLUME_DEGRADED in pods.reporter.kinds())

@@ -37,7 +37,8 @@ from tests.support.published_volume import SOURCE_ROOT, until
 
 REAL = SOURCE_ROOT / "csi" / "sidecar" / "__main__.py"
 VOLUME = "data"
-SILENCE = Seconds(3.0)
+SILENCE = Seconds(4.0)
+"""For tests of hung sidecars. In others a busy machine may be slow."""
 _MS_BIND, _MS_SHARED, _MS_PRIVATE = 4096, 1 << 20, 1 << 18
 
 _CONTAINER = f"""
@@ -180,7 +181,7 @@ class Pod:
         """As kubelet does it: not lazily, so it fails when somebody keeps the tmpfs busy. Raises MountError."""
         LinuxKernel().umount2(str(self.shared), UMOUNT_NOFOLLOW)
 
-    def start_sidecar(self, entry: Path = STAND_IN, *, fresh: bool = True) -> Sidecar:
+    def start_sidecar(self, entry: Path = STAND_IN) -> Sidecar:
         """The sidecar's container, started (again) by kubelet; returns at once."""
         command = [sys.executable, "-I", str(entry), "--socket", SIDECAR_DIRECTORY, "--log-format", "text"]
         shell = subprocess.Popen(
@@ -284,9 +285,10 @@ class PodNode:
         *,
         preflight: Callable[[PublishRequest, Seconds], None] = lambda _request, _deadline: None,
         kernel: Kernel | None = None,
+        silence: Seconds = Seconds(60.0),  # noqa: B008 - a number
     ) -> PodMounts:
         """A node plugin, opened."""
-        plugin = pod_mounts(self.state, preflight, self, self.reporter, self.kubelet, kernel=kernel, silence=SILENCE)
+        plugin = pod_mounts(self.state, preflight, self, self.reporter, self.kubelet, kernel=kernel, silence=silence)
         self._plugins.append(plugin)
         plugin.open()
         return plugin

@@ -64,7 +64,7 @@ class Incidents:
         used, limit = working_set(health), memory_limit(health, self._place)
         if used < limit * _WELL:
             self._memory_told = False
-        if self._memory_told or used < limit * _HIGH:
+        if self._memory_told or limit <= 0 or used < limit * _HIGH:
             return None
         self._memory_told = True
         return self._incident(

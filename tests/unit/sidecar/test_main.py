@@ -43,8 +43,8 @@ def test_a_ready_file_that_cannot_be_made_is_in_the_log_and_the_volume_works(tmp
 
 @pytest.mark.parametrize(
     ("limit", "expected"),
-    [(0, 512), (256 * MIB, 256), (512 * MIB, 512), (1024 * MIB, 512)],
-    ids=["unknown", "less", "the same", "more"],
+    [(0, 512), (256 * MIB, 256), (512 * MIB, 512), (512 * MIB - 1, 512), (1024 * MIB, 512)],
+    ids=["unknown", "less", "the same", "the same in pages", "more"],
 )
 def test_the_smaller_of_what_was_said_and_what_the_kernel_allows_counts(limit, expected):
     assert _within(MOUNT, Bytes(limit)).memory_limit == expected * MIB

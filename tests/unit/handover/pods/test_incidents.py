@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,11 @@ def test_the_limit_that_the_container_says_it_has_counts(incidents):
     assert told(incidents, using(96, limit=200), using(191, limit=200)) == [False, True]
     assert memory_limit(using(1, limit=200), PLACE) == 200 * MIB
     assert memory_limit(None, PLACE) == 100 * MIB
+
+
+def test_without_a_limit_no_use_of_memory_is_high():
+    unlimited = Incidents("vol", replace(PLACE, memory_limit=Bytes(0)))
+    assert told(unlimited, using(96)) == [False]
 
 
 def test_of_an_older_sidecar_the_resident_bytes_count(incidents):
