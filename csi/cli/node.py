@@ -62,6 +62,11 @@ from csi.handover.types import VolumeMounts
     default="",
     help="With --sidecar pod: the namespace of this driver, whose pods get no sidecars.",
 )
+@click.option(
+    "--kubeconfig",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="With --sidecar pod: how to reach the API server, where this process is in no pod itself.",
+)
 @logging_options("json", "info")
 def command(
     endpoint: str,
@@ -71,6 +76,7 @@ def command(
     kubelet_dir: Path,
     sts_endpoint: str,
     namespace: str,
+    kubeconfig: Path | None,
     log_format: str,
     log_level: str,
 ) -> None:
@@ -92,7 +98,7 @@ def command(
         # the Kubernetes client costs a machine without a cluster time and memory
         from csi.cli.node_in_cluster import serve_in_cluster  # noqa: PLC0415
 
-        serve_in_cluster(config, kubelet_dir, namespace)
+        serve_in_cluster(config, kubelet_dir, namespace, kubeconfig)
         return
 
     def open_mounts() -> VolumeMounts:

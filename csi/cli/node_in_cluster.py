@@ -22,11 +22,12 @@ NEVER_INJECTED: Final = ("kube-system", "kube-public", "kube-node-lease")
 """Namespaces the webhook leaves alone, besides the driver's own."""
 
 
-def serve_in_cluster(config: NodeConfig, kubelet_directory: Path, namespace: str) -> None:
-    """Serve until SIGTERM or SIGINT. `namespace` is the driver's own. Raises ApiUnreachable outside of a pod."""
+def serve_in_cluster(config: NodeConfig, kubelet_directory: Path, namespace: str, kubeconfig: Path | None) -> None:
+    """Serve until SIGTERM or SIGINT. `namespace` is the driver's own; without a `kubeconfig` the API server is reached
+    as the service account of this pod. Raises ApiUnreachable when there is no way to it."""
     excluded = {*NEVER_INJECTED, namespace} - {""}
     with contextlib.ExitStack() as ending:
-        api = KubernetesApi.in_cluster()
+        api = KubernetesApi.from_kubeconfig(str(kubeconfig)) if kubeconfig else KubernetesApi.in_cluster()
         ending.callback(api.close)
         events = PodEvents(api, config.node_id)
         events.start()

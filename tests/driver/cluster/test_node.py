@@ -56,8 +56,9 @@ def plugin_of(cluster: StandInCluster, home: Path) -> Iterator[Plugin]:
     arguments = [
         *("--endpoint", f"unix://{home}/node.sock", "--node-id", "node-1", "--state-dir", str(machine.state)),
         *("--sidecar", "pod", "--kubelet-dir", str(home / "kubelet"), "--namespace", "ossfuse-csi"),
+        *("--kubeconfig", str(kubeconfig(cluster, home))),
     ]
-    command = [sys.executable, "-m", "tests.support.node_of_stand_in", str(kubeconfig(cluster, home)), *arguments]
+    command = [str(Path(sys.executable).with_name("ossfuse")), "node", *arguments]
     with (home / "node.log").open("wb") as log:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:

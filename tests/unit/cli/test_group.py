@@ -50,7 +50,7 @@ def test_a_sidecar_starts_without_the_libraries_of_the_command_line() -> None:
         (["nodes"], 2, "Did you mean 'node'?"),
         (["--nothing"], 2, "No such option"),
         (["volume", "explain", "/no/such/file"], 2, "No such file"),
-        (["node", "--sidecar", "pod"], 1, "Hint: use --sidecar process"),
+        (["node", "--sidecar", "pod"], 1, "Hint: run it in a pod"),
         (["node", "--endpoint", "tcp://127.0.0.1:1"], 1, "CSI is not served over TCP"),
         (["controller", "--endpoint", "nowhere"], 1, "unix:///csi/csi.sock"),
         (["doctor", "--endpoint", "ftp://x"], 1, "--endpoint: 'ftp://x' is not accepted"),
