@@ -19,8 +19,9 @@ lint: ## ruff, mypy --strict, import-linter
 	@tools/setup.sh test
 	@tools/lint.sh
 
-docs: setup ## regenerate docs/options.md from the option table
-	@.venv/bin/python -m csi.volume.table.document > docs/options.md
+docs: ## write again what is generated: docs/options.md, the chart's README, deploy/kubernetes.yaml
+	@tools/setup.sh test
+	@tools/docs.sh
 
 bench: ## compare with s3fs and rclone; writes benchmarks/RESULTS.md
 	@tools/setup.sh run

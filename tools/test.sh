@@ -3,4 +3,5 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tools/lint.sh
-exec .venv/bin/python -m pytest tests/unit tests/driver tests/mount tests/faults "$@"
+tools/image.sh
+exec .venv/bin/python -m pytest tests/unit tests/driver tests/mount tests/faults tests/cluster "$@"

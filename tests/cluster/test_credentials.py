@@ -15,14 +15,17 @@ from tests.cluster.tenant import Tenant
 from tests.cluster.workloads import Folder
 from tests.support.emulator import IssuedToken
 
-SECONDS = 60
 OBJECTS = 60_000
 """More than are read in that time: what was read once would not be asked for again."""
-READER = (
-    f"end=$(($(date +%s) + {SECONDS})); n=0; while [ $(date +%s) -lt $end ]; do "
-    "cat /data/$n > /dev/null || echo FAILED $n; n=$((n+1)); done; echo done $n"
-)
 ROLE = "acs:ram::1000000000000000:role/training"
+
+
+def reader(seconds: int) -> str:
+    """Reads one object after the other, says which failed, and ends after `seconds`."""
+    return (
+        f"end=$(($(date +%s) + {seconds})); n=0; while [ $(date +%s) -lt $end ]; do "
+        "cat /data/$n > /dev/null || echo FAILED $n; n=$((n+1)); done; echo done $n"
+    )
 
 
 def rrsa(tenant: Tenant, **more: str) -> dict[str, str]:
@@ -34,7 +37,7 @@ def test_keys_are_rotated_under_a_reader_without_one_error(tenant: Tenant) -> No
     token = tenant.oss.issue_token(3600)
     tenant.apply(sts_secret(token))
     tenant.give_volume(attributes=tenant.attributes(), secret="sts")
-    tenant.start_pod("app", READER, restart_policy="Never")
+    tenant.start_pod("app", reader(60), restart_policy="Never")
     renewed = tenant.oss.issue_token(3600)
     tenant.apply(sts_secret(renewed))
     poke(tenant, until=lambda: signed_with(tenant, renewed))
@@ -57,12 +60,12 @@ def test_a_pod_reads_with_its_own_service_account(tenant: Tenant) -> None:
 
 
 def test_short_lived_credentials_are_renewed_under_a_reader(tenant: Tenant) -> None:
-    """Roles last 40 s here, of a reader's 60. Kubelet republishes once in 70 to 90 s, and whenever the pod changes."""
+    """Roles last 20 s here, of a reader's 40. Kubelet republishes once in 70 to 90 s, and whenever the pod changes."""
     tenant.oss.seed("{n}", count=OBJECTS, size=100)
-    tenant.oss.admin("PUT", "/token-lifetime", {"seconds": 40})
+    tenant.oss.admin("PUT", "/token-lifetime", {"seconds": 20})
     try:
         tenant.give_volume(attributes=rrsa(tenant), secret="")
-        tenant.start_pod("app", READER, restart_policy="Never")
+        tenant.start_pod("app", reader(40), restart_policy="Never")
         poke(tenant, until=lambda: tenant.pod("app")["status"]["phase"] == "Succeeded")
     finally:
         tenant.oss.admin("PUT", "/token-lifetime", {"seconds": None})
