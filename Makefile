@@ -1,6 +1,6 @@
 # The two commands of the README are `make demo` and `make test`; both set up whatever they need.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint docs bench clean cluster-up cluster-down e2e e2e-kind
+.PHONY: help setup demo test lint docs bench bench-pods clean cluster-up cluster-down e2e e2e-kind
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,11 @@ docs: ## write again what is generated: docs/options.md, the chart's README, dep
 bench: ## compare with s3fs and rclone; writes benchmarks/RESULTS.md
 	@tools/setup.sh run
 	@benchmarks/run.sh
+
+bench-pods: ## how long a pod with a volume takes to its first byte, beside one with an emptyDir; writes benchmarks/RESULTS.md
+	@tools/setup.sh test
+	@tools/image.sh
+	@.venv/bin/python -m benchmarks.pod_start
 
 # A KUBECONFIG counts only if it is given to make: the one of a shell may lead to a cluster that means something to somebody.
 given_kubeconfig = $(if $(filter command line,$(origin KUBECONFIG)),$(KUBECONFIG))

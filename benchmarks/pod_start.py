@@ -1,0 +1,126 @@
+"""From `kubectl apply` of a pod to the first byte its program has read: with a volume of ours, beside an emptyDir.
+
+A real kubelet on this machine (tests/cluster/harness), images present, one pod at a time, the two kinds in turn. Both
+pods run the same image and tell the machine's clock once they have read; the difference is what a volume costs: the
+webhook, NodePublishVolume, the sidecar's start to READY, the first GET. Writes a section of benchmarks/RESULTS.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import math
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from benchmarks import report
+from tests.cluster import workloads
+from tests.cluster.harness.client import Cluster, Namespace
+from tests.cluster.harness.driver import install
+from tests.cluster.harness.emulators import emulator_in
+from tests.cluster.harness.images import cluster_images
+from tests.cluster.harness.node import start_node
+from tests.cluster.harness.places import NEWEST, Places
+from tests.cluster.tenant import Tenant
+from tests.cluster.workloads import Folder
+
+RESULTS = Path(__file__).with_name("RESULTS.md")
+OURS, EMPTY = "ossfuse-csi", "emptyDir"
+FOLDERS: Mapping[str, Folder] = {OURS: Folder("data"), EMPTY: Folder(source={"emptyDir": {}})}
+READ: Mapping[str, str] = {
+    OURS: "head -c 1 /data/first > /dev/null && cat /proc/uptime",
+    EMPTY: "echo x > /data/first; head -c 1 /data/first > /dev/null && cat /proc/uptime",
+}
+
+
+def since_boot() -> float:
+    """The clock of /proc/uptime, which containers share, seconds."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def one_pod(space: Namespace, kind: str, name: str) -> float:
+    """Seconds from apply to the first byte of a new pod, which is gone afterwards."""
+    spec = workloads.pod_spec(READ[kind], {"data": FOLDERS[kind]}, restart_policy="Never")
+    begin = since_boot()
+    space.apply(workloads.pod(name, spec))
+    space.wait_pod(name, "Succeeded", 120)
+    read = float(space.logs(name, "app").split()[0])
+    space.delete("pod", name)
+    return read - begin
+
+
+def measure(tenant: Tenant, rounds: int) -> dict[str, list[float]]:
+    tenant.give_secret()
+    tenant.put("first", b"x" * 1000)
+    tenant.give_volume()
+    samples: dict[str, list[float]] = {OURS: [], EMPTY: []}
+    for kind in samples:
+        one_pod(tenant.space, kind, "warm-up")
+    for turn in range(rounds):
+        for kind in (OURS, EMPTY) if turn % 2 else (EMPTY, OURS):
+            seconds = one_pod(tenant.space, kind, f"pod-{turn}")
+            samples[kind].append(seconds)
+            print(f"round {turn + 1}/{rounds} {kind}: {seconds:.2f} s", flush=True)
+    tenant.leave()
+    return samples
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """Nearest rank."""
+    return sorted(values)[math.ceil(share * len(values)) - 1]
+
+
+def section(samples: Mapping[str, Sequence[float]], version: str) -> list[str]:
+    rounds = len(samples[OURS])
+    rows = [
+        f"| {kind} | {statistics.median(runs):.2f} | {percentile(runs, 0.95):.2f} | {min(runs):.2f}–{max(runs):.2f} |"
+        for kind, runs in samples.items()
+    ]
+    median = statistics.median(samples[OURS]) - statistics.median(samples[EMPTY])
+    p95 = percentile(samples[OURS], 0.95) - percentile(samples[EMPTY], 0.95)
+    ratio = statistics.median(samples[OURS]) / statistics.median(samples[EMPTY])
+    return [
+        "## From `kubectl apply` to a pod's first byte",
+        "",
+        "Written by `make bench-pods` (`benchmarks/pod_start.py`).",
+        "",
+        f"- Machine: {report.machine()}",
+        f"- Date: {datetime.datetime.now(datetime.UTC).date().isoformat()}",
+        f"- Kubernetes {version}, one node, images present, nothing else running; {rounds} pods of each kind, in turn",
+        "",
+        "| volume | median s | p95 s | min–max s |",
+        "|---|---|---|---|",
+        *rows,
+        "",
+        f"A volume of ours costs {median:.2f} s more than an emptyDir in the median ({ratio:.2f} times the whole), "
+        f"{p95:.2f} s at the 95th percentile.",
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=30)
+    arguments = parser.parse_args()
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ossfuse-bench-")))
+        places = Places(f"bench-{os.getpid()}", NEWEST)
+        node = start_node(places, cluster_images(places))
+        stack.callback(node.end)
+        cluster = Cluster(places.kubeconfig, str(places.program("kubectl")), str(places.program("helm")), node)
+        oss = stack.enter_context(emulator_in(cluster, scratch / "oss"))
+        install(cluster)
+        space = stack.enter_context(cluster.namespace())
+        samples = measure(Tenant(space, oss), arguments.rounds)
+        version = cluster.list("nodes")[0]["status"]["nodeInfo"]["kubeletVersion"].removeprefix("v")
+    lines = section(samples, version)
+    report.write_section(RESULTS, "pod start", lines)
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
