@@ -303,3 +303,28 @@ class ClusterMisconfigured(OssFuseError):
 
 class PluginNotHealthy(OssFuseError):
     """This process cannot do its work until it is restarted."""
+
+
+# --- what the API server of the cluster answered ---
+
+
+class ApiRefused(OssFuseError):
+    """The API server answered with an error. `status` is the HTTP status, `reason` the word of the Status object
+    (Forbidden, Invalid, …; '' when there was none)."""
+
+    def __init__(self, message: str, *, status: int = 0, reason: str = "", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+        self.reason = reason
+
+
+class ApiConflict(ApiRefused):
+    """409: the object was changed meanwhile (reason Conflict), or is there already (AlreadyExists)."""
+
+
+class ObjectMissing(ApiRefused):
+    """404 to a call that changes something: the object, its namespace or its kind is not there."""
+
+
+class ApiUnreachable(PluginNotHealthy):
+    """No answer of the API server within the timeout, or none that is JSON, or no way to speak to it at all."""

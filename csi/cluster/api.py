@@ -20,7 +20,7 @@ from kubernetes.client import ApiClient, Configuration
 from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
 from urllib3.exceptions import HTTPError, ProtocolError
 
-from csi.errors import OssFuseError, PluginNotHealthy
+from csi.errors import ApiConflict, ApiRefused, ApiUnreachable, ObjectMissing
 from csi.volume.units import Seconds
 
 JsonObject: TypeAlias = dict[str, Any]
@@ -40,28 +40,6 @@ _CONNECTIONS: Final = 16
 _LONGEST_TEXT: Final = 512
 _NOT_FOUND: Final = 404
 _CONFLICT: Final = 409
-
-
-class ApiRefused(OssFuseError):
-    """The API server answered with an error. `status` is the HTTP status, `reason` the word of the Status object
-    (Forbidden, Invalid, …; '' when there was none)."""
-
-    def __init__(self, message: str, *, status: int, reason: str = "", hint: str = "") -> None:
-        super().__init__(message, hint=hint)
-        self.status = status
-        self.reason = reason
-
-
-class ApiConflict(ApiRefused):
-    """409: the object was changed meanwhile (reason Conflict), or is there already (AlreadyExists)."""
-
-
-class ObjectMissing(ApiRefused):
-    """404 to a call that changes something: the object, its namespace or its kind is not there."""
-
-
-class ApiUnreachable(PluginNotHealthy):
-    """No answer of the API server within the timeout, or none that is JSON, or no way to speak to it at all."""
 
 
 def resource_path(api_version: str, plural: str, *, namespace: str = "", name: str = "") -> str:

@@ -20,9 +20,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final, TypeVar
 
-from csi.cluster.api import ApiConflict, ApiUnreachable, JsonObject, KubernetesApi, ObjectMissing, resource_path
+from csi.cluster.api import JsonObject, KubernetesApi, resource_path
 from csi.cluster.incident_words import Termination, Told, termination_of, told
-from csi.errors import OssFuseError
+from csi.errors import ApiConflict, ApiUnreachable, ObjectMissing, OssFuseError
 from csi.handover.types import Incident, IncidentKind, PodReference
 from csi.volume.naming import DRIVER_NAME
 from csi.volume.units import Seconds

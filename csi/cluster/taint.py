@@ -12,8 +12,8 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from csi.cluster.api import ApiRefused, JsonObject, KubernetesApi, resource_path
-from csi.errors import OssFuseError
+from csi.cluster.api import JsonObject, KubernetesApi, resource_path
+from csi.errors import ApiRefused, OssFuseError
 from csi.volume.naming import DRIVER_NAME
 
 log = logging.getLogger(__name__)

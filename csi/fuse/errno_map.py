@@ -74,6 +74,10 @@ ERRNO_BY_CLASS = MappingProxyType(
         errors.SidecarNotInjected: errno.EIO,
         errors.ClusterMisconfigured: errno.EIO,
         errors.PluginNotHealthy: errno.EIO,
+        errors.ApiRefused: errno.EIO,
+        errors.ApiConflict: errno.EIO,
+        errors.ObjectMissing: errno.EIO,
+        errors.ApiUnreachable: errno.EIO,
     }
 )
 """Every class of `csi.errors` has its own line here; a test fails when one is missing."""

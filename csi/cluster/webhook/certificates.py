@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from csi.cluster.api import ApiConflict, ApiUnreachable, JsonObject, JsonPatch, PatchKind, resource_path
+from csi.cluster.api import JsonObject, JsonPatch, PatchKind, resource_path
 from csi.cluster.webhook.issuing import (
     RENEWAL,
     CertificateUnusable,
@@ -27,7 +27,7 @@ from csi.cluster.webhook.issuing import (
     joined,
     make_certificate,
 )
-from csi.errors import OssFuseError, PluginNotHealthy
+from csi.errors import ApiConflict, ApiUnreachable, OssFuseError, PluginNotHealthy
 
 log = logging.getLogger(__name__)
 

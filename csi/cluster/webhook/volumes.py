@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from csi.cluster.api import TIMEOUT, ApiUnreachable, JsonObject, resource_path
+from csi.cluster.api import TIMEOUT, JsonObject, resource_path
 from csi.cluster.webhook.binding import likely_volume, reserved_volume
+from csi.errors import ApiUnreachable
 from csi.volume.naming import DRIVER_NAME
 from csi.volume.units import Seconds
 

@@ -71,6 +71,10 @@ CODES: dict[type[errors.OssFuseError], grpc.StatusCode] = {
     errors.CallTimedOut: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.ClusterMisconfigured: grpc.StatusCode.FAILED_PRECONDITION,
     errors.PluginNotHealthy: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.ApiUnreachable: grpc.StatusCode.UNAVAILABLE,
+    errors.ApiRefused: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.ApiConflict: grpc.StatusCode.ABORTED,
+    errors.ObjectMissing: grpc.StatusCode.FAILED_PRECONDITION,
 }
 
 _LONGEST_MESSAGE = 2048

@@ -9,9 +9,10 @@ from types import SimpleNamespace
 import pytest
 from kubernetes.config import incluster_config
 
-from csi.cluster.api import ApiConflict, ApiRefused, ApiUnreachable, KubernetesApi, ObjectMissing, resource_path
+from csi.cluster.api import KubernetesApi, resource_path
 from csi.cluster.webhook.issuing import make_certificate
 from csi.cluster.webhook.server import load
+from csi.errors import ApiConflict, ApiRefused, ApiUnreachable, ObjectMissing
 from tests.support.stand_in_cluster import StandInCluster, api_of, stand_in_cluster
 
 PODS = resource_path("v1", "pods", namespace="default")

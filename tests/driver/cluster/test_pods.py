@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from csi.cluster.api import ApiUnreachable
 from csi.cluster.pods import PodSidecars
-from csi.errors import SidecarNotInjected
+from csi.errors import ApiUnreachable, SidecarNotInjected
 from csi.handover.types import SidecarPlace
 from csi.volume.naming import sidecar_name
 from csi.volume.units import MIB, Bytes, Seconds

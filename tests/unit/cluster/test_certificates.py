@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from csi.cluster.api import ApiConflict, ApiRefused, JsonObject
+from csi.cluster.api import JsonObject
 from csi.cluster.webhook.certificates import DirectoryCertificates, SelfMadeCertificates, WebhookNames
 from csi.cluster.webhook.issuing import (
     LIFETIME,
@@ -19,7 +19,7 @@ from csi.cluster.webhook.issuing import (
     joined,
     make_certificate,
 )
-from csi.errors import PluginNotHealthy
+from csi.errors import ApiConflict, ApiRefused, PluginNotHealthy
 from tests.support.memory_cluster import patched
 
 NAMES = WebhookNames("ossfuse-csi", "ossfuse-csi-webhook", "ossfuse-csi")

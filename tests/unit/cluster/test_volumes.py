@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
-from csi.cluster.api import ApiUnreachable, JsonObject
+from csi.cluster.api import JsonObject
 from csi.cluster.webhook.binding import likely_volume, reserved_volume
 from csi.cluster.webhook.volumes import OurVolume, UnknownVolume, VolumeResolver
+from csi.errors import ApiUnreachable
 from csi.volume.units import Seconds
 from tests.support.memory_cluster import MemoryCluster
 
