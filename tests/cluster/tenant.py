@@ -47,6 +47,18 @@ class Tenant:
         named = {key.replace("__", "."): value for key, value in options.items()}
         return {"uri": f"oss://{self.oss.bucket}/{path}", "url": self.oss.endpoint, **named}
 
+    def give_class(self, attributes: Mapping[str, str], *, secrets_in: str) -> str:
+        """A StorageClass for these attributes, whose Secrets stand in the namespace `secrets_in`; its name."""
+        self.give_secret(namespace=secrets_in)
+        references = {
+            f"csi.storage.k8s.io/{use}-secret-{key}": value
+            for use in ("provisioner", "node-publish")
+            for key, value in (("name", SECRET), ("namespace", secrets_in))
+        }
+        name = f"class-{self.namespace}"
+        self.apply(workloads.storage_class(name, {**attributes, **references}))
+        return name
+
     def apply(self, *manifests: Manifest) -> None:
         for manifest in manifests:
             if manifest["kind"] in ("PersistentVolume", "StorageClass"):

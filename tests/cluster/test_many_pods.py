@@ -11,28 +11,11 @@ PODS = 30
 
 
 def test_thirty_pods_start_and_end_at_once_and_leave_nothing(tenant: Tenant, driver: Driver) -> None:
-    tenant.give_secret(namespace=driver.namespace)
-    parameters = {
-        **tenant.attributes("runs/", mode="fast", fs__jindo__fuse__pod__cpu__request="10m"),
-        "fs.jindo.fuse.pod.mem.limit": "128Mi",
-        "onDelete": "delete",
-        "pathPattern": "${.PVC.name}",
-        "csi.storage.k8s.io/provisioner-secret-name": SECRET,
-        "csi.storage.k8s.io/provisioner-secret-namespace": driver.namespace,
-        "csi.storage.k8s.io/node-publish-secret-name": SECRET,
-        "csi.storage.k8s.io/node-publish-secret-namespace": tenant.namespace,
-    }
-    name = f"class-{tenant.namespace}"
     tenant.put("shared/hello", "hello")
-    tenant.give_volume(
-        "shared",
-        attributes=tenant.attributes("shared/", fs__jindo__fuse__pod__cpu__request="10m"),
-        access="ReadOnlyMany",
-    )
-    tenant.apply(
-        workloads.storage_class(name, {**parameters, "fs.jindo.fuse.pod.mem.limit": "128Mi"}),
-        *(workloads.claim(f"own-{n}", storage_class=name) for n in range(PODS)),
-    )
+    tenant.give_volume("shared", attributes=small(tenant, "shared/"), access="ReadOnlyMany")
+    own = {**small(tenant, "runs/"), "onDelete": "delete", "pathPattern": "${.PVC.name}"}
+    name = tenant.give_class(own, secrets_in=driver.namespace)
+    tenant.apply(*(workloads.claim(f"own-{n}", storage_class=name) for n in range(PODS)))
     before = left_on_the_node(tenant)
     script = "cat /shared/hello > /own/copy; sleep 1d"
     pods = [
@@ -66,16 +49,20 @@ def test_thirty_pods_start_and_end_at_once_and_leave_nothing(tenant: Tenant, dri
     assert tenant.keys("runs/") == set()
 
 
+def small(tenant: Tenant, path: str, **options: str) -> dict[str, str]:
+    """Attributes of volumes that fit into one node thirty times."""
+    resources = {"fs__jindo__fuse__pod__mem__limit": "128Mi", "fs__jindo__fuse__pod__cpu__request": "10m"}
+    return tenant.attributes(path, **resources, **options)
+
+
 def inline(tenant: Tenant) -> workloads.Manifest:
-    attributes = tenant.attributes("shared/", mode="readonly", fs__jindo__fuse__pod__cpu__request="10m")
-    return {
-        "csi": {
-            "driver": workloads.DRIVER,
-            "readOnly": True,
-            "nodePublishSecretRef": {"name": SECRET},
-            "volumeAttributes": {**attributes, "fs.jindo.fuse.pod.mem.limit": "128Mi"},
-        }
+    source = {
+        "driver": workloads.DRIVER,
+        "readOnly": True,
+        "nodePublishSecretRef": {"name": SECRET},
+        "volumeAttributes": small(tenant, "shared/", mode="readonly"),
     }
+    return {"csi": source}
 
 
 def volumes_of(tenant: Tenant, storage_class: str) -> list[str]:

@@ -48,19 +48,12 @@ def test_the_pod_has_one_sidecar_first_in_line_with_the_volumes_memory_limit(ten
 
 
 def test_a_claim_of_a_storage_class_gets_a_prefix_of_its_own(tenant: Tenant, driver: Driver) -> None:
-    tenant.give_secret(namespace=driver.namespace)  # where the provisioner may read it
-    parameters = {
-        **tenant.attributes("runs/", mode="consistent"),
-        "pathPattern": "${.PVC.namespace}/${.PVC.name}",
-        "onDelete": "delete",
-        "csi.storage.k8s.io/provisioner-secret-name": SECRET,
-        "csi.storage.k8s.io/provisioner-secret-namespace": driver.namespace,
-        "csi.storage.k8s.io/node-publish-secret-name": SECRET,
-        "csi.storage.k8s.io/node-publish-secret-namespace": tenant.namespace,
-    }
-    name = f"class-{tenant.namespace}"
     tenant.put("runs/other", "stays")
-    tenant.apply(workloads.storage_class(name, parameters), workloads.claim("data", storage_class=name))
+    parameters = tenant.attributes(
+        "runs/", mode="consistent", pathPattern="${.PVC.namespace}/${.PVC.name}", onDelete="delete"
+    )
+    name = tenant.give_class(parameters, secrets_in=driver.namespace)  # where the provisioner may read them
+    tenant.apply(workloads.claim("data", storage_class=name))
     tenant.start_pod("app")  # the webhook meets the claim bound or unbound, as it comes
     tenant.sh("app", "echo 1 > /data/checkpoint")
     assert tenant.get(f"runs/{tenant.namespace}/data/checkpoint") == b"1\n"
