@@ -2,11 +2,12 @@
 
 A draft belongs to one node and to the handle that began it; a second writer is refused with FileBusy, unless both
 append (O_APPEND), because then their bytes cannot collide. The object appears, whole, when the draft is finished: at
-close(2), at fsync(2), or before a rename; what is written after that begins another draft that continues the finished
-version. A draft that failed, or was written to out of order, never becomes an object: its error is told by every later
-call, and the object stays the old one or absent. In append mode (`fs.oss.append.enable`) a draft is an Appendable
-object that grows in OSS while it is written. A size that a program announces before it writes (ftruncate) is shown at
-once and owed from then on: until as much has been written the draft is not finished, and nothing is padded.
+close(2), at fsync(2), or before a rename; not when the kernel closes the file for a program that was killed. What is
+written after that begins another draft that continues the finished version. A draft that failed, or was written to out
+of order, never becomes an object: its error is told by every later call, and the object stays the old one or absent.
+In append mode (`fs.oss.append.enable`) a draft is an Appendable object that grows in OSS while it is written. A size
+that a program announces before it writes (ftruncate) is shown at once and owed from then on: until as much has been
+written the draft is not finished, and nothing is padded.
 
 Everything here runs inside the node's `Turn`; opening, finishing and removing also inside the `Gate`, so that the key
 cannot change meanwhile. Fields that stat(2) shows (`size`, `mtime_ns`) are set under `InodeTable.lock`.
@@ -39,7 +40,7 @@ _log = logging.getLogger(__name__)
 class Draft:
     """`shared`: its owner appends, so that others who append may write to it as well. `base`: the version it begins
     with. `appendable`: it grows in OSS while it is written. `announced`: the size its program said it will have,
-    if that is more than it has. `error`: why it will never be an object."""
+    if that is more than it has. `joined`: others have written to it too. `error`: why it will never be an object."""
 
     writer: Writer
     owner: FileHandle
@@ -49,6 +50,7 @@ class Draft:
     size: int
     mtime_ns: int
     announced: int = 0
+    joined: bool = False
     error: OssFuseError | None = None
 
     @property
@@ -126,6 +128,7 @@ class Drafts:
         with self._table.lock:
             draft.size = draft.writer.position
             draft.mtime_ns = self._now_ns()
+            draft.joined = draft.joined or draft.owner != writer_handle
             if node.local is not None:
                 node.local.times = None
         return len(data)

@@ -17,6 +17,7 @@ from csi.fs.inodes import Node
 from csi.fs.metadata import Facts
 from csi.fs.names import shown
 from csi.fs.namespace import Namespace
+from csi.fs.openers import Opener
 from csi.fs.reading import Reading
 from csi.fs.turns import Gate, Turn
 from csi.fs.types import OpenFile
@@ -49,11 +50,11 @@ class Files:
 
     # --- opening and closing ---
 
-    def open(self, node: Node, flags: int) -> OpenFile:
+    def open(self, node: Node, flags: int, opener: Opener | None = None) -> OpenFile:
         """Raises FileBusy, StaleFile (the name is gone: the kernel looks it up again) and what OSS raises."""
         if flags & os.O_DIRECT or not self._namespace.is_current_for_open(node):
             self._namespace.refresh(node)
-        return self._begin(node, flags)
+        return self._begin(node, flags, opener)
 
     def open_cached(self, node: Node, flags: int) -> OpenFile | None:
         """`open` for reading from what is known, else None; called on an event loop."""
@@ -61,13 +62,13 @@ class Files:
             return None
         return self._begin(node, flags)
 
-    def _begin(self, node: Node, flags: int) -> OpenFile:
+    def _begin(self, node: Node, flags: int, opener: Opener | None = None) -> OpenFile:
         writing = flags & os.O_ACCMODE != os.O_RDONLY
         if node.detached:
             raise _replaced(node)
         if flags & os.O_TRUNC and not writing:
             self.truncate(node, 0, None)  # open(2) leaves it unspecified; Linux empties the file
-        handle = self._handles.add(node, flags)
+        handle = self._handles.add(node, flags, opener)
         try:
             if writing and flags & os.O_TRUNC:
                 with self.change(node), self.turn(node):
@@ -79,9 +80,9 @@ class Files:
             raise
         return OpenFile(handle.id, *self._cache_policy(node, flags))
 
-    def create(self, node: Node, flags: int) -> OpenFile:
+    def create(self, node: Node, flags: int, opener: Opener | None = None) -> OpenFile:
         """Open a file that was not there, and begin its first version."""
-        handle = self._handles.add(node, flags)
+        handle = self._handles.add(node, flags, opener)
         try:
             with self.change(node), self.turn(node):
                 self._begin_empty(handle, exclusive=bool(flags & os.O_EXCL))
@@ -94,7 +95,7 @@ class Files:
 
     def release(self, number: FileHandle) -> None:
         """The last descriptor is closed. What flush did not finish (it never came) is finished here; a failure can
-        only be logged."""
+        only be logged. What a killed program deserted is given up."""
         handle = self._handles.get(number)
         node = handle.node
         try:
@@ -102,7 +103,7 @@ class Files:
                 with self.change(node), self.turn(node):
                     draft = node.draft
                     if draft is not None and draft.owner == handle.id:
-                        self._end_draft(node, draft)
+                        self._end_draft(node, draft, deserted=handle.deserted and not draft.joined)
         finally:
             self._handles.drop(handle)
 
@@ -132,8 +133,12 @@ class Files:
         return len(data) if written is None else written
 
     def flush(self, number: FileHandle) -> None:
-        """close(2) of one descriptor: what was written is an object when this returns, or it raises why not."""
-        self._complete(number, push=False)
+        """close(2) of one descriptor: what was written is an object when this returns, or it raises why not. It comes
+        too when the kernel closes for a program that is being killed: that finishes nothing, and `release` decides."""
+        handle = self._handles.get(number)
+        handle.deserted = self._is_deserted(handle)
+        if not handle.deserted:
+            self._complete(number, push=False)
 
     def fsync(self, number: FileHandle) -> None:
         """As flush; in append mode the object goes on growing without being finished."""
@@ -228,6 +233,7 @@ class Files:
         Bytes for a removed file are taken and dropped."""
         node, draft = handle.node, handle.node.draft
         if draft is not None:
+            handle.deserted = False
             try:
                 return self._drafts.write(node, draft, handle.id, handle.appends, offset, data)
             except OssFuseError as error:
@@ -260,8 +266,27 @@ class Files:
                     handle.failed = error
                 raise
 
-    def _end_draft(self, node: Node, draft: Draft) -> None:
+    def _is_deserted(self, handle: OpenHandle) -> bool:
+        """Whether this close is that of a program which is being killed, and leaves half a file. What grows in OSS
+        anyway, or has bytes of others too, is not half a file."""
+        draft, opener = handle.node.draft, handle.opener
+        if opener is None or draft is None or draft.owner != handle.id:
+            return False
+        if draft.appendable or draft.joined or draft.error is not None:
+            return False
+        return opener.is_killed() or (handle.deserted and opener.sharer_is_killed())
+
+    def _end_draft(self, node: Node, draft: Draft, *, deserted: bool) -> None:
         if draft.error is not None:
+            self._drafts.drop(node)
+            return
+        if deserted:
+            _log.warning(
+                "%r was not written: its program was killed %d bytes into it, before it closed the file; fsync keeps "
+                "what was written so far, and logs are kept as they grow with fs.oss.append.enable",
+                self._table.path(node),
+                draft.size,
+            )
             self._drafts.drop(node)
             return
         try:

@@ -23,6 +23,7 @@ from csi.errors import (
     BadHandle,
     DeadlineExceeded,
     EntryExists,
+    FileBusy,
     InvalidOperation,
     IsADirectory,
     OssFuseError,
@@ -30,7 +31,7 @@ from csi.errors import (
 )
 from csi.fs.attributes import ExtendedAttributes
 from csi.fs.directories import OpenDirectory
-from csi.fs.drafts import Drafts
+from csi.fs.drafts import NOBODY, Drafts
 from csi.fs.files import Files
 from csi.fs.handles import Handles
 from csi.fs.inodes import InodeTable, Node
@@ -38,6 +39,7 @@ from csi.fs.links import Links
 from csi.fs.metadata import DIRECTORY
 from csi.fs.names import check_new, join, shown
 from csi.fs.namespace import Namespace
+from csi.fs.openers import Opener, Openers
 from csi.fs.reading import Reading
 from csi.fs.renames import Renames
 from csi.fs.reports import FilesystemReport, OpenFileReport
@@ -79,12 +81,15 @@ class Filesystem:
         ownership: Ownership | None = None,
         write: WriteOptions | None = None,
         read_only: bool = False,
+        openers: Openers | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`prefix` is '' or ends with '/'. `clock` tells seconds since the epoch: it dates what is written here and
-        measures the timeouts of `arguments`. The caller closes store and engine, after `close`."""
+        """`prefix` is '' or ends with '/'. `openers` tells of programs that are killed; without it none is.
+        `clock` tells seconds since the epoch: it dates what is written here and measures the timeouts of `arguments`.
+        The caller closes store and engine, after `close`."""
         arguments = arguments if arguments is not None else MountArguments()
         self._store = store
+        self._openers = openers
         self._read_only = read_only or arguments.read_only
         self._symlinks = arguments.symlinks
         self._table = InodeTable(prefix)
@@ -210,7 +215,7 @@ class Filesystem:
         node = self._table.get(inode)
         if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
             self._require_writable()
-        return self._open(node, flags)
+        return self._open(node, flags, caller)
 
     def open_cached(self, inode: InodeNumber, flags: int) -> OpenFile | None:
         """`open` for reading from what is known, else None."""
@@ -228,10 +233,10 @@ class Filesystem:
             if node is not None:
                 if flags & os.O_EXCL:
                     raise EntryExists(f"{shown(name)} exists")
-                opened = self._open(node, flags)
+                opened = self._open(node, flags, caller)
                 return self._namespace.shown.entry(node, count=True), opened
         node = self._namespace.made(directory, name, FileKind.FILE)
-        opened = self._files.create(node, flags)
+        opened = self._files.create(node, flags, self._opener(flags, caller))
         return self._namespace.shown.entry(node, count=True), opened
 
     def read_ready(self, handle: FileHandle, offset: int, size: int) -> Buffer | None:
@@ -315,8 +320,9 @@ class Filesystem:
             return FilesystemReport(len(self._table), len(self._handles.all()), directories, writing)
 
     def flush_all(self, deadline: Seconds) -> Sequence[OssFuseError]:
-        """Make an object of everything that is being written, for at most `deadline` seconds; returns what failed, one
-        error a file, the ones that did not end in time included. For SIGTERM: programs may not get to close(2)."""
+        """The end of the mount: wait for what is being closed, for at most `deadline` seconds, and push what grows in
+        OSS. A file that is open in a program that writes it is half a file: it does not become an object. Returns what
+        failed, one error a file: the ones that are open and the ones that did not end in time included."""
         nodes = [node for node in self._table.nodes() if node.draft is not None]
         if not nodes:
             return []
@@ -350,12 +356,17 @@ class Filesystem:
 
     # --- private ---
 
-    def _open(self, node: Node, flags: int) -> OpenFile:
+    def _opener(self, flags: int, caller: Caller | None) -> Opener | None:
+        if self._openers is None or caller is None or flags & os.O_ACCMODE == os.O_RDONLY:
+            return None
+        return self._openers.opener(caller.pid)
+
+    def _open(self, node: Node, flags: int, caller: Caller | None) -> OpenFile:
         if node.is_directory:
             raise IsADirectory(f"{shown(node.name)} is a directory")
         if node.kind is FileKind.SYMLINK:
             raise InvalidOperation(f"{shown(node.name)} is a symbolic link")
-        return self._files.open(node, flags)
+        return self._files.open(node, flags, self._opener(flags, caller))
 
     def _directory(self, handle: FileHandle) -> OpenDirectory:
         with self._lock:
@@ -382,6 +393,13 @@ class Filesystem:
     def _flush_node(self, node: Node) -> OssFuseError | None:
         try:
             with self._files.change(node), self._files.turn(node):
+                draft = node.draft
+                if draft is not None and not draft.appendable and draft.owner != NOBODY and draft.error is None:
+                    return FileBusy(
+                        f"{self._table.path(node)!r} is still open in a program that writes it, and did not become an "
+                        f"object ({draft.size} bytes were written)",
+                        hint="end the programs that write to the volume before its mount",
+                    )
                 self._files.complete(node)
         except OssFuseError as error:
             return error

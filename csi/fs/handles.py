@@ -10,6 +10,7 @@ from csi.data.streams import Reader
 from csi.errors import BadHandle, OssFuseError
 from csi.fs.inodes import InodeTable, Node
 from csi.fs.metadata import Facts
+from csi.fs.openers import Opener
 from csi.oss.store import ObjectVersion
 from csi.volume.units import FileHandle
 
@@ -17,7 +18,8 @@ from csi.volume.units import FileHandle
 @dataclass(slots=True, eq=False)
 class OpenHandle:
     """One open(2). `facts` are those of the node when `version` was taken from it; the same value means that nothing
-    was learned since. `failed` is why what was written through this handle will never be an object."""
+    was learned since. `failed` is why what was written through this handle will never be an object. `deserted`: the
+    last to close it was a program that was being killed, and nothing was written since."""
 
     id: FileHandle
     node: Node
@@ -28,6 +30,8 @@ class OpenHandle:
     version: ObjectVersion | None = None
     reader: Reader | None = None
     failed: OssFuseError | None = None
+    opener: Opener | None = None
+    deserted: bool = False
 
 
 class Handles:
@@ -38,7 +42,7 @@ class Handles:
         self._handles: dict[int, OpenHandle] = {}
         self._numbers = itertools.count(1)
 
-    def add(self, node: Node, flags: int) -> OpenHandle:
+    def add(self, node: Node, flags: int, opener: Opener | None = None) -> OpenHandle:
         mode = flags & os.O_ACCMODE
         with self._table.lock:
             handle = OpenHandle(
@@ -47,6 +51,7 @@ class Handles:
                 readable=mode != os.O_WRONLY,
                 writable=mode != os.O_RDONLY,
                 appends=bool(flags & os.O_APPEND),
+                opener=opener,
             )
             if node.facts is not None:
                 handle.facts, handle.version = node.facts, node.facts.version(self._table.key(node))

@@ -40,6 +40,10 @@ STOP_GRACE = Seconds(5.0)
 _WATCH_INTERVAL = Seconds(1.0)
 
 
+_GLANCE = Seconds(0.02)
+
+_CLOSES = frozenset({"flush", "fsync", "release"})
+
 _NOTIFICATION_GRACE = Seconds(1.0)
 
 
@@ -123,6 +127,12 @@ class Pyfuse3Session:
     def statistics(self) -> SessionStatistics:
         """Requests answered and under way; from any thread."""
         return self._operations.requests.statistics()
+
+    def wait_for_closes(self, patience: Seconds) -> None:
+        """Until no file is being closed or synced, for at most `patience`; from any thread but the session's."""
+        end = time.monotonic() + patience
+        while self._operations.requests.waiting(_CLOSES) and time.monotonic() < end:
+            time.sleep(_GLANCE)
 
     # --- on the event loop ---
 

@@ -25,7 +25,7 @@ class SessionStatistics:
 
 
 class RequestTable:
-    """Written by the session's thread only; `statistics` may be called from any thread.
+    """Written by the session's thread only; the others may be called from any thread.
 
     No lock: `dict` and `list` copies are single steps for other threads, and a figure that is one request late is fine.
     """
@@ -43,6 +43,10 @@ class RequestTable:
 
     def end(self, ticket: int) -> None:
         self._answered[self._open.pop(ticket)[1]] += 1
+
+    def waiting(self, operations: frozenset[str]) -> int:
+        """How many requests of these kinds are being answered."""
+        return sum(operation in operations for _, operation in list(self._open.values()))
 
     def statistics(self) -> SessionStatistics:
         waiting = list(self._open.values())

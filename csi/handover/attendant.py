@@ -75,6 +75,9 @@ class Attendant(Conversation):
         handover, self._handover = self._handover, None
         return handover
 
+    def _may_tell(self, pid: int) -> bool:
+        return True  # a local sidecar sees all processes of the machine anyway
+
     def _buried(self, process: SidecarProcess) -> None:
         self._let_go()
         status = process.poll()

@@ -20,9 +20,21 @@ from dataclasses import dataclass, replace
 
 from csi.errors import ProtocolError
 from csi.handover.channel import Channel, Peer, Received
+from csi.handover.fates import Answerer
 from csi.handover.listener import SidecarListener
 from csi.handover.process import SidecarProcess
-from csi.handover.wire import VERSION, Bye, Drain, Failed, Health, Hello, Mount, Ready
+from csi.handover.wire import (
+    VERSION,
+    Answering,
+    Bye,
+    Drain,
+    Failed,
+    Health,
+    Hello,
+    Mount,
+    Question,
+    Ready,
+)
 from csi.volume.units import Seconds
 
 _log = logging.getLogger(__name__)
@@ -89,6 +101,7 @@ class Conversation:
         self._situation = replace(situation, heard=time.monotonic())
         self._channel: Channel | None = None
         self._process = process
+        self._answerer = Answerer(self._may_tell)
         self._wake, self._woken = socket.socketpair()
         self._selector: selectors.BaseSelector = selectors.DefaultSelector()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -138,6 +151,10 @@ class Conversation:
 
     def _hand_over(self) -> Handover | None:
         """What a sidecar that comes for the volume gets; None when there is nothing to give away."""
+        raise NotImplementedError
+
+    def _may_tell(self, pid: int) -> bool:
+        """Whether the sidecar may learn how process `pid` ends. May raise OSError when there is none."""
         raise NotImplementedError
 
     def _buried(self, process: SidecarProcess) -> None:
@@ -231,7 +248,11 @@ class Conversation:
     def _take(self, channel: Channel, received: Received) -> None:
         message = received.message
         if isinstance(message, Hello):
-            self._answer(channel, message)
+            self._greet(channel, message)
+            return
+        if isinstance(message, Question):
+            with contextlib.suppress(TimeoutError):  # it does not read; then it does not wait for this either
+                channel.send(self._answerer.answer(message), timeout=_REFUSING)
             return
         if not isinstance(message, Ready | Failed | Health | Bye):
             if received.descriptor is not None:
@@ -251,7 +272,7 @@ class Conversation:
             self._changed.notify_all()
         self._heard(message)
 
-    def _answer(self, channel: Channel, hello: Hello) -> None:
+    def _greet(self, channel: Channel, hello: Hello) -> None:
         if hello.version != VERSION:
             refusal = f"the sidecar speaks version {hello.version}, this node plugin {VERSION}"
             channel.send(Bye(reason=refusal), timeout=_REFUSING)  # so that it does not try again and again
@@ -260,11 +281,13 @@ class Conversation:
             if (hello.volume_id, hello.spec_hash) != (self._volume_id, self._spec_hash):
                 raise ProtocolError(f"a sidecar of {hello.volume_id!r} came back to {self._volume_id!r}")
             self._resumed()
-            return
-        handover = self._hand_over()
-        if handover is None:
-            raise ProtocolError("a sidecar asks for a descriptor that was given away already")
-        handover.give(channel)
+        else:
+            handover = self._hand_over()
+            if handover is None:
+                raise ProtocolError("a sidecar asks for a descriptor that was given away already")
+            handover.give(channel)
+        if hello.asks:
+            channel.send(Answering(), timeout=_REFUSING)
 
     def _bury(self, process: SidecarProcess) -> None:
         self._selector.unregister(process.fileno())

@@ -3,8 +3,9 @@
 A frame is `u32 big-endian length | u8 type | JSON object`; the length counts the type and the JSON and is at most
 1 MiB. Decoding is strict: anything that is not exactly a known message is a ProtocolError, so that neither side ever
 acts on half an understanding. Only HELLO and HEALTH may carry fields this version does not know, because a newer
-sidecar must be able to introduce itself and to say how it is. No message has a place for a secret: credentials are
-files beside the socket, and a frame may be logged.
+sidecar must be able to introduce itself and to say how it is. What an older peer would not understand is sent only to
+one that has said it does: HELLO says so for ANSWERING, and that for QUESTION. No message has a place for a secret:
+credentials are files beside the socket, and a frame may be logged.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Hello(Message):
-    """Sidecar: here I am. `resume`: I already serve `volume_id` with the options `spec_hash`, and lost the socket."""
+    """Sidecar: here I am. `resume`: I already serve `volume_id` with the options `spec_hash`, and lost the socket.
+    `asks`: say ANSWERING if you would answer a QUESTION."""
 
     TYPE = 1
     TOLERANT = True
@@ -43,6 +45,7 @@ class Hello(Message):
     resume: bool = False
     volume_id: str = ""
     spec_hash: str = ""
+    asks: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +117,41 @@ class Bye(Message):
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Question(Message):
+    """Sidecar: which process does the thread `pid` belong to? If `started` is given: is that process, started then,
+    ending by a signal now? With `pid` 0: is any process of the pod? Pids as the kernel gives them with a request."""
+
+    TYPE = 8
+    serial: int
+    pid: int
+    started: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Message):
+    """Node plugin: to the QUESTION `serial`. `process` and `started` are 0 when not asked, not known or not told."""
+
+    TYPE = 9
+    serial: int
+    process: int = 0
+    started: int = 0
+    killed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answering(Message):
+    """Node plugin, to a sidecar whose HELLO said that it asks: each QUESTION will get an ANSWER."""
+
+    TYPE = 10
+
+
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 _MESSAGES: Final[Mapping[int, type[Message]]] = {
-    kind.TYPE: kind for kind in (Hello, Mount, Ready, Failed, Health, Drain, Bye)
+    kind.TYPE: kind for kind in (Hello, Mount, Ready, Failed, Health, Drain, Bye, Question, Answer, Answering)
 }
 _CHECKS: Final[Mapping[str, Callable[[Any], bool]]] = {
     "int": lambda value: isinstance(value, int) and not isinstance(value, bool),

@@ -13,6 +13,7 @@ import encodings.punycode
 import encodings.utf_8
 import linecache
 import stringprep
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -32,6 +33,7 @@ from csi.oss.credentials import (
     SecretDirectory,
 )
 from csi.sidecar.health import Activity
+from csi.sidecar.openers import AskedOpeners, Informant
 from csi.volume.encode import decode_spec
 from csi.volume.spec import AuthType, VolumeSpec
 from csi.volume.units import Bytes, Seconds
@@ -66,7 +68,9 @@ class ServedVolume:
         return Activity(open_files, session.in_flight, session.oldest_age, figures)
 
     def flush(self, grace: Seconds) -> None:
-        self._filesystem.flush_all(grace)  # logs what fails
+        end = time.monotonic() + grace
+        self.session.wait_for_closes(grace)  # also of those that still wait for a thread
+        self._filesystem.flush_all(Seconds(max(0.0, end - time.monotonic())))  # logs what fails
 
     def close(self) -> None:
         self._filesystem.close()
@@ -79,11 +83,12 @@ def assemble(
     descriptor: int,
     credentials: str,
     on_started: Callable[[], None],
+    informant: Informant | None = None,
     *,
     environ: Mapping[str, str],
 ) -> ServedVolume:
     """Make the volume of a MOUNT frame servable. `credentials` is a directory of secret files, '' when there is none;
-    `environ` may hold some instead.
+    `environ` may hold some instead. `informant` knows the programs that write.
 
     Raises ProtocolError for a spec that cannot be decoded, CredentialsMissing. Nothing is asked of the network yet.
     """
@@ -99,6 +104,7 @@ def assemble(
         ownership=spec.ownership,
         write=spec.write,
         read_only=volume.read_only or spec.arguments.read_only,
+        openers=AskedOpeners(informant) if informant is not None else None,
     )
     session = Pyfuse3Session(descriptor, filesystem, spec.arguments, workers=_WORKERS, on_started=on_started)
     return ServedVolume(store, engine, filesystem, session)

@@ -31,6 +31,7 @@ from csi.handover.wire import Failed, Mount
 from csi.sidecar.health import limit_of, own_memory
 from csi.sidecar.logs import LEVELS, SidecarLog, configure
 from csi.sidecar.node_link import NodeLink
+from csi.sidecar.openers import Informant
 from csi.sidecar.privileges import give_up_rights
 from csi.sidecar.service import Serving, SidecarService
 from csi.volume.naming import READY_FILE
@@ -47,7 +48,14 @@ _SWITCH_INTERVAL: Final = 0.0005
 class Assemble(Protocol):
     """`csi.sidecar.assemble.assemble`; a stand-in in tests."""
 
-    def __call__(self, volume: Mount, descriptor: int, credentials: str, on_started: Callable[[], None]) -> Serving: ...
+    def __call__(
+        self,
+        volume: Mount,
+        descriptor: int,
+        credentials: str,
+        on_started: Callable[[], None],
+        informant: Informant | None = None,
+    ) -> Serving: ...
 
 
 def main(arguments: Sequence[str] | None = None, load: Callable[[], Assemble] | None = None) -> int:
@@ -141,7 +149,7 @@ def _serve(
         endings.then(service.leave)
         credentials = f"/proc/self/fd/{directory}/{volume.credentials}" if volume.credentials else ""
         try:
-            serving = assemble.get()(volume, descriptor, credentials, service.started)
+            serving = assemble.get()(volume, descriptor, credentials, service.started, link.questions)
         except Exception as error:
             os.close(descriptor)
             _report_failure(link, error)

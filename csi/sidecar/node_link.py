@@ -18,7 +18,8 @@ from collections.abc import Callable
 
 from csi.errors import ProtocolError, SidecarFailed
 from csi.handover.channel import Channel, Received
-from csi.handover.wire import VERSION, Bye, Drain, Hello, Message, Mount
+from csi.handover.wire import VERSION, Answer, Answering, Bye, Drain, Hello, Message, Mount
+from csi.sidecar.questions import Questions
 from csi.volume.units import Seconds
 
 _log = logging.getLogger(__name__)
@@ -31,12 +32,14 @@ _LONGEST_WAIT = Seconds(3600.0)
 
 
 class NodeLink:
-    """`_lock` guards `_channel`; it is not held while sending. `directory` is a descriptor, `name` the socket in it."""
+    """`_lock` guards `_channel`; it is not held while sending. `directory` is a descriptor, `name` the socket in it.
+    `questions` are asked over the connection there is."""
 
     def __init__(self, directory: int, name: str) -> None:
         self._path = f"/proc/self/fd/{directory}/{name}"
         self._lock = threading.Lock()
         self._channel: Channel | None = None
+        self.questions = Questions()
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
         self._wake, self._woken = socket.socketpair()
@@ -52,7 +55,7 @@ class NodeLink:
         end = time.monotonic() + patience
         pause = _FIRST_PAUSE
         while not self._interrupted():
-            channel = self._connect(Hello(version=VERSION, pid=os.getpid()))
+            channel = self._connect(Hello(VERSION, os.getpid(), asks=True))
             volume = self._receive_volume(channel, end) if channel is not None else None
             if volume is not None:
                 return volume
@@ -69,7 +72,7 @@ class NodeLink:
     def attend(self, volume: Mount, on_drain: Callable[[Seconds], None], on_return: Callable[[], None]) -> None:
         """From now on, on a thread: hear DRAIN, reconnect after a loss as the sidecar that serves `volume`, and call
         `on_return` whenever that succeeded."""
-        hello = Hello(VERSION, os.getpid(), resume=True, volume_id=volume.volume_id, spec_hash=volume.spec_hash)
+        hello = Hello(VERSION, os.getpid(), True, volume.volume_id, volume.spec_hash, asks=True)
         self._thread = threading.Thread(
             target=self._run, args=(hello, on_drain, on_return), name="node link", daemon=True
         )
@@ -160,16 +163,33 @@ class NodeLink:
         poll.register(channel, select.POLLIN)
         poll.register(self._wake, select.POLLIN)
         try:
-            while not channel.ended:
+            while True:
+                for received in channel.receive_ready():  # some of it may have come together with the volume
+                    self._obey(channel, received, on_drain)
+                if channel.ended:
+                    break
                 if any(descriptor == self._wake.fileno() for descriptor, _ in poll.poll()):
                     return True
-                for received in channel.receive_ready():
-                    _obey(received, on_drain)
         except (ProtocolError, OSError) as error:
             _log.warning("connection to the node plugin dropped: %s", error)
         else:
             _log.info("the node plugin is gone; the mount goes on")
         return time.monotonic() - since > _LONGEST_PAUSE
+
+    def _obey(self, channel: Channel, received: Received, on_drain: Callable[[Seconds], None]) -> None:
+        message = received.message
+        if isinstance(message, Drain):
+            on_drain(Seconds(message.grace))
+        elif isinstance(message, Bye):
+            _log.warning("the node plugin says: %s", message.reason)
+        elif isinstance(message, Answering):
+            self.questions.begin(channel)
+        elif isinstance(message, Answer):
+            self.questions.answered(message)
+        else:
+            if received.descriptor is not None:
+                os.close(received.descriptor)
+            raise ProtocolError(f"a node plugin does not send {type(message).__name__} now")
 
     def _connect(self, hello: Hello) -> Channel | None:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
@@ -185,6 +205,8 @@ class NodeLink:
     def _replace(self, channel: Channel | None) -> None:
         with self._lock:
             previous, self._channel = self._channel, channel
+        if channel is not previous:
+            self.questions.end()
         if previous is not None and previous is not channel:
             previous.close()
 
@@ -195,14 +217,3 @@ def _volume_in(received: Received) -> tuple[Mount, int]:
     if not isinstance(received.message, Mount) or received.descriptor is None:
         raise ProtocolError(f"expected MOUNT, got {type(received.message).__name__}")
     return received.message, received.descriptor
-
-
-def _obey(received: Received, on_drain: Callable[[Seconds], None]) -> None:
-    if isinstance(received.message, Drain):
-        on_drain(Seconds(received.message.grace))
-    elif isinstance(received.message, Bye):
-        _log.warning("the node plugin says: %s", received.message.reason)
-    else:
-        if received.descriptor is not None:
-            os.close(received.descriptor)
-        raise ProtocolError(f"a node plugin does not send {type(received.message).__name__} now")

@@ -1,9 +1,10 @@
 """A sidecar's life from the descriptor to the end: serve, report, and leave without losing what was written.
 
-There are three ways out, all with exit status 0. The node plugin says DRAIN, or SIGTERM comes: open writers are
-finished within the grace period, while requests go on being answered. Or the mount is gone: unmounted, and then nothing
-is open that close(2) has not finished; or aborted, and then what was open stays unfinished, because whoever wrote it
-was told of an error and half a file must not look like a whole one.
+There are three ways out, all with exit status 0. The node plugin says DRAIN, or SIGTERM comes: files that are being
+closed are finished within the grace period, while requests go on being answered; files that stay open in the programs
+that write them are half files and become no objects. Or the mount is gone: unmounted, and then nothing is open that
+close(2) has not finished; or aborted, and then what was open stays unfinished, because whoever wrote it was told of an
+error and half a file must not look like a whole one.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Serving(Protocol):
     def activity(self) -> Activity: ...
 
     def flush(self, grace: Seconds) -> None:
-        """Finish every open writer within `grace`; what cannot be finished is logged by name."""
+        """Finish every file that is being closed within `grace`; what does not become an object is logged by name."""
 
     def close(self) -> None:
         """Close everything below the session."""
@@ -42,7 +43,7 @@ class Serving(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Departure:
-    """A request to leave: why, and the seconds open writers may take."""
+    """A request to leave: why, and the seconds that finishing files may take."""
 
     reason: str
     grace: Seconds
@@ -116,7 +117,7 @@ class SidecarService:
             self._asked.wait_for(lambda: self._departure is not None or self._over)
             asked = self._departure
         if asked is not None:
-            _log.info("finishing open files: %s", asked.reason)
+            _log.info("finishing files: %s", asked.reason)
             try:
                 serving.flush(asked.grace)
             finally:

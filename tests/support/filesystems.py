@@ -9,6 +9,7 @@ from typing import Any
 from csi.data.engine import DataEngine
 from csi.data.ledger import MemoryLedger
 from csi.fs.filesystem import Filesystem
+from csi.fs.openers import Openers
 from csi.fs.reports import FilesystemReport
 from csi.volume.spec import CachePolicy, MountArguments, ReadOptions, WriteOptions
 from csi.volume.units import KIB, MIB, Bytes, Seconds
@@ -40,6 +41,7 @@ class World:
         append: bool = False,
         store: Any = None,
         read_only: bool = False,
+        openers: Openers | None = None,
     ) -> Program:
         store = store if store is not None else self.store
         write = WriteOptions(threads=2, part_size=Bytes(100 * KIB), buffer_size=Bytes(64 * KIB), append=append)
@@ -48,7 +50,14 @@ class World:
         else:
             engine = DataEngine(store, read=ReadOptions(threads=2), write=write, ledger=MemoryLedger(Bytes(16 * MIB)))
         filesystem = Filesystem(
-            store, engine, prefix=prefix, arguments=arguments, write=write, read_only=read_only, clock=self.clock
+            store,
+            engine,
+            prefix=prefix,
+            arguments=arguments,
+            write=write,
+            read_only=read_only,
+            openers=openers,
+            clock=self.clock,
         )
         self._mounts.append((filesystem, engine))
         return Program(filesystem)

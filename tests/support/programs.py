@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from csi.errors import NoSuchEntry
 from csi.fs.filesystem import Filesystem
-from csi.fs.types import ROOT_INODE, AttributeChange, Attributes, Entry, OpenFile
+from csi.fs.types import ROOT_INODE, AttributeChange, Attributes, Caller, Entry, OpenFile
 from csi.volume.units import FileHandle, InodeNumber
 
 WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
@@ -75,8 +75,9 @@ class OpenedFile:
 
 
 class Program:
-    def __init__(self, filesystem: Filesystem) -> None:
+    def __init__(self, filesystem: Filesystem, pid: int = 1) -> None:
         self.filesystem = filesystem
+        self.caller = Caller(pid=pid)
 
     # --- paths ---
 
@@ -139,14 +140,15 @@ class Program:
         with self.parent(path, look_up=False) as (parent, name):
             entry = self._try_lookup(parent, name) if not flags & os.O_CREAT or not flags & os.O_EXCL else None
             if entry is None and flags & os.O_CREAT:
-                entry, opened = self.filesystem.create(parent, name, 0o644, flags)
+                entry, opened = self.filesystem.create(parent, name, 0o644, flags, self.caller)
             elif entry is None:
                 entry = self._lookup(parent, name)  # raises
                 raise AssertionError("appeared meanwhile")
             else:
                 try:
                     inode, how = entry.attributes.inode, flags & ~os.O_CREAT
-                    opened = self.filesystem.open_cached(inode, how) or self.filesystem.open(inode, how)
+                    opened = self.filesystem.open_cached(inode, how)
+                    opened = opened or self.filesystem.open(inode, how, self.caller)
                 except BaseException:
                     self.filesystem.forget(entry.attributes.inode, 1)
                     raise

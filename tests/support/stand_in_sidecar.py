@@ -21,6 +21,7 @@ from csi.fuse.pyfuse3_session import Pyfuse3Session
 from csi.handover.wire import Mount
 from csi.sidecar.health import Activity
 from csi.sidecar.main import main
+from csi.sidecar.openers import Informant
 from csi.volume.encode import decode_spec
 from csi.volume.spec import MountArguments
 from csi.volume.units import Seconds
@@ -61,7 +62,9 @@ class TreeVolume:
         self.filesystem.unblock.set()
 
 
-def assemble(volume: Mount, descriptor: int, credentials: str, on_started: Callable[[], None]) -> TreeVolume:
+def assemble(
+    volume: Mount, descriptor: int, credentials: str, on_started: Callable[[], None], informant: Informant | None = None
+) -> TreeVolume:
     behaviour = decode_spec(volume.spec).location.bucket
     if behaviour == "refuses":
         raise CredentialsMissing("the stand-in has no credentials", hint="give it some")

@@ -99,6 +99,9 @@ class PodAttendant(Conversation):
         self._update(ended=False, exit_status=None)
         return ""
 
+    def _may_tell(self, pid: int) -> bool:
+        return in_pod(self._around.membership(pid), self.note.pod.uid)
+
     def _hand_over(self) -> Handover | None:
         session = self._take_fresh() or self._renew()
         if session is None:

@@ -8,7 +8,7 @@ from csi.errors import DeadlineExceeded, SidecarFailed
 from csi.handover.attendant import Attendant, Attended
 from csi.handover.cgroup import MemoryCgroup
 from csi.handover.listener import SidecarListener
-from csi.handover.wire import Bye, Drain, Failed, Health, Mount, Ready
+from csi.handover.wire import Answer, Answering, Bye, Drain, Failed, Health, Mount, Question, Ready
 from csi.volume.units import Seconds
 from tests.support.descriptors import open_files
 from tests.support.fake_kernel import FakeKernel
@@ -243,3 +243,31 @@ def test_one_that_was_never_started_can_be_closed(stage):
     attendant.close()
     fresh = Attendant(attendant.attended, None)
     fresh.close()
+
+
+def test_a_sidecar_that_asks_is_answered(stage):
+    stage.attend()
+    sidecar = stage.sidecar().hello(asks=True)
+    assert sidecar.hear() == MOUNT
+    assert sidecar.hear() == Answering()
+    sidecar.say(Question(5, os.getpid(), 0))
+    told = sidecar.hear()
+    assert (told.serial, told.process) == (5, os.getpid())
+    sidecar.say(Question(6, told.process, told.started))
+    assert sidecar.hear() == Answer(6)
+
+
+def test_a_sidecar_that_comes_back_and_asks_is_answered(stage):
+    stage.attend(handover=False)
+    sidecar = stage.sidecar().hello(resume=True, volume_id="vol", spec_hash="hash", asks=True)
+    assert sidecar.hear() == Answering()
+
+
+def test_a_sidecar_of_an_older_version_hears_nothing_it_does_not_know(stage):
+    attendant = stage.attend()
+    sidecar = stage.sidecar().hello()
+    assert sidecar.hear() == MOUNT
+    sidecar.say(Ready())
+    until(attendant, lambda now: now.ready)
+    attendant.drain(Seconds(3.0))
+    assert sidecar.hear() == Drain(3.0)

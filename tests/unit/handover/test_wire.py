@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from csi.errors import ProtocolError
 from csi.handover.wire import (
     MAX_FRAME,
+    Answer,
+    Answering,
     Bye,
     Drain,
     Failed,
@@ -17,6 +19,7 @@ from csi.handover.wire import (
     Hello,
     Message,
     Mount,
+    Question,
     Ready,
     decode,
     encode,
@@ -25,13 +28,16 @@ from csi.handover.wire import (
 
 EXAMPLES = [
     Hello(1, 4711),
-    Hello(1, 4711, True, "vol ü", "0123456789abcdef"),
+    Hello(1, 4711, True, "vol ü", "0123456789abcdef", True),
     Mount(1, "vol", "hash", '{"version":1}', True, "credentials", 1 << 30, 30.0),
     Ready(),
     Failed("BucketNotFound", "no bucket", "create it"),
     Health(50 << 20, 3, 2, 0.25, "GetObject: 503", {"engine.hits": 12, "engine.rate": 0.5}),
     Drain(12.5),
     Bye("SIGTERM"),
+    Question(1, 4711, 99),
+    Answer(1, 4711, 99, True),
+    Answering(),
 ]
 
 
@@ -66,7 +72,7 @@ def test_garbage_is_a_protocol_error_or_waits_for_more(data):
 
 
 @given(
-    kind=st.integers(0, 9),
+    kind=st.integers(0, 12),
     content=st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
         lambda inner: (

@@ -10,7 +10,7 @@ import pytest
 
 from csi.errors import ProtocolError, SidecarFailed
 from csi.handover.listener import SidecarListener
-from csi.handover.wire import Bye, Drain, Hello, Mount, Ready
+from csi.handover.wire import Answer, Answering, Bye, Drain, Hello, Mount, Question, Ready
 from csi.sidecar.node_link import NodeLink
 from csi.volume.units import Seconds
 from tests.support.fake_kernel import FakeKernel
@@ -92,7 +92,7 @@ def take(link, plugin):
 
 def test_the_volume_is_taken_with_its_descriptor(link, plugin):
     _, hello, volume = take(link, plugin)
-    assert hello == Hello(1, os.getpid())
+    assert hello == Hello(1, os.getpid(), asks=True)
     assert volume == MOUNT
 
 
@@ -170,7 +170,7 @@ def test_a_lost_connection_is_made_again_as_the_one_who_serves(link, plugin):
     link.attend(volume, lambda _grace: None, returned.set)
     channel.close()
     again = plugin.accept()
-    assert again.receive(SOON).message == Hello(1, os.getpid(), True, "vol", "hash")
+    assert again.receive(SOON).message == Hello(1, os.getpid(), True, "vol", "hash", asks=True)
     assert returned.wait(SOON)
     assert link.send(Ready())
     assert again.receive(SOON).message == Ready()
@@ -185,3 +185,91 @@ def test_a_connection_lost_to_nonsense_is_made_again(link, plugin):
 
 def test_nobody_hears_when_the_node_plugin_is_gone(link):
     assert not link.send(Ready())
+
+
+# --- questions ---
+
+
+def attended(link, plugin):
+    """A link that has its volume, and the plugin's end of it."""
+    channel, _, volume = take(link, plugin)
+    link.attend(volume, lambda _grace: None, lambda: None)
+    return channel
+
+
+def asking(link, *question):
+    """Asks as soon as it is possible: the link has heard that there will be an answer."""
+    for _ in range(1000):
+        asked = link.questions.ask(*question)
+        if asked is not None:
+            return asked
+        threading.Event().wait(0.01)
+    raise AssertionError("nobody to ask")
+
+
+def test_a_node_plugin_that_does_not_say_that_it_answers_is_not_asked(link, plugin):
+    channel = attended(link, plugin)
+    assert link.questions.ask(7, 0) is None
+    assert link.send(Ready())
+    assert channel.receive(SOON).message == Ready()
+
+
+def test_that_it_answers_may_come_together_with_the_volume(link, plugin):
+    answers = in_background(link.take_volume, SOON)
+    channel = plugin.accept()
+    channel.receive(SOON)
+    with open("/dev/null", "rb") as null:
+        channel.send(MOUNT, (null.fileno(),))
+        channel.send(Answering())
+    volume, descriptor = answers.get(timeout=SOON)
+    os.close(descriptor)
+    link.attend(volume, lambda _grace: None, lambda: None)
+    asking(link, 7, 0)
+    assert channel.receive(SOON).message == Question(1, 7, 0)
+
+
+def test_answers_reach_who_asked_in_any_order(link, plugin):
+    channel = attended(link, plugin)
+    channel.send(Answering())
+    first, second = asking(link, 7, 0), asking(link, 8, 99)
+    questions = [channel.receive(SOON).message for _ in range(2)]
+    assert [(question.pid, question.started) for question in questions] == [(7, 0), (8, 99)]
+    answers = [Answer(questions[0].serial, 70, 700), Answer(questions[1].serial, killed=True)]
+    channel.send(answers[1])
+    channel.send(answers[0])
+    channel.send(Answer(4711, killed=True))  # to nobody
+    assert first.wait(SOON) == answers[0]
+    assert second.wait(SOON) == answers[1]
+
+
+def test_nobody_waits_for_a_node_plugin_that_is_gone_and_its_successor_is_asked_when_it_says_so(link, plugin):
+    channel = attended(link, plugin)
+    channel.send(Answering())
+    asked = asking(link, 7, 0)
+    channel.close()
+    assert asked.wait(SOON) is None
+    again = plugin.accept()
+    assert again.receive(SOON).message.resume
+    assert link.questions.ask(7, 0) is None
+    again.send(Answering())
+    asking(link, 7, 0)
+    assert isinstance(again.receive(SOON).message, Question)
+
+
+def test_a_node_plugin_that_is_silent_is_asked_again_only_when_it_has_answered(link, plugin):
+    channel = attended(link, plugin)
+    channel.send(Answering())
+    assert asking(link, 7, 0).wait(Seconds(0.01)) is None
+    assert link.questions.ask(7, 0) is None
+    channel.send(Answer(channel.receive(SOON).message.serial))
+    asking(link, 8, 0)
+
+
+def test_a_node_plugin_that_reads_nothing_is_not_waited_for(link, plugin):
+    channel = attended(link, plugin)
+    channel.send(Answering())
+    asking(link, 7, 0)
+    asked = 1
+    while link.questions.ask(7, 0) is not None:
+        asked += 1
+    assert 1 < asked <= 4096

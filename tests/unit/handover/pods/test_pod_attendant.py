@@ -13,7 +13,7 @@ from csi.handover.mounting import KernelSession, MountOrder
 from csi.handover.pods.attendant import PodAttendant, Surroundings
 from csi.handover.pods.notes import Note
 from csi.handover.types import IncidentKind, PodReference, SidecarPlace
-from csi.handover.wire import Bye, Failed, Health, Mount, Ready
+from csi.handover.wire import Answer, Answering, Bye, Failed, Health, Mount, Question, Ready
 from csi.volume.units import MIB, Bytes, Seconds
 from tests.support.descriptors import open_files
 from tests.support.fake_kernel import FakeKernel
@@ -287,3 +287,18 @@ def test_closing_before_anybody_came_closes_the_session(stage):
 
 def _gone(_pid):
     raise ProcessLookupError
+
+
+# --- what it asks ---
+
+
+def test_a_sidecar_learns_of_processes_of_its_own_pod_only(stage):
+    stage.attend()
+    sidecar = stage.sidecar().hello(asks=True)
+    assert (sidecar.hear(), sidecar.hear()) == (NOTE.frame, Answering())
+    sidecar.say(Question(1, os.getpid(), 0))
+    told = sidecar.hear()
+    assert told == Answer(1, os.getpid(), told.started)
+    assert told.started > 0
+    stage.membership = "0::/kubepods/poduid-2/8f3a\n"
+    assert sidecar.say(Question(2, os.getpid(), 0)).hear() == Answer(2)

@@ -1,0 +1,24 @@
+"""Programs that open files for writing: whether one is being killed while the kernel closes its files for it.
+
+A killed program closes nothing, the kernel does, and its close looks like any other. What was written by then is half a
+file, and must not become an object. Who can tell is passed in; here is only what is asked.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Opener(Protocol):
+    """The program of one open(2). Both may wait a second, and are False whenever it is not sure."""
+
+    def is_killed(self) -> bool:
+        """Whether it is ending by a signal, and still closes its files."""
+
+    def sharer_is_killed(self) -> bool:
+        """The same of any program that may have inherited the descriptor."""
+
+
+class Openers(Protocol):
+    def opener(self, pid: int) -> Opener | None:
+        """The program of thread `pid`, which is opening a file now; None when nothing can be told. Never waits."""

@@ -1,0 +1,95 @@
+"""How processes end, as /proc shows it: killed by a signal, or not.
+
+A process that ends still exists while its files are closed: the kernel waits for the answer to each FLUSH. Meanwhile
+proc_pid_stat(5) says that it is exiting (field 9, PF_EXITING) and of what (field 52, as in wait(2)). PF_SIGNALED would
+say less: threads have it too when another one has called exit_group(2). Field 52 is shown to who may trace the process,
+so this is for a privileged reader; to others nobody is ever killed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from csi.handover.wire import Answer, Question
+
+_EXITING: Final = 0x4
+_SIGNAL: Final = 0x7F
+_ENDED: Final = ("Z", "X")
+
+
+@dataclass(frozen=True, slots=True)
+class _Status:
+    """`started` in clock ticks since the machine was started: with the pid it names one process for ever."""
+
+    state: str
+    flags: int
+    threads: int
+    started: int
+    exit_code: int
+
+    @property
+    def dies_of_signal(self) -> bool:
+        """Not when it is over with it, and only waits for its parent: then it closes no files any more."""
+        over = self.state in _ENDED and self.threads <= 1
+        return bool(self.flags & _EXITING) and bool(self.exit_code & _SIGNAL) and not over
+
+
+class Answerer:
+    """Stateless. Tells nothing about processes for which `may_tell` is False."""
+
+    def __init__(self, may_tell: Callable[[int], bool], proc: Path = Path("/proc")) -> None:
+        self._may_tell = may_tell
+        self._proc = proc
+
+    def answer(self, question: Question) -> Answer:
+        if not question.pid:
+            return Answer(question.serial, killed=self.any_is_killed())
+        if question.started:
+            return Answer(question.serial, killed=self.is_killed(question.pid, question.started))
+        return Answer(question.serial, *(self.process_of(question.pid) or (0, 0)))
+
+    def process_of(self, thread: int) -> tuple[int, int] | None:
+        """The process that `thread` belongs to and when it was started; None when there is none."""
+        try:
+            if not self._may_tell(thread):
+                return None
+            text = (self._proc / str(thread) / "status").read_text(encoding="ascii", errors="replace")
+            process = int(text.partition("\nTgid:")[2].split(None, 1)[0])
+        except (OSError, ValueError, IndexError):
+            return None
+        status = self._status(process)
+        return (process, status.started) if status is not None else None
+
+    def is_killed(self, process: int, started: int) -> bool:
+        """Whether `process`, if it is still the one that was started then, is ending by a signal now."""
+        status = self._status(process)
+        if status is None or status.started != started or not status.dies_of_signal:
+            return False
+        return self._told(process)
+
+    def any_is_killed(self) -> bool:
+        """Whether any process is."""
+        for name in os.listdir(self._proc):
+            if name.isdigit():
+                status = self._status(int(name))
+                if status is not None and status.dies_of_signal and self._told(int(name)):
+                    return True
+        return False
+
+    def _told(self, process: int) -> bool:
+        try:
+            return self._may_tell(process)
+        except OSError:
+            return False
+
+    def _status(self, process: int) -> _Status | None:
+        try:
+            text = (self._proc / str(process) / "stat").read_text(encoding="ascii", errors="replace")
+            fields = text.rpartition(")")[2].split()  # from the third on: the second may hold anything
+            return _Status(fields[0], int(fields[6]), int(fields[17]), int(fields[19]), int(fields[49]))
+        except (OSError, ValueError, IndexError):
+            return None

@@ -1,0 +1,178 @@
+"""Files whose program is killed: the kernel's close for it makes no object; csi/fs/openers.py says what is asked."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+
+import pytest
+
+from tests.support.filesystems import World
+from tests.support.programs import APPEND, WRITE, Program
+
+
+@dataclass
+class Life:
+    """What may be asked about one program."""
+
+    killed: bool = False
+    sharer_killed: bool = False
+    asked: Counter[str] = field(default_factory=Counter)
+
+    def is_killed(self) -> bool:
+        self.asked["opener"] += 1
+        return self.killed
+
+    def sharer_is_killed(self) -> bool:
+        self.asked["sharer"] += 1
+        return self.sharer_killed
+
+
+class Lives(dict[int, Life]):
+    """Programs by pid; nothing can be told of others."""
+
+    def opener(self, pid: int) -> Life | None:
+        return self.get(pid)
+
+
+@pytest.fixture
+def life() -> Life:
+    return Life()
+
+
+@pytest.fixture
+def program(world: World, life: Life) -> Program:
+    return world.mount(openers=Lives({1: life}))
+
+
+def test_a_killed_program_leaves_no_object_and_no_upload(
+    world: World, program: Program, life: Life, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = program.open("a", WRITE)
+    file.write(b"x" * 300_000)
+    life.killed = True
+    file.close()
+    assert world.store.objects == {}
+    assert world.store.uploads == {}
+    assert not program.exists("a")
+    assert "'a' was not written: its program was killed 300000 bytes into it" in caplog.text
+    assert len(caplog.records) == 1
+
+
+def test_the_old_version_stays_when_a_program_is_killed(world: World, program: Program, life: Life) -> None:
+    program.write("a", b"old")
+    file = program.open("a", WRITE)
+    file.write(b"new")
+    life.killed = True
+    file.close()
+    assert world.store.data("a") == b"old"
+    life.killed = False
+    assert program.read("a") == b"old"
+
+
+def test_what_was_synced_or_appended_to_stays_when_a_program_is_killed(
+    world: World, program: Program, life: Life
+) -> None:
+    file = program.open("a", WRITE)
+    file.write(b"synced")
+    file.fsync()
+    file.write(b", not synced")
+    life.killed = True
+    file.close()
+    assert world.store.data("a") == b"synced"
+
+
+def test_a_program_that_closes_is_asked_about_once_and_one_that_wrote_nothing_never(
+    world: World, program: Program, life: Life
+) -> None:
+    program.write("a", b"x")
+    assert life.asked == {"opener": 1}
+    program.read("a")
+    program.open("a", os.O_WRONLY).close()
+    assert life.asked == {"opener": 1}
+    assert world.store.data("a") == b"x"
+
+
+def test_a_program_nothing_is_known_of_closes(world: World, program: Program, life: Life) -> None:
+    other = Program(program.filesystem, pid=2)
+    life.killed = True
+    other.write("a", b"x")
+    assert world.store.data("a") == b"x"
+
+
+def test_a_killed_program_that_shares_the_file_leaves_it_to_the_others(
+    world: World, program: Program, life: Life
+) -> None:
+    file = program.open("a", WRITE)
+    file.write(b"one, ")
+    life.killed = True
+    file.flush()
+    assert world.store.objects == {}
+    life.killed = False  # it is gone, and no longer seen
+    file.write(b"two")
+    file.flush()
+    assert world.store.data("a") == b"one, two"
+    file.close()
+
+
+def test_a_child_that_only_closes_makes_the_object(world: World, program: Program, life: Life) -> None:
+    file = program.open("a", WRITE)
+    file.write(b"one")
+    life.killed = True
+    file.flush()
+    life.killed = False
+    file.close()
+    assert life.asked == {"opener": 2, "sharer": 1}
+    assert world.store.data("a") == b"one"
+
+
+def test_the_last_that_shares_the_file_is_killed_too(world: World, program: Program, life: Life) -> None:
+    file = program.open("a", WRITE)
+    file.write(b"one")
+    life.killed = True
+    file.flush()
+    life.killed, life.sharer_killed = False, True
+    file.close()
+    assert world.store.objects == {}
+
+
+def test_a_killed_program_keeps_what_others_appended_to_its_file(world: World, program: Program, life: Life) -> None:
+    other = Program(program.filesystem, pid=2)
+    first, second = program.open("log", APPEND), other.open("log", APPEND)
+    first.write(b"one,")
+    second.position = 4
+    second.write(b"two")
+    life.killed = True
+    first.close()
+    assert world.store.data("log") == b"one,two"
+    second.close()
+
+
+def test_in_append_mode_all_that_a_killed_program_wrote_is_pushed(world: World, life: Life) -> None:
+    program = world.mount(append=True, openers=Lives({1: life}))
+    file = program.open("log", APPEND)
+    file.write(b"one")
+    life.killed = True
+    file.close()
+    assert life.asked == {}
+    assert world.store.data("log") == b"one"
+
+
+def test_a_file_removed_while_its_program_is_killed_stays_removed(world: World, program: Program, life: Life) -> None:
+    file = program.open("a", WRITE)
+    file.write(b"one")
+    program.unlink("a")
+    life.killed = True
+    file.close()
+    assert world.store.objects == {}
+
+
+def test_the_name_of_a_killed_writer_can_be_written_again(world: World, program: Program, life: Life) -> None:
+    file = program.open("a", WRITE)
+    file.write(b"one")
+    life.killed = True
+    file.close()
+    life.killed = False
+    program.write("a", b"two")
+    assert world.store.data("a") == b"two"

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from csi.handover.wire import Answer
+from csi.sidecar.openers import AskedOpeners
+
+
+class Asked:
+    def __init__(self, answer):
+        self.answer = answer
+
+    def wait(self, timeout):
+        assert 0 < timeout <= 1
+        return self.answer
+
+
+class Informant:
+    """Answers with what `knows` has for a question; None is no answer, and what is not there cannot be asked."""
+
+    def __init__(self, knows):
+        self.knows = knows
+        self.questions = []
+
+    def ask(self, pid, started):
+        self.questions.append((pid, started))
+        return Asked(self.knows[pid, started]) if (pid, started) in self.knows else None
+
+
+PROCESS = {(8, 0): Answer(1, 7, 99)}
+
+
+def test_the_process_of_the_thread_that_opened_is_asked_about():
+    informant = Informant({**PROCESS, (7, 99): Answer(2, killed=True)})
+    opener = AskedOpeners(informant).opener(8)
+    assert informant.questions == [(8, 0)]
+    assert opener.is_killed()
+    assert opener.is_killed()
+    assert informant.questions == [(8, 0), (7, 99), (7, 99)]
+
+
+def test_nobody_is_killed_of_whom_nothing_is_known():
+    for knows in (
+        {**PROCESS, (7, 99): Answer(2)},
+        {**PROCESS, (7, 99): None},
+        PROCESS,
+        {(8, 0): None},
+        {(8, 0): Answer(1)},
+    ):
+        assert not AskedOpeners(Informant(knows)).opener(8).is_killed()
+
+
+def test_there_is_no_opener_without_a_pid_or_anybody_to_ask():
+    informant = Informant({})
+    assert AskedOpeners(informant).opener(0) is None
+    assert informant.questions == []
+    assert AskedOpeners(informant).opener(8) is None
+
+
+def test_any_process_is_asked_about_for_those_that_share():
+    for answer, killed in ((Answer(2, killed=True), True), (Answer(2), False), (None, False)):
+        assert AskedOpeners(Informant({**PROCESS, (0, 0): answer})).opener(8).sharer_is_killed() is killed
