@@ -1,25 +1,51 @@
 """No secret of any test in any log, command line, environment, report or event of the whole run.
 
 A pytest plugin. Tests name their secrets (`watch_secret`; the emulator does it for every key and token it gives out)
-and the logs that processes wrote (`search_log`); the plugin looks at every process of the machine four times a second
-and at whatever pytest captured or reported of every test. One find anywhere fails the run, whichever tests passed. The
-one place where a secret may be is the environment that a user gives to `ossfuse mount` (CONTRACT §4).
+and the logs that processes wrote (`search_log`); the plugin looks at every process of the machine up to four times a
+second and at whatever pytest captured or reported of every test. One find anywhere fails the run, whichever tests
+passed. The one place where a secret may be is the environment that a user gives to `ossfuse mount` (CONTRACT §4).
 """
 
 from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 _INTERVAL = 0.25
+_SHARE = 0.05
+"""Of one processor, the most that looking may take."""
 _SHORTEST = 8
 """Characters. Shorter values are also found in innocent words."""
 _GIVEN = ("OSS_ACCESS_KEY_SECRET=", "OSS_SESSION_TOKEN=")
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Of one process of a run; those of several can be added. Holds no secret."""
+
+    secrets: int = 0
+    texts: int = 0
+    processes: int = 0
+    places: tuple[str, ...] = ()
+
+    def __add__(self, other: Findings) -> Findings:
+        return Findings(*(mine + theirs for mine, theirs in zip(self.plain(), other.plain(), strict=True)))
+
+    def plain(self) -> tuple[Any, ...]:
+        return self.secrets, self.texts, self.processes, self.places
+
+    def summary(self) -> str:
+        return (
+            f"{self.secrets} secrets looked for in {self.texts} logs and reports and in {self.processes} "
+            f"processes: {'found in ' + '; '.join(self.places) if self.places else 'none found'}"
+        )
 
 
 @dataclass
@@ -62,15 +88,14 @@ class SecretWatch:
     def _words(self, pid: str, kind: str) -> list[str]:
         return (self.proc / pid / kind).read_bytes().decode("utf-8", "replace").split("\0")
 
-    def summary(self) -> str:
-        return (
-            f"{len(self.secrets)} secrets looked for in {self.texts} logs and reports and in {len(self.processes)} "
-            f"processes: {'found in ' + '; '.join(self.finds) if self.finds else 'none found'}"
-        )
+    def findings(self) -> Findings:
+        return Findings(len(self.secrets), self.texts, len(self.processes), tuple(self.finds))
 
 
 _RUN = SecretWatch()
-"""Of this test run: one process, one run."""
+"""Of this process of a test run."""
+_KEY = "secret watch"
+_OF_WORKERS = pytest.StashKey[Findings]()
 
 
 def watch_secret(secret: str) -> str:
@@ -90,8 +115,11 @@ def _processes_watched() -> Iterator[None]:
     over = threading.Event()
 
     def look() -> None:
-        while not over.wait(_INTERVAL):
+        pause = _INTERVAL
+        while not over.wait(pause):
+            begin = time.thread_time()
             _RUN.search_processes()
+            pause = max(_INTERVAL, (time.thread_time() - begin) / _SHARE)
 
     thread = threading.Thread(target=look, name="secret watch", daemon=True)
     thread.start()
@@ -109,11 +137,26 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    if _RUN.finds and session.exitstatus == pytest.ExitCode.OK:
+    if hasattr(session.config, "workeroutput"):  # one of several processes of pytest-xdist: the first one hears of it
+        session.config.workeroutput[_KEY] = _RUN.findings().plain()
+    elif _found(session.config).places and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Called by pytest-xdist in the first process, with what a worker had to tell."""
+    config, told = node.config, getattr(node, "workeroutput", {}).get(_KEY)
+    if told is not None:
+        config.stash[_OF_WORKERS] = config.stash.get(_OF_WORKERS, Findings()) + Findings(*told[:3], tuple(told[3]))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if _RUN.secrets:
+    found = _found(terminalreporter.config)
+    if found.secrets:
         terminalreporter.section("secrets")
-        terminalreporter.write_line(_RUN.summary(), red=bool(_RUN.finds))
+        terminalreporter.write_line(found.summary(), red=bool(found.places))
+
+
+def _found(config: pytest.Config) -> Findings:
+    return _RUN.findings() + config.stash.get(_OF_WORKERS, Findings())

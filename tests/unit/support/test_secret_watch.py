@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -61,7 +63,7 @@ def test_no_find_repeats_the_secret(watch):
     watch.search_processes()
     watch.search("log", SECRET)
 
-    assert SECRET not in watch.summary()
+    assert SECRET not in watch.findings().summary()
 
 
 def test_what_has_ended_and_what_is_no_process_is_passed_over(watch):
@@ -78,3 +80,18 @@ def test_what_has_ended_and_what_is_no_process_is_passed_over(watch):
 def test_a_secret_too_short_to_be_told_from_words_is_refused(watch):
     with pytest.raises(AssertionError):
         watch.watch("wrong")
+
+
+@pytest.mark.parametrize("processes", ["0", "2"])
+def test_a_run_whose_tests_pass_fails_when_one_of_them_said_a_secret(tmp_path, processes):
+    (tmp_path / "test_leak.py").write_text(
+        "from tests.support.secret_watch import watch_secret\n"
+        f"def test_it(): print(watch_secret({SECRET!r}))\n"
+        "def test_other(): pass\n"
+    )
+    words = ["-p", "tests.support.secret_watch", "-p", "no:cacheprovider", "-n", processes, "--rootdir", str(tmp_path)]
+    command = [sys.executable, "-m", "pytest", *words, str(tmp_path)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+    assert "2 passed" in done.stdout
+    assert "found in Captured stdout call of test_leak.py::test_it (call)" in done.stdout
+    assert done.returncode == pytest.ExitCode.TESTS_FAILED
