@@ -236,7 +236,10 @@ class Filesystem:
                 opened = self._open(node, flags, caller)
                 return self._namespace.shown.entry(node, count=True), opened
         node = self._namespace.made(directory, name, FileKind.FILE)
-        opened = self._files.create(node, flags, self._opener(flags, caller))
+        opener = self._opener(flags, caller)
+        opened = self._files.create(node, flags, opener)
+        if opener is not None:
+            opener.identify()
         return self._namespace.shown.entry(node, count=True), opened
 
     def read_ready(self, handle: FileHandle, offset: int, size: int) -> Buffer | None:
@@ -366,7 +369,11 @@ class Filesystem:
             raise IsADirectory(f"{shown(node.name)} is a directory")
         if node.kind is FileKind.SYMLINK:
             raise InvalidOperation(f"{shown(node.name)} is a symbolic link")
-        return self._files.open(node, flags, self._opener(flags, caller))
+        opener = self._opener(flags, caller)
+        opened = self._files.open(node, flags, opener)
+        if opener is not None:
+            opener.identify()  # it was asked for before, and what comes from OSS took longer
+        return opened
 
     def _directory(self, handle: FileHandle) -> OpenDirectory:
         with self._lock:

@@ -10,7 +10,10 @@ from typing import Protocol
 
 
 class Opener(Protocol):
-    """The program of one open(2). Both may wait a second, and are False whenever it is not sure."""
+    """The program of one open(2). All of these may wait a second, and are False whenever it is not sure."""
+
+    def identify(self) -> None:
+        """Find out which program it is; called before the open is answered, so that it waits and cannot be gone."""
 
     def is_killed(self) -> bool:
         """Whether it is ending by a signal, and still closes its files."""

@@ -19,6 +19,7 @@ from csi.handover.wire import Answer, Question
 _EXITING: Final = 0x4
 _SIGNAL: Final = 0x7F
 _ENDED: Final = ("Z", "X")
+_REMEMBERED: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +40,16 @@ class _Status:
 
 
 class Answerer:
-    """Stateless. Tells nothing about processes for which `may_tell` is False."""
+    """Tells nothing about processes for which `may_tell` is False. For one thread.
+
+    `may_tell` cannot always know a process that is exiting (cgroup v1 shows it as one of no group), so that those that
+    were told of while they lived are remembered, as many as `_REMEMBERED`.
+    """
 
     def __init__(self, may_tell: Callable[[int], bool], proc: Path = Path("/proc")) -> None:
         self._may_tell = may_tell
         self._proc = proc
+        self._told_of: dict[tuple[int, int], None] = {}
 
     def answer(self, question: Question) -> Answer:
         if not question.pid:
@@ -62,25 +68,32 @@ class Answerer:
         except (OSError, ValueError, IndexError):
             return None
         status = self._status(process)
-        return (process, status.started) if status is not None else None
+        if status is None:
+            return None
+        told = (process, status.started)
+        self._told_of.pop(told, None)
+        self._told_of[told] = None  # the last one now
+        if len(self._told_of) > _REMEMBERED:
+            del self._told_of[next(iter(self._told_of))]
+        return told
 
     def is_killed(self, process: int, started: int) -> bool:
         """Whether `process`, if it is still the one that was started then, is ending by a signal now."""
         status = self._status(process)
         if status is None or status.started != started or not status.dies_of_signal:
             return False
-        return self._told(process)
+        return (process, started) in self._told_of or self._may_be_told(process)
 
     def any_is_killed(self) -> bool:
         """Whether any process is."""
         for name in os.listdir(self._proc):
             if name.isdigit():
                 status = self._status(int(name))
-                if status is not None and status.dies_of_signal and self._told(int(name)):
+                if status is not None and status.dies_of_signal and self._may_be_told(int(name)):
                     return True
         return False
 
-    def _told(self, process: int) -> bool:
+    def _may_be_told(self, process: int) -> bool:
         try:
             return self._may_tell(process)
         except OSError:

@@ -1,8 +1,8 @@
 """Who opens files for writing, asked of the node plugin: a sidecar does not see the processes of other containers.
 
-At open the node plugin is asked which process it is, and nobody waits for the answer: the thread may have ended when
-the file is closed. At close it is asked whether that process is ending by a signal; the kernel keeps it until its
-close is answered. Whatever is not answered in time means an ordinary close.
+At open the node plugin is asked which process it is: the thread may have ended when the file is closed. At close it is
+asked whether that process is ending by a signal. Both times the kernel keeps the process until its call is answered.
+Whatever is not answered in time means an ordinary close.
 """
 
 from __future__ import annotations
@@ -42,17 +42,19 @@ class AskedOpeners:
 
 
 class _AskedOpener:
-    """`_process` is what the first question was answered with, once it was looked at."""
+    """`_process` is what the first question was answered with."""
 
     def __init__(self, informant: Informant, inquiry: Inquiry) -> None:
         self._informant = informant
         self._inquiry: Inquiry | None = inquiry
         self._process: Answer | None = None
 
-    def is_killed(self) -> bool:
+    def identify(self) -> None:
         inquiry, self._inquiry = self._inquiry, None
         if inquiry is not None:
             self._process = inquiry.wait(PATIENCE)
+
+    def is_killed(self) -> bool:
         if self._process is None or not self._process.process:
             return False
         return self._ask(self._process.process, self._process.started)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +18,7 @@ from csi.handover.types import IncidentKind, PublishRequest
 from csi.volume.parse import parse_volume
 from csi.volume.units import MIB
 from tests.support.emulator import RunningEmulator
+from tests.support.ending_programs import BEGINNING, CLOSED, KILLED, WRITTEN
 from tests.support.node import DEADLINE
 from tests.support.pods import REAL, SILENCE, Pod, PodNode, Sidecar, is_served, request_for, running_pod_node, serve
 from tests.support.published_volume import Bucket, until
@@ -218,3 +222,61 @@ def test_the_memory_that_is_nearly_used_up_is_told(pods: PodNode) -> None:
     until(lambda: IncidentKind.MEMORY_HIGH in pods.reporter.kinds())
     (incident,) = pods.reporter.of(IncidentKind.MEMORY_HIGH)
     assert "if it is killed for memory, set fs.jindo.fuse.pod.mem.limit higher" in incident.message
+
+
+# --- killed programs ---
+
+
+@contextlib.contextmanager
+def container(pod: Pod, code: str, name: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A container of the pod whose first process is `code`; killing what is given kills the container."""
+    with subprocess.Popen(
+        [
+            *("/bin/sh", "-c", 'echo 0 > "$0/cgroup.procs" && exec "$@"', str(pod.cgroup.path)),
+            *("unshare", "--mount", "--propagation", "slave", "--pid", "--fork", "--kill-child"),
+            *(sys.executable, "-c", f"{BEGINNING}\n{code}", str(pod.target / name)),
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def kill_when_written(pod: Pod, code: str, name: str) -> None:
+    with container(pod, code, name) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"written\n"
+
+
+def test_a_killed_container_leaves_no_half_object(pods: PodNode, emulator: RunningEmulator) -> None:
+    plugin, pod = pods.start(), pods.pod()
+    serve_real(plugin, pod, emulator)
+    for number, code in enumerate(KILLED.values()):
+        kill_when_written(pod, code, f"killed-{number}")
+        until(lambda number=number: f"'killed-{number}' was not written" in pods.log())  # type: ignore[misc]
+    assert Bucket(emulator).names() == set()
+
+
+def test_a_container_that_ends_closes_its_files(pods: PodNode, emulator: RunningEmulator) -> None:
+    plugin, pod = pods.start(), pods.pod()
+    serve_real(plugin, pod, emulator)
+    for number, how in enumerate(("closed", "ended without a close", "ended by a thread that did not open")):
+        with container(pod, CLOSED[how], f"closed-{number}") as process:
+            process.wait(60)
+        assert Bucket(emulator).get(f"closed-{number}") == WRITTEN
+
+
+def test_another_node_plugin_is_asked_and_none_is_not_waited_for(pods: PodNode, emulator: RunningEmulator) -> None:
+    plugin, pod = pods.start(), pods.pod()
+    serve_real(plugin, pod, emulator)
+    plugin.close()
+    kill_when_written(pod, KILLED["killed"], "nobody-knew")
+    until(lambda: Bucket(emulator).names() == {"nobody-knew"})
+    again = pods.start()
+    until(lambda: is_served(again, pod))
+    kill_when_written(pod, KILLED["killed"], "killed")
+    until(lambda: "'killed' was not written" in pods.log())
+    assert Bucket(emulator).names() == {"nobody-knew"}

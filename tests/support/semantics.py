@@ -13,11 +13,15 @@ import mmap
 import os
 import socket
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.directories import names_by_every_way
+from tests.support.ending_programs import BEGINNING, WRITTEN
+from tests.support.published_volume import until
 from tests.support.volumes import MountedVolume
 
 YES = "yes"
@@ -199,6 +203,36 @@ def _(scene: Scene) -> str:
         file.write(b"half")
     assert scene.stored() == b"halfhalf"
     return YES
+
+
+@action("end without closing what was written (exit)")
+def _(scene: Scene) -> str:
+    with _writing(scene, "os._exit(0)"):
+        pass
+    assert scene.stored() == WRITTEN
+    return YES
+
+
+@action("be killed before closing what was written")
+def _(scene: Scene) -> str:
+    with _writing(scene, "wait()") as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == b"written\n"
+        program.kill()
+    if scene.stored() == WRITTEN:
+        return YES
+    path = scene.path / "f"
+    until(lambda: path.stat().st_size == len(OLD))
+    assert path.read_bytes() == scene.stored() == OLD
+    return "the old file, or none"
+
+
+def _writing(scene: Scene, end: str) -> subprocess.Popen[bytes]:
+    """A program that overwrites the file and then does `end`."""
+    path = scene.file()
+    os.close(os.open(path, os.O_WRONLY))  # raises what the program would meet
+    command = [sys.executable, "-c", f"{BEGINNING}\nwrite()\n{end}", str(path)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE)
 
 
 @action("fsync, then go on writing")

@@ -18,7 +18,11 @@ class Life:
 
     killed: bool = False
     sharer_killed: bool = False
+    identified: int = 0
     asked: Counter[str] = field(default_factory=Counter)
+
+    def identify(self) -> None:
+        self.identified += 1
 
     def is_killed(self) -> bool:
         self.asked["opener"] += 1
@@ -92,6 +96,15 @@ def test_a_program_that_closes_is_asked_about_once_and_one_that_wrote_nothing_ne
     program.open("a", os.O_WRONLY).close()
     assert life.asked == {"opener": 1}
     assert world.store.data("a") == b"x"
+
+
+def test_a_program_is_identified_when_it_opens_for_writing(program: Program, life: Life) -> None:
+    program.write("a", b"x")
+    program.write("a", b"x")
+    program.append("a", b"x")
+    assert life.identified == 3
+    program.read("a")
+    assert life.identified == 3
 
 
 def test_a_program_nothing_is_known_of_closes(world: World, program: Program, life: Life) -> None:

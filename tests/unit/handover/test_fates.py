@@ -84,6 +84,18 @@ def test_nothing_is_told_of_processes_of_others(proc, answerer):
     assert answerer.answer(Question(3, 0, 0)) == Answer(3)
 
 
+def test_a_process_that_was_told_of_while_it_lived_is_told_of_when_its_group_is_not_shown_any_more(proc):
+    groups = {7: "ours"}
+    answerer = Answerer(lambda pid: groups.get(pid) == "ours", proc.path)
+    proc.process(7)
+    assert answerer.answer(Question(1, 7, 0)) == Answer(1, 7, 99)
+    groups.clear()
+    proc.process(7, **KILLED)
+    assert answerer.answer(Question(2, 7, 99)) == Answer(2, killed=True)
+    proc.process(7, **{**KILLED, "started": 98})
+    assert answerer.answer(Question(3, 7, 98)) == Answer(3)
+
+
 def test_any_process_that_is_killed_is_found(proc, answerer):
     (proc.path / "self").mkdir()
     proc.process(7)

@@ -32,6 +32,8 @@ def test_the_process_of_the_thread_that_opened_is_asked_about():
     informant = Informant({**PROCESS, (7, 99): Answer(2, killed=True)})
     opener = AskedOpeners(informant).opener(8)
     assert informant.questions == [(8, 0)]
+    assert not opener.is_killed()
+    opener.identify()
     assert opener.is_killed()
     assert opener.is_killed()
     assert informant.questions == [(8, 0), (7, 99), (7, 99)]
@@ -45,7 +47,9 @@ def test_nobody_is_killed_of_whom_nothing_is_known():
         {(8, 0): None},
         {(8, 0): Answer(1)},
     ):
-        assert not AskedOpeners(Informant(knows)).opener(8).is_killed()
+        opener = AskedOpeners(Informant(knows)).opener(8)
+        opener.identify()
+        assert not opener.is_killed()
 
 
 def test_there_is_no_opener_without_a_pid_or_anybody_to_ask():
