@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
-from collections.abc import Iterable, Mapping
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,7 +49,7 @@ CONTROLLER_AT_HOME = {
 
 
 def account(name: str) -> str:
-    return f"--as=system:serviceaccount:{NAMESPACE}:ossfuse-csi-{name}"
+    return f"system:serviceaccount:{NAMESPACE}:ossfuse-csi-{name}"
 
 
 def rights(cluster: Cluster, who: str, namespace: str) -> set[Rule]:
@@ -56,7 +60,9 @@ def rights(cluster: Cluster, who: str, namespace: str) -> set[Rule]:
         "spec": {"namespace": namespace},
     }
     path = "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews"
-    status = json.loads(cluster.kubectl("create", who, "--raw", path, "-f", "-", input=json.dumps(review)))["status"]
+    status = json.loads(cluster.kubectl("create", f"--as={who}", "--raw", path, "-f", "-", input=json.dumps(review)))[
+        "status"
+    ]
     assert status["incomplete"] is False
     return {
         (verb, f"{group}/{resource}", name)
@@ -70,7 +76,7 @@ def rights(cluster: Cluster, who: str, namespace: str) -> set[Rule]:
 
 def everybodys(cluster: Cluster) -> set[Rule]:
     """What any service account may do."""
-    return rights(cluster, f"--as=system:serviceaccount:{NAMESPACE}:default", NAMESPACE)
+    return rights(cluster, f"system:serviceaccount:{NAMESPACE}:default", NAMESPACE)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +94,7 @@ def test_an_account_has_exactly_the_rights_it_needs(
 
 def may(cluster: Cluster, who: str, *words: str) -> bool:
     try:
-        cluster.kubectl("auth", "can-i", "--quiet", who, *words)
+        cluster.kubectl("auth", "can-i", "--quiet", f"--as={who}", *words)
     except ClusterFailed as answer:
         said = [line for line in str(answer).splitlines() if not line.startswith("Warning: resource ")]
         assert len(said) <= 1, answer  # the command and its status; an error would be told
@@ -153,14 +159,24 @@ def tainted(cluster: Cluster, driver: Driver) -> Iterable[str]:
 
 def patched(cluster: Cluster, node: str, change: Mapping[str, Any], *, plugin_on: str) -> str:
     """What the API server says when the plugin of node `plugin_on` changes `node`, '' when it may."""
-    who = (account("node"), f"--as-user-extra={NODE_NAME}={plugin_on}") if plugin_on else (account("node"),)
-    try:
-        cluster.kubectl(
-            "patch", "node", node, *who, "--type=json", f"--patch={json.dumps([change])}", "--dry-run=server"
-        )
-    except ClusterFailed as refused:
-        return str(refused)
+    with impersonating(cluster, account("node"), {NODE_NAME: [plugin_on]} if plugin_on else {}) as plugin:
+        try:
+            plugin.kubectl("patch", "node", node, "--type=json", f"--patch={json.dumps([change])}", "--dry-run=server")
+        except ClusterFailed as refused:
+            return str(refused)
     return ""
+
+
+@contextlib.contextmanager
+def impersonating(cluster: Cluster, user: str, extra: Mapping[str, list[str]]) -> Iterator[Cluster]:
+    """The cluster as `user` meets it. In a kubeconfig: kubectl 1.33 has no --as-user-extra."""
+    settings = json.loads(cluster.kubectl("config", "view", "--raw", "--flatten", "--output=json"))
+    for each in settings["users"]:
+        each["user"] |= {"as": user, "as-user-extra": extra}
+    with tempfile.NamedTemporaryFile("w", suffix=".kubeconfig") as file:
+        json.dump(settings, file)
+        file.flush()
+        yield dataclasses.replace(cluster, kubeconfig=Path(file.name))
 
 
 def taint_index(cluster: Cluster, node: str, key: str) -> int:
