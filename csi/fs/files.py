@@ -137,7 +137,7 @@ class Files:
         too when the kernel closes for a program that is being killed: that finishes nothing, and `release` decides."""
         handle = self._handles.get(number)
         handle.deserted = self._is_deserted(handle)
-        if not handle.deserted:
+        if not handle.deserted and not self._is_only_moved(handle):
             self._complete(number, push=False)
 
     def fsync(self, number: FileHandle) -> None:
@@ -275,6 +275,14 @@ class Files:
         if draft.appendable or draft.joined or draft.error is not None:
             return False
         return opener.is_killed() or (handle.deserted and opener.sharer_is_killed())
+
+    def _is_only_moved(self, handle: OpenHandle) -> bool:
+        """Whether this close comes from a shell that gives the descriptor another number before anything is written
+        (`>`): it must not empty the object already."""
+        draft, opener = handle.node.draft, handle.opener
+        if opener is None or draft is None or draft.owner != handle.id or draft.appendable or draft.error is not None:
+            return False
+        return draft.shown_size == 0 and opener.holds(handle.node.inode)
 
     def _end_draft(self, node: Node, draft: Draft, *, deserted: bool) -> None:
         if draft.error is not None:

@@ -18,6 +18,9 @@ class Opener(Protocol):
     def is_killed(self) -> bool:
         """Whether it is ending by a signal, and still closes its files."""
 
+    def holds(self, inode: int) -> bool:
+        """Whether it still has the file open for writing, by another descriptor than the one being closed."""
+
     def sharer_is_killed(self) -> bool:
         """The same of any program that may have inherited the descriptor."""
 

@@ -54,6 +54,8 @@ class Answerer:
     def answer(self, question: Question) -> Answer:
         if not question.pid:
             return Answer(question.serial, killed=self.any_is_killed())
+        if question.inode:
+            return Answer(question.serial, holds=self.holds(question.pid, question.started, question.inode))
         if question.started:
             return Answer(question.serial, killed=self.is_killed(question.pid, question.started))
         return Answer(question.serial, *(self.process_of(question.pid) or (0, 0)))
@@ -84,6 +86,18 @@ class Answerer:
             return False
         return (process, started) in self._told_of or self._may_be_told(process)
 
+    def holds(self, process: int, started: int, inode: int) -> bool:
+        """Whether `process`, which was told of, has a file of this number open for writing. Files of other mounts may
+        have the same number."""
+        status = self._status(process)
+        if status is None or status.started != started or (process, started) not in self._told_of:
+            return False
+        descriptors = self._proc / str(process) / "fdinfo"
+        try:
+            return any(_writes(descriptors / name, inode) for name in os.listdir(descriptors))
+        except OSError:
+            return False
+
     def any_is_killed(self) -> bool:
         """Whether any process is."""
         for name in os.listdir(self._proc):
@@ -106,3 +120,12 @@ class Answerer:
             return _Status(fields[0], int(fields[6]), int(fields[17]), int(fields[19]), int(fields[49]))
         except (OSError, ValueError, IndexError):
             return None
+
+
+def _writes(descriptor: Path, inode: int) -> bool:
+    """Whether this entry of /proc/<pid>/fdinfo is of a file `inode` that may be written (proc_pid_fdinfo(5))."""
+    try:
+        fields = dict(line.split(":", 1) for line in descriptor.read_text(encoding="ascii").splitlines() if ":" in line)
+        return int(fields["ino"]) == inode and int(fields["flags"], 8) & os.O_ACCMODE != os.O_RDONLY
+    except (OSError, ValueError, KeyError):  # closed meanwhile; before Linux 5.14 there is no ino
+        return False

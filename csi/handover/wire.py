@@ -120,12 +120,14 @@ class Bye(Message):
 @dataclass(frozen=True, slots=True)
 class Question(Message):
     """Sidecar: which process does the thread `pid` belong to? If `started` is given: is that process, started then,
-    ending by a signal now? With `pid` 0: is any process of the pod? Pids as the kernel gives them with a request."""
+    ending by a signal now? With `pid` 0: is any process of the pod? With `inode`: does it still have that file of the
+    volume open for writing? Pids as the kernel gives them with a request."""
 
     TYPE = 8
     serial: int
     pid: int
     started: int
+    inode: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +139,7 @@ class Answer(Message):
     process: int = 0
     started: int = 0
     killed: bool = False
+    holds: bool = False
 
 
 @dataclass(frozen=True, slots=True)

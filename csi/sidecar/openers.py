@@ -26,7 +26,7 @@ class Inquiry(Protocol):
 class Informant(Protocol):
     """`csi.sidecar.node_link.NodeLink`; a stand-in in tests."""
 
-    def ask(self, pid: int, started: int) -> Inquiry | None:
+    def ask(self, pid: int, started: int, inode: int = 0) -> Inquiry | None:
         """Ask a QUESTION, without waiting; None when there is nobody who would answer."""
 
 
@@ -55,14 +55,22 @@ class _AskedOpener:
             self._process = inquiry.wait(PATIENCE)
 
     def is_killed(self) -> bool:
-        if self._process is None or not self._process.process:
-            return False
-        return self._ask(self._process.process, self._process.started)
+        answer = self._ask_of_it(0)
+        return answer is not None and answer.killed
+
+    def holds(self, inode: int) -> bool:
+        answer = self._ask_of_it(inode)
+        return answer is not None and answer.holds
 
     def sharer_is_killed(self) -> bool:
-        return self._ask(0, 0)
-
-    def _ask(self, process: int, started: int) -> bool:
-        inquiry = self._informant.ask(process, started)
-        answer = inquiry.wait(PATIENCE) if inquiry is not None else None
+        answer = self._ask(0, 0, 0)
         return answer is not None and answer.killed
+
+    def _ask_of_it(self, inode: int) -> Answer | None:
+        if self._process is None or not self._process.process:
+            return None
+        return self._ask(self._process.process, self._process.started, inode)
+
+    def _ask(self, process: int, started: int, inode: int) -> Answer | None:
+        inquiry = self._informant.ask(process, started, inode)
+        return inquiry.wait(PATIENCE) if inquiry is not None else None

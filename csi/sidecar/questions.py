@@ -52,7 +52,7 @@ class Questions:
         if box is not None:
             box.put(answer)
 
-    def ask(self, pid: int, started: int) -> AskedQuestion | None:
+    def ask(self, pid: int, started: int, inode: int = 0) -> AskedQuestion | None:
         """`csi.sidecar.openers.Informant`."""
         box: queue.SimpleQueue[Answer | None] = queue.SimpleQueue()
         with self._lock:
@@ -62,7 +62,7 @@ class Questions:
             serial = next(self._serials)
             self._open[serial] = box
         try:
-            channel.send(Question(serial, pid, started), timeout=_AT_ONCE)
+            channel.send(Question(serial, pid, started, inode), timeout=_AT_ONCE)
         except (OSError, ProtocolError, ValueError):
             self._forget(serial)
             return None

@@ -76,9 +76,11 @@ class Informed:
 
     def __init__(self) -> None:
         self._answerer = Answerer(lambda pid: True)
+        self._lock = threading.Lock()
 
-    def ask(self, pid: int, started: int) -> Answered:
-        return Answered(self._answerer.answer(Question(0, pid, started)))
+    def ask(self, pid: int, started: int, inode: int = 0) -> Answered:
+        with self._lock:
+            return Answered(self._answerer.answer(Question(0, pid, started, inode)))
 
 
 class Answered:

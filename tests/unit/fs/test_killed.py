@@ -19,6 +19,7 @@ class Life:
     killed: bool = False
     sharer_killed: bool = False
     identified: int = 0
+    holding: bool = False
     asked: Counter[str] = field(default_factory=Counter)
 
     def identify(self) -> None:
@@ -27,6 +28,10 @@ class Life:
     def is_killed(self) -> bool:
         self.asked["opener"] += 1
         return self.killed
+
+    def holds(self, inode: int) -> bool:
+        self.asked["holds"] += 1
+        return self.holding
 
     def sharer_is_killed(self) -> bool:
         self.asked["sharer"] += 1
@@ -189,3 +194,28 @@ def test_the_name_of_a_killed_writer_can_be_written_again(world: World, program:
     life.killed = False
     program.write("a", b"two")
     assert world.store.data("a") == b"two"
+
+
+def test_a_shell_that_moves_the_descriptor_does_not_empty_the_object(
+    world: World, program: Program, life: Life
+) -> None:
+    program.write("a", b"old")
+    file = program.open("a", WRITE)
+    life.holding = True
+    file.flush()
+    assert world.store.data("a") == b"old"
+    life.holding = False
+    file.write(b"new")
+    file.close()
+    assert world.store.data("a") == b"new"
+
+
+def test_an_empty_file_is_made_by_its_last_close(world: World, program: Program, life: Life) -> None:
+    file = program.open("a", WRITE)
+    life.holding = True
+    file.flush()
+    assert world.store.objects == {}
+    life.holding = False
+    file.close()
+    assert world.store.data("a") == b""
+    assert life.asked == {"opener": 2, "holds": 2}

@@ -114,6 +114,18 @@ def test_a_process_that_ends_while_it_is_looked_at_is_not_told_of(proc):
     assert answerer.answer(Question(2, 7, 99)) == Answer(2)
 
 
+def test_a_process_holds_what_it_has_open_for_writing(tmp_path):
+    answerer = Answerer(lambda pid: True)
+    told = answerer.answer(Question(1, os.getpid(), 0))
+    path = tmp_path / "file"
+    with path.open("wb"):
+        inode = path.stat().st_ino
+        assert answerer.answer(Question(2, told.process, told.started, inode)) == Answer(2, holds=True)
+        assert Answerer(lambda pid: True).answer(Question(3, told.process, told.started, inode)) == Answer(3)
+    with path.open("rb"):
+        assert answerer.answer(Question(4, told.process, told.started, inode)) == Answer(4)
+
+
 def test_the_real_proc_has_this_form():
     answerer = Answerer(lambda pid: True)
     found = answerer.answer(Question(1, os.getpid(), 0))

@@ -20,7 +20,9 @@ class Informant:
         self.knows = knows
         self.questions = []
 
-    def ask(self, pid, started):
+    def ask(self, pid, started, inode=0):
+        if inode:
+            return Asked(Answer(3, holds=inode == 5))
         self.questions.append((pid, started))
         return Asked(self.knows[pid, started]) if (pid, started) in self.knows else None
 
@@ -62,3 +64,11 @@ def test_there_is_no_opener_without_a_pid_or_anybody_to_ask():
 def test_any_process_is_asked_about_for_those_that_share():
     for answer, killed in ((Answer(2, killed=True), True), (Answer(2), False), (None, False)):
         assert AskedOpeners(Informant({**PROCESS, (0, 0): answer})).opener(8).sharer_is_killed() is killed
+
+
+def test_whether_the_process_still_holds_the_file_is_asked():
+    opener = AskedOpeners(Informant(PROCESS)).opener(8)
+    assert not opener.holds(5)
+    opener.identify()
+    assert opener.holds(5)
+    assert not opener.holds(6)
