@@ -37,7 +37,7 @@ def test_a_pod_deleted_during_writes_leaves_closed_files_whole_and_no_others(ten
     tenant.give_volume(attributes=tenant.attributes(fs__oss__blocklet__size__mb="1"))
     writer = (
         "n=0; while :; do n=$((n+1)); head -c 3000000 /dev/zero > /data/closed-$n; echo closed-$n; done & "
-        "{ while :; do head -c 100000 /dev/zero; sleep 0.01; done; } > /data/never-closed"
+        "while :; do head -c 100000 /dev/zero; sleep 0.01; done | dd of=/data/never-closed 2>/dev/null"
     )
     spec = workloads.pod_spec(writer, {"data": Folder("data")}, restart_policy="Never")
     tenant.apply(workloads.pod("app", spec))
