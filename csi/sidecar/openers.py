@@ -2,11 +2,14 @@
 
 At open the node plugin is asked which process it is: the thread may have ended when the file is closed. At close it is
 asked whether that process is ending by a signal. Both times the kernel keeps the process until its call is answered.
-Whatever is not answered in time means an ordinary close.
+Whatever is not answered in time means an ordinary close. A thread that opens one file after the other is asked about
+once in `_FRESH` seconds.
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from csi.fs.openers import Opener
@@ -14,6 +17,9 @@ from csi.handover.wire import Answer
 from csi.volume.units import Seconds
 
 PATIENCE: Final = Seconds(1.0)
+_FRESH: Final = Seconds(1.0)
+"""Shorter than the kernel takes to give a thread's number to another one."""
+_THREADS: Final = 1024
 
 
 class Inquiry(Protocol):
@@ -31,28 +37,52 @@ class Informant(Protocol):
 
 
 class AskedOpeners:
-    """Implements `csi.fs.openers.Openers`."""
+    """Implements `csi.fs.openers.Openers`, for any thread. `_known`: when a thread was asked about, and its process."""
 
-    def __init__(self, informant: Informant) -> None:
+    def __init__(self, informant: Informant, clock: Callable[[], float] = time.monotonic) -> None:
         self._informant = informant
+        self._clock = clock
+        self._known: dict[int, tuple[float, Answer]] = {}
 
     def opener(self, pid: int) -> Opener | None:
-        inquiry = self._informant.ask(pid, 0) if pid else None
-        return _AskedOpener(self._informant, inquiry) if inquiry is not None else None
+        if not pid:
+            return None
+        since, process = self._known.get(pid, (0.0, None))
+        if process is not None and self._clock() - since < _FRESH:
+            return _AskedOpener(self._informant, None, process)
+        asked = self._clock()
+        inquiry = self._informant.ask(pid, 0)
+        if inquiry is None:
+            return None
+        return _AskedOpener(self._informant, inquiry, None, lambda answer: self._learn(pid, asked, answer))
+
+    def _learn(self, pid: int, asked: float, process: Answer) -> None:
+        if len(self._known) >= _THREADS:
+            self._known = {}
+        self._known[pid] = (asked, process)
 
 
 class _AskedOpener:
-    """`_process` is what the first question was answered with."""
+    """`process` is what `inquiry` was answered with, `learn` told of it."""
 
-    def __init__(self, informant: Informant, inquiry: Inquiry) -> None:
+    def __init__(
+        self,
+        informant: Informant,
+        inquiry: Inquiry | None,
+        process: Answer | None,
+        learn: Callable[[Answer], None] = lambda _answer: None,
+    ) -> None:
         self._informant = informant
-        self._inquiry: Inquiry | None = inquiry
-        self._process: Answer | None = None
+        self._inquiry = inquiry
+        self._process = process
+        self._learn = learn
 
     def identify(self) -> None:
         inquiry, self._inquiry = self._inquiry, None
         if inquiry is not None:
             self._process = inquiry.wait(PATIENCE)
+            if self._process is not None and self._process.process:
+                self._learn(self._process)
 
     def is_killed(self) -> bool:
         answer = self._ask_of_it(0)

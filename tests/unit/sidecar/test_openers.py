@@ -72,3 +72,18 @@ def test_whether_the_process_still_holds_the_file_is_asked():
     opener.identify()
     assert opener.holds(5)
     assert not opener.holds(6)
+
+
+def test_a_thread_that_opens_file_after_file_is_asked_about_once_a_second():
+    now = [100.0]
+    informant = Informant({**PROCESS, (7, 99): Answer(2, killed=True)})
+    openers = AskedOpeners(informant, lambda: now[0])
+    openers.opener(8).identify()
+    now[0] += 0.9
+    second = openers.opener(8)
+    second.identify()
+    assert informant.questions == [(8, 0)]
+    assert second.is_killed()
+    now[0] += 0.2
+    openers.opener(8).identify()
+    assert informant.questions == [(8, 0), (7, 99), (8, 0)]
