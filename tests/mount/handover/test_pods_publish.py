@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import socket
+import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -46,6 +47,19 @@ def test_the_containers_own_memory_and_limit_are_in_its_condition(pods):
     assert (condition.abnormal, condition.sidecar_pid, condition.memory_limit) == (False, sidecar.pid, pod.limit)
     assert 1 << 20 < condition.memory_used < pod.limit
     assert plugin.condition("vol-other", pod.target) is None
+
+
+@pytest.mark.parametrize("secret", ["environ", "root/", "fd/", "mem", "maps"])
+def test_another_process_of_its_user_sees_nothing_of_the_sidecar(pods, secret):
+    """In a pod that shares its process namespace, or another volume's sidecar."""
+    plugin, pod = pods.start(), pods.pod()
+    sidecar = serve(plugin, pod)
+    look = "ls" if secret.endswith("/") else "head -c 1"
+    nobody = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "sh", "-c")
+    for whose, refused in ((str(sidecar.pid), True), ("$$", False)):
+        seen = subprocess.run([*nobody, f"{look} /proc/{whose}/{secret}"], capture_output=True, check=False)
+        # nothing of a process can be read at address 0, also not by itself
+        assert (b"Permission denied" in seen.stderr) is refused, (whose, seen)
 
 
 def test_the_sidecar_is_nobody_and_finds_its_credentials(pods):
