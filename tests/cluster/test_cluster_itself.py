@@ -7,10 +7,13 @@ import select
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from csi.handover.kernel import MNT_DETACH, LinuxKernel
+from csi.handover.mountinfo import read_mountinfo
 from tests.cluster.harness.client import Cluster, Namespace, Object
 from tests.cluster.harness.failures import ClusterFailed
 from tests.cluster.harness.leftovers import cgroups_left
@@ -194,8 +197,22 @@ node.end()
 """
 
 
+@pytest.fixture
+def foreign_mount(tmp_path: Path) -> Iterator[str]:
+    """A FUSE mount of somebody else's on this machine."""
+    kernel, target = LinuxKernel(), tmp_path / "foreign"
+    target.mkdir()
+    device = kernel.open_fuse_device()
+    kernel.mount("foreign", str(target), "fuse.foreign", 0, f"fd={device},rootmode=40000,user_id=0,group_id=0")
+    yield str(target)
+    kernel.umount2(str(target), MNT_DETACH)
+    os.close(device)
+
+
 @pytest.mark.parametrize("ending", ["ended", "killed"])
-def test_nothing_is_left_of_a_cluster(ending: str, node: Node) -> None:
+def test_nothing_is_left_of_a_cluster_and_it_holds_no_mount_of_others(
+    ending: str, node: Node, foreign_mount: str
+) -> None:
     settings = _settings()
     places = Places(f"short-{ending}-{os.getpid()}", node.places.version)
     command = [sys.executable, "-c", _UP_THEN, places.name, places.version]
@@ -203,6 +220,8 @@ def test_nothing_is_left_of_a_cluster(ending: str, node: Node) -> None:
         assert program.stdout is not None
         pid, link = program.stdout.readline().split()
         assert cgroups_left(places.cgroup)
+        assert foreign_mount in {entry.target for entry in read_mountinfo()}
+        assert foreign_mount not in {entry.target for entry in read_mountinfo(f"/proc/{pid}/mountinfo")}
         assert Path("/sys/class/net", link).exists()
         if ending == "killed":
             program.send_signal(signal.SIGKILL)
