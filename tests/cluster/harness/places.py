@@ -9,7 +9,6 @@ CHECKOUT = Path(__file__).resolve().parents[3]
 CACHE = CHECKOUT / ".cache" / "cluster"
 
 NEWEST = "1.36"
-SUPPORTED = ("1.33", NEWEST)
 
 NODE = "node1"
 SERVICE_ADDRESS = "10.96.0.1"
