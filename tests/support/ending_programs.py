@@ -41,7 +41,9 @@ KILLED = {
     "opened by a thread": "in_thread(write, wait)",
     "opened by a thread that has ended": "in_thread(write).join(); wait()",
     "with a duplicate of the descriptor": "write(); os.dup(file); os.dup(file); wait()",
-    "with the descriptor moved as by a shell": "write(b''); os.dup2(file, 9); os.close(file); os.write(9, b'x'); wait()",
+    "with the descriptor moved as by a shell": (
+        "write(b''); os.dup2(file, 9); os.close(file); os.write(9, b'x'); wait()"
+    ),
     "with another program in its place": "write(); tell(); os.execv('/bin/sleep', ['sleep', '60'])",
 }
 
