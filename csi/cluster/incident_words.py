@@ -6,6 +6,8 @@ anew; with that the text says what happened, with which value, and what to do ne
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -24,6 +26,7 @@ _SIGNALS: Final = {134: "SIGABRT", 135: "SIGBUS", 137: "SIGKILL", 139: "SIGSEGV"
 _OPEN_FILES: Final = (
     "Files that were open answer ENOTCONN (Transport endpoint is not connected), what is opened anew works"
 )
+_COMPLAINTS: Final = ("warning", "error", "critical")
 _PROPAGATING: Final = ("HostToContainer", "Bidirectional")
 
 
@@ -90,13 +93,24 @@ def _killed_for_memory(incident: Incident) -> str:
 
 def _ended(incident: Incident, pod: JsonObject | None, ended: Termination) -> str:
     signal = f", {_SIGNALS[ended.exit_code]}" if ended.exit_code in _SIGNALS else ""
-    last = " ".join(ended.words.split())[-_LONGEST_WORDS:]
+    last = _last_words(ended.words)
     words = f": {last}" if last else ""
     name = (pod or {}).get("metadata", {}).get("name", "POD")
     return (
         f"{incident.message}; exit code {ended.exit_code}{signal}{words}. Kubelet starts it again; "
         f"kubectl logs {name} -c {incident.container} --previous shows what it said"
     )
+
+
+def _last_words(text: str) -> str:
+    """Of a container's log, which kubelet gives when it ends by an error: what it complained of last. What went well
+    before a sudden end says nothing about it."""
+    line = text.rstrip().rpartition("\n")[2]
+    with contextlib.suppress(ValueError):
+        entry = json.loads(line)
+        if isinstance(entry, dict):
+            text = str(entry.get("message", "")) if entry.get("level") in _COMPLAINTS else ""
+    return " ".join(text.split())[-_LONGEST_WORDS:]
 
 
 def _restarted(incident: Incident, pod: JsonObject) -> str:

@@ -44,6 +44,27 @@ def test_another_end_names_exit_code_signal_and_last_words(place: str) -> None:
     assert "kubectl logs train-0 -c ossfuse-data --previous" in event.message
 
 
+@pytest.mark.parametrize(
+    ("log", "words"),
+    [
+        (
+            '{"level": "info", "message": "connected"}\n{"level": "error", "message": "bucket b: gone"}\n',
+            ": bucket b: gone.",
+        ),
+        ('{"level": "error", "message": "a retry"}\n{"level": "info", "message": "ready"}\n', "SIGKILL. "),
+        ("Traceback\n  line 1\nValueError: no", ": Traceback line 1 ValueError: no."),
+        ("12", ": 12."),
+    ],
+)
+def test_the_last_words_are_a_complaint_in_plain_text(log: str, words: str) -> None:
+    found = pod(**status_of("data", state={"terminated": {"exitCode": 137, "reason": "Error", "message": log}}))
+
+    event = told(incident(IncidentKind.SIDECAR_ENDED), found, termination_of(found, "ossfuse-data"))
+
+    assert words in event.message
+    assert "level" not in event.message
+
+
 def test_an_end_that_kubelet_does_not_tell_of_is_told_as_it_was_seen() -> None:
     assert told(incident(IncidentKind.SIDECAR_ENDED), pod(), None).message == "it happened"
 
