@@ -90,7 +90,14 @@ class NodeService(csi_pb2_grpc.NodeServicer):
         capability = request.volume_capability if request.HasField("volume_capability") else None
         access = parse_access(capability, readonly=request.readonly)
         attributes = dict(request.volume_context)
-        parsed = parse_published(attributes, access, cpu_count=self._cpu_count)
+        given = digest_of_call(volume_id, attributes, access)
+        try:
+            parsed = parse_published(attributes, access, cpu_count=self._cpu_count)
+        except OssFuseError as refused:
+            if await self._is_published(volume_id, target, given):
+                log.warning("volume %s at %s goes on as an earlier version took it: %s", volume_id, target, refused)
+                return csi_pb2.NodePublishVolumeResponse()
+            raise
         pod = pod_reference(attributes)
         order = PublishRequest(
             volume_id=volume_id,
@@ -100,7 +107,7 @@ class NodeService(csi_pb2_grpc.NodeServicer):
             mount_group=access.mount_group,
             credentials=None,
             pod=required_pod(pod) if self._in_pods else pod,
-            given=digest_of_call(volume_id, attributes, access),
+            given=given,
         )
         offer = Offer(dict(request.secrets), attributes, secret_values(request))
         if self._shown.get(target) != parsed.spec:
@@ -188,6 +195,18 @@ class NodeService(csi_pb2_grpc.NodeServicer):
             if trouble is not None:  # it had to be mounted anew and there was nothing to mount it with
                 raise trouble from None
             raise
+
+    async def _is_published(self, volume_id: str, target: Path, given: str) -> bool:
+        """Whether the call repeats one that succeeded, perhaps with a version that knew other options. A failure could
+        make kubelet remove the mount under the pod."""
+        if not self._in_pods:
+            return False
+        found: str | None = await self._asking.run(
+            lambda: self._mounts.given(volume_id, target),
+            what=f"asking what {volume_id} was published with",
+            patience=patience(),
+        )
+        return found == given
 
     def _refuse_second_target(self, volume_id: str, target: Path, mode: str) -> None:
         here = Path(resolved_target(target))

@@ -37,6 +37,9 @@ class StartingMounts:
     def condition(self, volume_id: str, target: Path) -> VolumeCondition | None:
         return self._ready().condition(volume_id, target)
 
+    def given(self, volume_id: str, target: Path) -> str | None:
+        return self._ready().given(volume_id, target)
+
     def close(self) -> None:
         if self._mounts is not None:
             self._mounts.close()

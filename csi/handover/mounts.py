@@ -141,6 +141,10 @@ class SidecarMounts:
             self._silence,
         )
 
+    def given(self, volume_id: str, target: Path) -> str | None:
+        """None: these are not published for pods."""
+        return None
+
     def close(self) -> None:
         with self._lock:
             served, self._served = self._served, {}

@@ -134,5 +134,8 @@ class VolumeMounts(Protocol):
     def condition(self, volume_id: str, target: Path) -> VolumeCondition | None:
         """From memory and mountinfo, never from the mount; None when no such volume is published there."""
 
+    def given(self, volume_id: str, target: Path) -> str | None:
+        """`PublishRequest.given` of what is published there for a pod; None when nothing is, or it is not known."""
+
     def close(self) -> None:
         """Let go of sockets and threads; mounts and sidecars go on."""

@@ -84,6 +84,11 @@ class RecordingMounts:
         healthy = VolumeCondition(False, "the volume is served", 1, Bytes(2**30), Bytes(2**27))
         return self.conditions.get(target, healthy)
 
+    def given(self, volume_id: str, target: Path) -> str | None:
+        with self._lock:
+            found = self._published.get(target)
+        return found.given if found is not None and found.volume_id == volume_id else None
+
     def close(self) -> None:
         self.closed = True
 

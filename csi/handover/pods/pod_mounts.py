@@ -130,6 +130,15 @@ class PodMounts:
         place, situation = attendant.note.place, attendant.situation
         return pod_condition(volume_id, place, situation, attendant.pid, time.monotonic(), self._around.silence)
 
+    def given(self, volume_id: str, target: Path) -> str | None:
+        path = resolved_target(target)
+        if not any(is_volume(entry, volume_id) for entry in self._unmounter.layers(path)):
+            return None
+        name = runtime_name(volume_id, path)
+        attendant = self._attendant(name)
+        note = attendant.note if attendant is not None else Notes(self._state.runtime(name)).read()
+        return note.given if note is not None else None
+
     def close(self) -> None:
         with self._lock:
             attendants, self._attendants = self._attendants, {}

@@ -140,6 +140,18 @@ def test_the_same_words_are_no_conflict_when_another_version_reads_them_otherwis
     assert pod.layers() == 1
 
 
+def test_what_was_asked_for_is_known_until_it_is_unpublished_also_to_another_plugin(pods):
+    plugin, pod = pods.start(), pods.pod()
+    plugin.publish(request_for(pod, given="these words"), DEADLINE)
+    assert plugin.given("vol-pod", pod.target) == "these words"
+    plugin.close()
+    plugin = pods.start()
+    assert plugin.given("vol-pod", pod.target) == "these words"
+    assert plugin.given("vol-other", pod.target) is None
+    plugin.unpublish("vol-pod", pod.target)
+    assert plugin.given("vol-pod", pod.target) is None
+
+
 def test_a_pod_without_a_sidecar_is_refused_and_nothing_is_left(pods):
     plugin, pod = pods.start(), pods.pod()
     pods.not_injected.add(pod.reference.uid)
