@@ -266,6 +266,18 @@ class Files:
                     handle.failed = error
                 raise
 
+    def has_writer(self, node: Node) -> bool:
+        """Whether a program has it open with bytes that would be half a file if it were killed now."""
+        draft = node.draft
+        return draft is not None and draft.owner != NOBODY and not draft.appendable and draft.error is None
+
+    def is_deserted(self, node: Node) -> bool:
+        """Whether the program that has bytes of `node` unfinished is being killed."""
+        draft = node.draft
+        if draft is None or draft.owner == NOBODY:
+            return False
+        return self._is_deserted(self._handles.get(draft.owner))
+
     def _is_deserted(self, handle: OpenHandle) -> bool:
         """Whether this close is that of a program which is being killed, and leaves half a file. What grows in OSS
         anyway, or has bytes of others too, is not half a file."""

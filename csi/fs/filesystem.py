@@ -31,7 +31,7 @@ from csi.errors import (
 )
 from csi.fs.attributes import ExtendedAttributes
 from csi.fs.directories import OpenDirectory
-from csi.fs.drafts import NOBODY, Drafts
+from csi.fs.drafts import Drafts
 from csi.fs.files import Files
 from csi.fs.handles import Handles
 from csi.fs.inodes import InodeTable, Node
@@ -65,6 +65,9 @@ _ENDLESS = FilesystemStatistics(_BLOCK, 1 << 38, 1 << 38, 1 << 40, 1 << 40)
 """A bucket has no end: 1 PiB, all of it free, so that no program refuses to write."""
 
 _FLUSHERS = 8
+_MOMENT = Seconds(1.0)
+"""For programs to end in, that are being killed while the mount ends."""
+_GLANCE = Seconds(0.01)
 
 
 class Filesystem:
@@ -323,16 +326,20 @@ class Filesystem:
             return FilesystemReport(len(self._table), len(self._handles.all()), directories, writing)
 
     def flush_all(self, deadline: Seconds) -> Sequence[OssFuseError]:
-        """The end of the mount: wait for what is being closed, for at most `deadline` seconds, and push what grows in
-        OSS. A file that is open in a program that writes it is half a file: it does not become an object. Returns what
-        failed, one error a file: the ones that are open and the ones that did not end in time included."""
+        """Make an object of everything that is being written, for at most `deadline` seconds; returns what failed, one
+        error a file, the ones that did not end in time included. For SIGTERM: programs may not get to close(2).
+
+        Programs may be getting killed at the same moment, as in a pod whose time is over: they have a moment to end
+        in, and what one of them leaves is half a file, no object."""
+        end = time.monotonic() + deadline
+        self._await_ends(Seconds(min(_MOMENT, deadline / 2)))
         nodes = [node for node in self._table.nodes() if node.draft is not None]
         if not nodes:
             return []
         pool = ThreadPoolExecutor(_FLUSHERS, thread_name_prefix="flush")
         try:
             running = {pool.submit(self._flush_node, node): self._table.path(node) for node in nodes}
-            done, late = wait(running, timeout=deadline)
+            done, late = wait(running, timeout=max(0.0, end - time.monotonic()))
             failures = [error for future in done if (error := future.result()) is not None]
             failures.extend(
                 DeadlineExceeded(
@@ -358,6 +365,14 @@ class Filesystem:
         self._renames.close()
 
     # --- private ---
+
+    def _await_ends(self, patience: Seconds) -> None:
+        """Until no program has unfinished files open that could be half files. Nothing tells of that: it is looked."""
+        if self._openers is None:
+            return
+        end = time.monotonic() + patience
+        while time.monotonic() < end and any(self._files.has_writer(node) for node in self._table.nodes()):
+            time.sleep(_GLANCE)
 
     def _opener(self, flags: int, caller: Caller | None) -> Opener | None:
         if self._openers is None or caller is None or flags & os.O_ACCMODE == os.O_RDONLY:
@@ -400,12 +415,11 @@ class Filesystem:
     def _flush_node(self, node: Node) -> OssFuseError | None:
         try:
             with self._files.change(node), self._files.turn(node):
-                draft = node.draft
-                if draft is not None and not draft.appendable and draft.owner != NOBODY and draft.error is None:
+                if self._files.is_deserted(node):
                     return FileBusy(
-                        f"{self._table.path(node)!r} is still open in a program that writes it, and did not become an "
-                        f"object ({draft.size} bytes were written)",
-                        hint="end the programs that write to the volume before its mount",
+                        f"{self._table.path(node)!r} was being written by a program that is killed, and did not become "
+                        "an object",
+                        hint="use fsync for what must survive, or fs.oss.append.enable for logs",
                     )
                 self._files.complete(node)
         except OssFuseError as error:

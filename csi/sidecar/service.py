@@ -1,10 +1,9 @@
 """A sidecar's life from the descriptor to the end: serve, report, and leave without losing what was written.
 
-There are three ways out, all with exit status 0. The node plugin says DRAIN, or SIGTERM comes: files that are being
-closed are finished within the grace period, while requests go on being answered; files that stay open in the programs
-that write them are half files and become no objects. Or the mount is gone: unmounted, and then nothing is open that
-close(2) has not finished; or aborted, and then what was open stays unfinished, because whoever wrote it was told of an
-error and half a file must not look like a whole one.
+There are three ways out, all with exit status 0. The node plugin says DRAIN, or SIGTERM comes: open writers are
+finished within the grace period, but for those that are being killed, while requests go on being answered. Or the mount
+is gone: unmounted, and then nothing is open that close(2) has not finished; or aborted, and then what was open stays
+unfinished, because whoever wrote it was told of an error and half a file must not look like a whole one.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ class Serving(Protocol):
     def activity(self) -> Activity: ...
 
     def flush(self, grace: Seconds) -> None:
-        """Finish every file that is being closed within `grace`; what does not become an object is logged by name."""
+        """Finish every open writer within `grace`; what does not become an object is logged by name."""
 
     def close(self) -> None:
         """Close everything below the session."""

@@ -141,10 +141,8 @@ class Program:
             entry = self._try_lookup(parent, name) if not flags & os.O_CREAT or not flags & os.O_EXCL else None
             if entry is None and flags & os.O_CREAT:
                 entry, opened = self.filesystem.create(parent, name, 0o644, flags, self.caller)
-            elif entry is None:
-                entry = self._lookup(parent, name)  # raises
-                raise AssertionError("appeared meanwhile")
             else:
+                entry = entry or self._lookup(parent, name)  # raises, but where it has appeared meanwhile
                 try:
                     inode, how = entry.attributes.inode, flags & ~os.O_CREAT
                     opened = self.filesystem.open_cached(inode, how)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections import Counter
 from dataclasses import dataclass, field
 
 import pytest
 
+from csi.errors import FileBusy
 from tests.support.filesystems import World
 from tests.support.programs import APPEND, WRITE, Program
 
@@ -219,3 +221,39 @@ def test_an_empty_file_is_made_by_its_last_close(world: World, program: Program,
     file.close()
     assert world.store.data("a") == b""
     assert life.asked == {"opener": 2, "holds": 2}
+
+
+def test_at_the_end_of_the_mount_what_a_killed_program_writes_becomes_no_object(
+    world: World, program: Program, life: Life, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = program.open("a", WRITE)
+    file.write(b"half")
+    life.killed = True  # and has not come to close its files yet
+    assert [type(failure) for failure in program.filesystem.flush_all(10.0)] == [FileBusy]
+    assert "'a' was being written by a program that is killed" in caplog.text
+    assert world.store.objects == {}
+    file.close()
+    assert world.store.objects == {}
+
+
+def test_at_the_end_of_the_mount_programs_have_a_moment_to_be_killed_in(
+    world: World, program: Program, life: Life
+) -> None:
+    file = program.open("a", WRITE)
+    file.write(b"half")
+
+    def kill() -> None:
+        life.killed = True
+        file.close()
+
+    threading.Timer(0.05, kill).start()
+    assert program.filesystem.flush_all(10.0) == []
+    assert world.store.objects == {}
+
+
+def test_at_the_end_of_the_mount_what_a_living_program_writes_is_finished(world: World, program: Program) -> None:
+    file = program.open("a", WRITE)
+    file.write(b"so far")
+    assert program.filesystem.flush_all(10.0) == []
+    assert world.store.data("a") == b"so far"
+    file.close()
