@@ -24,6 +24,15 @@ from tests.cluster.tenant import Tenant
 from tests.support.emulator import RunningEmulator
 from tests.support.secret_watch import search_log
 
+_PATIENCE = 600
+"""Seconds for a test that names no limit of its own: clusters share a machine that may be busy with other things."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent) and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(_PATIENCE))
+
 
 @pytest.fixture(scope="session")
 def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.cluster import workloads
 from tests.cluster.harness.driver import Driver
 from tests.cluster.tenant import SECRET, Tenant
 from tests.cluster.workloads import Folder
 
 PODS = 30
+
+pytestmark = pytest.mark.timeout(1200)  # on a busy machine
 
 
 def test_thirty_pods_start_and_end_at_once_and_leave_nothing(tenant: Tenant, driver: Driver) -> None:
