@@ -199,7 +199,6 @@ class PodAttendant(Conversation):
 
     def _report(self, incident: Incident | None) -> None:
         if incident is not None:
-            _log.warning("%s", incident.message)
             self._around.reporter.report(self.note.pod, incident)
 
     def _update(self, **changes: object) -> None:
