@@ -62,13 +62,10 @@ def test_a_pod_reads_with_its_own_service_account(tenant: Tenant) -> None:
 def test_short_lived_credentials_are_renewed_under_a_reader(tenant: Tenant) -> None:
     """Roles last 20 s here, of a reader's 40. Kubelet republishes once in 70 to 90 s, and whenever the pod changes."""
     tenant.oss.seed("{n}", count=OBJECTS, size=100)
-    tenant.oss.admin("PUT", "/token-lifetime", {"seconds": 20})
-    try:
+    with tenant.oss.tokens_live_for(20):
         tenant.give_volume(attributes=rrsa(tenant), secret="")
         tenant.start_pod("app", reader(40), restart_policy="Never")
         poke(tenant, until=lambda: tenant.pod("app")["status"]["phase"] == "Succeeded")
-    finally:
-        tenant.oss.admin("PUT", "/token-lifetime", {"seconds": None})
     assert "FAILED" not in tenant.logs("app")
     assert len(tenant.oss.requests("AssumeRoleWithOIDC")) > 1
 

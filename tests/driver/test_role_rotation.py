@@ -70,9 +70,8 @@ def short_lived(emulator: RunningEmulator) -> Iterator[TokenIssuer]:
     """The pod's cluster, whose roles live for LIFE seconds."""
     issuer = TokenIssuer()
     issuer.register(emulator)
-    emulator.admin("PUT", "/token-lifetime", {"seconds": LIFE})
-    yield issuer
-    emulator.admin("PUT", "/token-lifetime", {"seconds": None})
+    with emulator.tokens_live_for(LIFE):
+        yield issuer
 
 
 def test_not_one_read_fails_while_role_after_role_expires(

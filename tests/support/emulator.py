@@ -113,6 +113,15 @@ class RunningEmulator:
         secret, token = watch_secret(found["AccessKeySecret"]), watch_secret(found["SecurityToken"])
         return IssuedToken(found["AccessKeyId"], secret, token, float(found["Expires"]))
 
+    @contextmanager
+    def tokens_live_for(self, seconds: float) -> Iterator[None]:
+        """No token given out in the block lives longer, whatever is asked."""
+        self.admin("PUT", "/token-lifetime", {"seconds": seconds})
+        try:
+            yield
+        finally:
+            self.admin("PUT", "/token-lifetime", {"seconds": None})
+
     def expire_tokens(self) -> None:
         self.admin("DELETE", "/tokens")
 

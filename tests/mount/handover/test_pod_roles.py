@@ -25,9 +25,8 @@ LIFE = 8
 def issuer(emulator: RunningEmulator) -> Iterator[TokenIssuer]:
     made = TokenIssuer()
     made.register(emulator)
-    emulator.admin("PUT", "/token-lifetime", {"seconds": LIFE})
-    yield made
-    emulator.admin("PUT", "/token-lifetime", {"seconds": None})
+    with emulator.tokens_live_for(LIFE):
+        yield made
 
 
 def call(pod: Pod, emulator: RunningEmulator, token: str) -> csi_pb2.NodePublishVolumeRequest:
