@@ -137,8 +137,13 @@ class Files:
         too when the kernel closes for a program that is being killed: that finishes nothing, and `release` decides."""
         handle = self._handles.get(number)
         handle.deserted = self._is_deserted(handle)
-        if not handle.deserted and not self._is_only_moved(handle):
+        if handle.deserted or self._is_only_moved(handle):
+            return
+        try:
             self._complete(number, push=False)
+        except OssFuseError:
+            self._give_up(handle)
+            raise
 
     def fsync(self, number: FileHandle) -> None:
         """As flush; in append mode the object goes on growing without being finished."""
@@ -265,6 +270,15 @@ class Files:
                 if draft.error is error:
                     handle.failed = error
                 raise
+
+    def _give_up(self, handle: OpenHandle) -> None:
+        """What failed is over once close(2) has said so: whoever opens the file next finds what was before, although
+        the kernel tells of the release later. What others have written to as well stays until they are told too."""
+        node = handle.node
+        with self.change(node), self.turn(node):
+            draft = node.draft
+            if draft is not None and draft.owner == handle.id and draft.error is not None and not draft.joined:
+                self._drafts.drop(node)
 
     def has_writer(self, node: Node) -> bool:
         """Whether a program has it open with bytes that would be half a file if it were killed now."""

@@ -194,6 +194,55 @@ def test_a_failed_upload_is_reported_by_close_and_leaves_the_old_object(world: W
     assert consistent.read("a") == b"old"
 
 
+def test_the_old_object_can_be_opened_as_soon_as_close_has_failed(world: World, consistent: Program) -> None:
+    """close(2) is FLUSH; RELEASE comes later, when the program may be reading the file again already."""
+    world.store.seed("a", b"old")
+    file = consistent.open("a", WRITE)
+    file.write(b"new")
+    world.store.before = failing("PutObject")
+    with pytest.raises(ServerFailure):
+        file.flush()
+    world.store.before = None
+
+    assert consistent.read("a") == b"old"
+    consistent.write("a", b"newer")
+
+    with pytest.raises(ServerFailure):
+        file.write(b"by a duplicate of the descriptor")
+    with pytest.raises(ServerFailure):
+        file.close()
+    assert consistent.read("a") == b"newer"
+
+
+def test_the_old_object_can_be_opened_as_soon_as_a_refused_write_is_closed(world: World, consistent: Program) -> None:
+    world.store.seed("a", b"old")
+    file = consistent.open("a", WRITE)
+    with pytest.raises(InvalidOperation):
+        consistent.filesystem.write(file.handle, 7, b"beyond the end")
+    with pytest.raises(InvalidOperation):
+        file.flush()
+
+    assert consistent.read("a") == b"old"
+    with pytest.raises(InvalidOperation):
+        file.close()
+
+
+def test_what_failed_for_two_is_told_to_both(world: World, consistent: Program) -> None:
+    one = consistent.open("a", WRITE | os.O_APPEND)
+    other = consistent.open("a", os.O_WRONLY | os.O_APPEND)
+    one.write(b"one")
+    consistent.filesystem.write(other.handle, 3, b"two")
+    world.store.before = failing("PutObject")
+    with pytest.raises(ServerFailure):
+        one.flush()
+    world.store.before = None
+
+    with pytest.raises(ServerFailure):
+        other.close()
+    with pytest.raises(ServerFailure):
+        one.close()
+
+
 def test_after_a_failed_upload_a_new_file_is_gone(world: World, consistent: Program) -> None:
     file = consistent.open("a", WRITE)
     file.write(b"new")
