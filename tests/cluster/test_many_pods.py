@@ -52,7 +52,9 @@ def test_thirty_pods_start_and_end_at_once_and_leave_nothing(tenant: Tenant, dri
     tenant.until(lambda: tenant.space.list("pods") == [], "the end of every pod", seconds=600)
     tenant.space.delete("pvc", *(f"own-{n}" for n in range(PODS)))
     tenant.until(lambda: volumes_of(tenant, name) == [], f"no PersistentVolume of {name}", seconds=120)
-    tenant.until(lambda: not any(left_on_the_node(tenant, uids).values()), "nothing of the pods on the node", seconds=120)
+    tenant.until(
+        lambda: not any(left_on_the_node(tenant, uids).values()), "nothing of the pods on the node", seconds=120
+    )
     assert tenant.keys("runs/") == set()
 
 
