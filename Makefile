@@ -49,7 +49,7 @@ cluster-down: ## end the cluster of cluster-up; CLUSTER=NAME for that one
 e2e: ## end-to-end tests on a real node; K8S_VERSION=1.33 for the oldest, KUBECONFIG=FILE for a cluster of yours
 	@tools/setup.sh test
 	@tools/image.sh
-	@KUBECONFIG_E2E='$(given_kubeconfig)' .venv/bin/python -m pytest $(if $(given_kubeconfig),,-n 3 --dist loadfile) \
+	@KUBECONFIG_E2E='$(given_kubeconfig)' .venv/bin/python -m pytest $(if $(given_kubeconfig),,-n 3 --dist loadfile --no-loadscope-reorder) \
 		tests/cluster $(ARGUMENTS)
 
 e2e-kind: ## the same in a kind cluster, for people with Docker

@@ -27,11 +27,16 @@ from tests.support.secret_watch import search_log
 _PATIENCE = 600
 """Seconds for a test that names no limit of its own: clusters share a machine that may be busy with other things."""
 
+_LONG = frozenset({"test_many_pods.py", "test_credentials.py", "test_upgrade.py"})
+"""Files that take minutes begin first: one that began last would keep a cluster busy while the others are through."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
     for item in items:
-        if item.path.is_relative_to(Path(__file__).parent) and item.get_closest_marker("timeout") is None:
+        if item.path.parent == here and item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(_PATIENCE))
+    items.sort(key=lambda item: 0 if item.path.parent != here else 1 if item.path.name in _LONG else 2)
 
 
 @pytest.fixture(scope="session")
