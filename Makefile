@@ -27,10 +27,11 @@ bench: ## compare with s3fs and rclone; writes benchmarks/RESULTS.md
 	@tools/setup.sh run
 	@benchmarks/run.sh
 
-bench-pods: ## how long a pod with a volume takes to its first byte, beside one with an emptyDir; writes benchmarks/RESULTS.md
+bench-pods: ## how soon a pod with a volume reads its first byte, or says why it cannot; writes benchmarks/RESULTS.md
 	@tools/setup.sh test
 	@tools/image.sh
 	@.venv/bin/python -m benchmarks.pod_start
+	@.venv/bin/python -m benchmarks.refusal_events
 
 # A KUBECONFIG counts only if it is given to make: the one of a shell may lead to a cluster that means something to somebody.
 given_kubeconfig = $(if $(filter command line,$(origin KUBECONFIG)),$(KUBECONFIG))

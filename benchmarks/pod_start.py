@@ -10,22 +10,15 @@ from __future__ import annotations
 import argparse
 import datetime
 import math
-import os
 import statistics
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 from benchmarks import report
+from benchmarks.one_node import kubelet_version, tenant_of_a_cluster
 from tests.cluster import workloads
-from tests.cluster.harness.client import Cluster, Namespace
-from tests.cluster.harness.driver import install
-from tests.cluster.harness.emulators import emulator_in
-from tests.cluster.harness.images import cluster_images
-from tests.cluster.harness.node import start_node
-from tests.cluster.harness.places import NEWEST, Places
+from tests.cluster.harness.client import Namespace
 from tests.cluster.tenant import Tenant
 from tests.cluster.workloads import Folder
 
@@ -66,7 +59,6 @@ def measure(tenant: Tenant, rounds: int) -> dict[str, list[float]]:
             seconds = one_pod(tenant.space, kind, f"pod-{turn}")
             samples[kind].append(seconds)
             print(f"round {turn + 1}/{rounds} {kind}: {seconds:.2f} s", flush=True)
-    tenant.leave()
     return samples
 
 
@@ -106,17 +98,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=30)
     arguments = parser.parse_args()
-    with ExitStack() as stack:
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ossfuse-bench-")))
-        places = Places(f"bench-{os.getpid()}", NEWEST)
-        node = start_node(places, cluster_images(places))
-        stack.callback(node.end)
-        cluster = Cluster(places.kubeconfig, str(places.program("kubectl")), str(places.program("helm")), node)
-        oss = stack.enter_context(emulator_in(cluster, scratch / "oss"))
-        install(cluster)
-        space = stack.enter_context(cluster.namespace())
-        samples = measure(Tenant(space, oss), arguments.rounds)
-        version = cluster.list("nodes")[0]["status"]["nodeInfo"]["kubeletVersion"].removeprefix("v")
+    with tenant_of_a_cluster() as tenant:
+        samples = measure(tenant, arguments.rounds)
+        version = kubelet_version(tenant.cluster)
     lines = section(samples, version)
     report.write_section(RESULTS, "pod start", lines)
     print("\n".join(lines))
