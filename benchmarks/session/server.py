@@ -1,0 +1,76 @@
+"""`python -m benchmarks.session.server`: one of our sessions serving the tree, with a spinning thread on request.
+
+Says "ready" on stdout once INIT is answered. Lines on stdin: "spin" starts one thread that computes in pure Python and
+never waits, "rest" ends it; each is answered by "done". The end of stdin ends the process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import threading
+
+from benchmarks.session.tree import MemoryTree
+from csi.fuse.pyfuse3_session import Pyfuse3Session
+from csi.volume.spec import MountArguments
+
+WORKERS = 8
+"""Threads of a session for what may block; here nothing does."""
+
+
+class Spinner:
+    """A thread as a listing being parsed is for the others: it gives the GIL up only when asked to."""
+
+    def __init__(self) -> None:
+        self._resting = threading.Event()
+        self._thread = threading.Thread(target=self._spin, daemon=True)
+        self.turns = 0
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def end(self) -> None:
+        self._resting.set()
+        self._thread.join()
+
+    def _spin(self) -> None:
+        resting = self._resting.is_set
+        while not resting():
+            self.turns += 1
+
+
+def obey() -> None:
+    spinner: Spinner | None = None
+    for line in sys.stdin:
+        if line == "spin\n" and spinner is None:
+            spinner = Spinner()
+            spinner.start()
+        elif line == "rest\n" and spinner is not None:
+            spinner.end()
+            spinner = None
+        print("done", flush=True)
+    os._exit(0)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--descriptor", type=int, required=True)
+    parser.add_argument("--session", choices=("pyfuse3",), required=True)
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+
+    def started() -> None:
+        print("ready", flush=True)
+        threading.Thread(target=obey, daemon=True).start()
+
+    session = Pyfuse3Session(options.descriptor, MemoryTree(), MountArguments(), workers=WORKERS, on_started=started)
+    signal.signal(signal.SIGTERM, lambda *_: session.stop())
+    session.serve()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

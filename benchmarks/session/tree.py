@@ -1,0 +1,215 @@
+"""The tree of tree.h as a filesystem that a kernel session serves: everything is in memory and nothing ever waits.
+
+Handles of files are their inodes, handles of directories too: nothing is kept for an open file. No lock: the only state
+is what writers made, and one step of a dictionary or a list is a single step for other threads.
+"""
+
+from __future__ import annotations
+
+import itertools
+import stat
+from collections.abc import Iterator, Sequence
+
+from csi import errors
+from csi.fs.types import (
+    AttributeChange,
+    Attributes,
+    Caller,
+    DirectoryEntry,
+    Entry,
+    FileKind,
+    FilesystemStatistics,
+    OpenFile,
+)
+from csi.oss.store import Buffer
+from csi.volume.units import FileHandle, InodeNumber, Seconds
+
+PAGE = 4096
+SPAN = 128 << 20
+SPAN_PAGES = SPAN // PAGE
+BIG_SIZE = 4 << 30
+SMALL_COUNT = 10_000
+SMALL_SIZE = 100 << 10
+SMALL_PAGES = SMALL_SIZE // PAGE
+
+ROOT, BIG, SMALL, FIRST_SMALL, FIRST_WRITTEN = 1, 2, 3, 100, 1_000_000
+_RING = 8 << 20
+_FIRST_COOKIE = 3  # cookies up to 2 are the session's own, for "." and ".."
+_MTIME_NS = 1_700_000_000 * 10**9
+_DIRECTORY_TIMEOUT = Seconds(300.0)
+_FILE_TIMEOUT = Seconds(0.0)
+
+
+class MemoryTree:
+    """`span` is what all files show; `written` maps the inode of a writer's file to its size."""
+
+    def __init__(self) -> None:
+        self.span = bytearray(SPAN)
+        for page in range(SPAN_PAGES):
+            begin = page * PAGE
+            self.span[begin : begin + PAGE] = bytes([page % 251]) * PAGE
+            self.span[begin : begin + 8] = page.to_bytes(8, "little")
+        self._view = memoryview(self.span).toreadonly()
+        self._ring = bytearray(_RING)
+        self._names: dict[bytes, int] = {b"big": BIG, b"small": SMALL}
+        self._inodes = itertools.count(FIRST_WRITTEN)
+        self.written: dict[int, int] = {}
+        self._small = [
+            DirectoryEntry(b"f%05d" % number, entry_of(FIRST_SMALL + number, SMALL_SIZE), number + _FIRST_COOKIE)
+            for number in range(SMALL_COUNT)
+        ]
+        self._small_by_name = {entry.name: entry.entry for entry in self._small}
+
+    def entry(self, inode: int) -> Entry:
+        if FIRST_SMALL <= inode < FIRST_SMALL + SMALL_COUNT:
+            return self._small[inode - FIRST_SMALL].entry
+        if inode in (ROOT, SMALL):
+            return entry_of(inode, PAGE)
+        size = BIG_SIZE if inode == BIG else self.written.get(inode)
+        if size is None:
+            raise errors.StaleFile(f"inode {inode} is unknown")
+        return entry_of(inode, size)
+
+    def piece(self, inode: int, offset: int, size: int) -> Buffer:
+        """What a read gets; the span's end is the only place that costs a copy."""
+        if inode == BIG:
+            size, start = max(0, min(size, BIG_SIZE - offset)), offset % SPAN
+        elif FIRST_SMALL <= inode < FIRST_SMALL + SMALL_COUNT:
+            size, start = max(0, min(size, SMALL_SIZE - offset)), small_start(inode - FIRST_SMALL) + offset
+        else:
+            return b""
+        if start + size <= SPAN:
+            return self._view[start : start + size]
+        return self._view[start:].tobytes() + self._view[: start + size - SPAN].tobytes()
+
+    # --- csi.fuse.served.ServedFilesystem: never block ---
+
+    def lookup_cached(self, parent: InodeNumber, name: bytes) -> Entry | None:
+        if parent == SMALL:
+            found = self._small_by_name.get(name)
+            if found is not None:
+                return found
+        elif parent == ROOT and name in self._names:
+            return self.entry(self._names[name])
+        raise errors.NoSuchEntry(f"{name!r} does not exist")
+
+    def getattr_cached(self, inode: InodeNumber) -> Entry | None:
+        return self.entry(inode)
+
+    def open_cached(self, inode: InodeNumber, flags: int) -> OpenFile | None:
+        return OpenFile(FileHandle(inode), keep_cache=False, direct_io=False)
+
+    def read_ready(self, handle: FileHandle, offset: int, size: int) -> Buffer | None:
+        return self.piece(handle, offset, size)
+
+    def forget(self, inode: InodeNumber, count: int) -> None:
+        return
+
+    def opendir(self, inode: InodeNumber) -> FileHandle:
+        return FileHandle(inode)
+
+    def releasedir(self, handle: FileHandle) -> None:
+        return
+
+    def statfs(self) -> FilesystemStatistics:
+        return FilesystemStatistics(PAGE, 1 << 40, 1 << 39, 1 << 30, 1 << 29)
+
+    # --- may block ---
+
+    def lookup(self, parent: InodeNumber, name: bytes, caller: Caller) -> Entry:
+        found = self.lookup_cached(parent, name)
+        assert found is not None
+        return found
+
+    def getattr(self, inode: InodeNumber) -> Entry:
+        return self.entry(inode)
+
+    def setattr(self, inode: InodeNumber, change: AttributeChange, handle: FileHandle | None, caller: Caller) -> Entry:
+        if inode in self.written and change.size is not None:
+            self.written[inode] = change.size
+        return self.entry(inode)
+
+    def open(self, inode: InodeNumber, flags: int, caller: Caller) -> OpenFile:
+        return OpenFile(FileHandle(inode), keep_cache=False, direct_io=False)
+
+    def create(self, parent: InodeNumber, name: bytes, mode: int, flags: int, caller: Caller) -> tuple[Entry, OpenFile]:
+        inode = next(self._inodes)
+        self.written[inode] = 0
+        self._names[name] = inode
+        return self.entry(inode), OpenFile(FileHandle(inode), keep_cache=False, direct_io=False)
+
+    def read(self, handle: FileHandle, offset: int, size: int) -> Buffer:
+        return self.piece(handle, offset, size)
+
+    def write(self, handle: FileHandle, offset: int, data: Buffer) -> int:
+        size, start = len(data), offset % _RING
+        room = min(size, _RING - start)
+        self._ring[start : start + room] = data[:room]
+        self._ring[: size - room] = data[room:]
+        if offset + size > self.written[handle]:
+            self.written[handle] = offset + size
+        return size
+
+    def flush(self, handle: FileHandle) -> None:
+        return
+
+    def fsync(self, handle: FileHandle) -> None:
+        return
+
+    def release(self, handle: FileHandle) -> None:
+        return
+
+    def readdir(self, handle: FileHandle, cookie: int) -> Iterator[DirectoryEntry]:
+        if handle == SMALL:
+            return iter(self._small[max(0, cookie - _FIRST_COOKIE + 1) :])
+        entries = [
+            DirectoryEntry(name, self.entry(inode), position)
+            for position, (name, inode) in enumerate(list(self._names.items()), _FIRST_COOKIE)
+        ]
+        return iter([entry for entry in entries if entry.cookie > cookie])
+
+    def readlink(self, inode: InodeNumber) -> bytes:
+        raise errors.InvalidOperation("no links here")
+
+    def symlink(self, parent: InodeNumber, name: bytes, target: bytes, caller: Caller) -> Entry:
+        raise errors.OperationNotPermitted("no links here")
+
+    def mkdir(self, parent: InodeNumber, name: bytes, mode: int, caller: Caller) -> Entry:
+        raise errors.OperationNotPermitted("the tree is what it is")
+
+    def rmdir(self, parent: InodeNumber, name: bytes) -> None:
+        raise errors.OperationNotPermitted("the tree is what it is")
+
+    def unlink(self, parent: InodeNumber, name: bytes) -> None:
+        raise errors.OperationNotPermitted("the tree is what it is")
+
+    def rename(
+        self, parent: InodeNumber, name: bytes, new_parent: InodeNumber, new_name: bytes, flags: int = 0
+    ) -> None:
+        raise errors.OperationNotPermitted("the tree is what it is")
+
+    def getxattr(self, inode: InodeNumber, name: bytes) -> bytes:
+        raise errors.NoAttribute(f"no {name!r}")
+
+    def listxattr(self, inode: InodeNumber) -> Sequence[bytes]:
+        return []
+
+    def setxattr(self, inode: InodeNumber, name: bytes, value: bytes) -> None:
+        raise errors.OperationNotPermitted("the tree is what it is")
+
+    def removexattr(self, inode: InodeNumber, name: bytes) -> None:
+        raise errors.NoAttribute(f"no {name!r}")
+
+
+def small_start(number: int) -> int:
+    """Where in the span the small file `number` begins."""
+    return number * SMALL_PAGES % (SPAN_PAGES - SMALL_PAGES) * PAGE
+
+
+def entry_of(inode: int, size: int) -> Entry:
+    directory = inode in (ROOT, SMALL)
+    kind = FileKind.DIRECTORY if directory else FileKind.FILE
+    mode = stat.S_IFDIR | 0o755 if directory else stat.S_IFREG | 0o644
+    attributes = Attributes(InodeNumber(inode), kind, mode, 1, 0, 0, size, _MTIME_NS, _MTIME_NS, _MTIME_NS)
+    timeout = _DIRECTORY_TIMEOUT if directory else _FILE_TIMEOUT
+    return Entry(attributes, timeout, timeout)
