@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from csi.fs.names import decode, encode
 from csi.fs.types import FileKind
@@ -24,9 +24,10 @@ _NEIGHBOURS = 32
 """Keys asked for when one name is looked up: those that sort between `a` and `a/` (`a-1`, `a.txt`) come first."""
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """One state of one name. A directory has no size, ETag and time of its own. `modified` is in whole seconds."""
+class Facts(NamedTuple):
+    """One state of one name. A directory has no size, ETag and time of its own. `modified` is in whole seconds.
+    `renewed` makes another value of the same content, which open files take for news. (A tuple: there is one a name.)
+    """
 
     kind: FileKind
     size: int = 0
@@ -50,6 +51,11 @@ class Facts:
 
 
 DIRECTORY = Facts(FileKind.DIRECTORY)
+
+
+def renewed(facts: Facts) -> Facts:
+    """The same facts as another value, so that open files look at their node again."""
+    return Facts(*facts)
 
 
 def facts_of(found: ListedObject | ObjectMetadata, *, symlinks: bool) -> Facts:

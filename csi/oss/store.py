@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from csi.volume.units import Bytes, Crc64, ETag, ObjectKey
 
@@ -27,10 +27,9 @@ class ObjectVersion:
     size: Bytes
 
 
-@dataclass(frozen=True, slots=True)
-class ListedObject:
+class ListedObject(NamedTuple):
     """One `Contents` of a listing. `modified`: seconds since the epoch; `type`: Normal, Multipart, Appendable or
-    Symlink."""
+    Symlink. A tuple, because a listing makes a million of them and a tuple takes a third of the time."""
 
     key: ObjectKey
     size: Bytes
