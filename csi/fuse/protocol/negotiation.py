@@ -22,8 +22,8 @@ DEFAULT_MAX_PAGES = 256
 """/proc/sys/fs/fuse/max_pages_limit as the kernel has it from the start; older kernels know no other."""
 _MOST_PAGES = 4 * _MIB // _PAGE
 
-MAX_BACKGROUND = 128
-CONGESTION_THRESHOLD = 96
+MAX_BACKGROUND = 64
+CONGESTION_THRESHOLD = 48
 
 _WANTED = (
     InitFlag.ASYNC_READ
