@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from csi.fs.inodes import NEVER, Node
+from csi.fs.nodes import NEVER, Node
 
 MOST = 20_000
 """Names remembered; the one not asked for longest is dropped. Dropping one costs a request, never a wrong answer."""

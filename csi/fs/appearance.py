@@ -9,8 +9,9 @@ from __future__ import annotations
 import stat
 from collections.abc import Callable
 
-from csi.fs.inodes import InodeTable, Node
+from csi.fs.inodes import InodeTable
 from csi.fs.metadata import DIRECTORY, Facts
+from csi.fs.nodes import Node
 from csi.fs.types import Attributes, Entry, FileKind
 from csi.volume.spec import MountArguments, Ownership
 from csi.volume.units import Seconds
@@ -35,13 +36,14 @@ class Appearance:
         with self.table.lock:
             node.lookups += count
             attributes = self._attributes(node)
+            entry_timeout, attr_timeout = self._arguments.entry_timeout, self._arguments.attr_timeout
             if node is self.table.root:
-                return Entry(attributes, self._arguments.entry_timeout, self._arguments.attr_timeout)
+                return Entry(attributes, entry_timeout, attr_timeout)
             if node.draft is not None:
-                return Entry(attributes, self._arguments.entry_timeout, Seconds(0.0))
+                return Entry(attributes, entry_timeout, Seconds(0.0))
             age = max(0.0, self.clock() - node.checked_at)
-            entry_timeout = Seconds(max(0.0, self._arguments.entry_timeout - age))
-            attr_timeout = Seconds(max(0.0, self._arguments.attr_timeout - age))
+            entry_timeout = Seconds(entry_timeout - age if age < entry_timeout else 0.0)
+            attr_timeout = Seconds(attr_timeout - age if age < attr_timeout else 0.0)
             if node.kind is FileKind.SYMLINK and self.symlink_target(node) is None:
                 attr_timeout = Seconds(0.0)  # its length is not known yet
             return Entry(attributes, entry_timeout, attr_timeout)
@@ -54,8 +56,15 @@ class Appearance:
         return target[1]
 
     def _attributes(self, node: Node) -> Attributes:
-        facts = node.facts or (DIRECTORY if node.is_directory else Facts(node.kind))
-        local, draft = node.local, node.draft
+        facts, local = node.facts, node.local
+        if local is None and facts is not None and node.kind is FileKind.FILE:  # nearly all of a listing
+            links, mtime = 0 if node.detached else 1, facts.mtime_ns
+            owner = self._ownership
+            return Attributes(
+                node.inode, node.kind, self._file_mode, links, owner.uid, owner.gid, facts.size, mtime, mtime, mtime
+            )
+        facts = facts or (DIRECTORY if node.is_directory else Facts(node.kind))
+        draft = node.draft
         size, mtime, mode = facts.size, facts.mtime_ns, self._file_mode
         if node.is_directory:
             mode = self._directory_mode

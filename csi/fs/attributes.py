@@ -24,10 +24,10 @@ from csi.errors import (
     StaleFile,
 )
 from csi.fs.files import Files
-from csi.fs.inodes import Node
 from csi.fs.metadata import APPENDABLE_TYPE, facts_of
 from csi.fs.names import shown
 from csi.fs.namespace import Namespace
+from csi.fs.nodes import Node
 from csi.fs.types import FileKind
 from csi.oss.store import ObjectMetadata, ObjectStore
 from csi.volume.units import Bytes
@@ -172,7 +172,7 @@ class ExtendedAttributes:
                 local.metadata = None
                 local.lineage |= {metadata.etag}
                 facts = facts_of(metadata, symlinks=False)
-                self._namespace.changed(
+                self._namespace.knowledge.changed(
                     node, type(facts)(facts.kind, facts.size, result.etag, facts.modified, "Normal")
                 )
 

@@ -11,28 +11,35 @@ came before the position, so rewinddir(3), seekdir(3) and a directory that is em
 
 from __future__ import annotations
 
+import itertools
 import logging
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from csi.fs.inodes import Node, stable_hash
+from csi.errors import OssFuseError
+from csi.fs.inodes import stable_hash
 from csi.fs.listings import LARGEST
 from csi.fs.metadata import DIRECTORY, Facts, facts_of
 from csi.fs.names import encode, is_visible, shown
 from csi.fs.namespace import Namespace
+from csi.fs.nodes import Node
+from csi.fs.pages import Pages
 from csi.fs.turns import Turn
-from csi.fs.types import DirectoryEntry
-from csi.oss.store import ListedObject, ListPage, ObjectStore
+from csi.fs.types import DirectoryEntry, DirectoryName, FileKind
+from csi.oss.store import ListedObject, ListPage
 
 _KEPT = 4096
 """Entries kept for a reader that goes back a little, as the kernel does at the end of its buffer."""
 
+_STEP = 64
+"""Entries taken from a listing at a time."""
+
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """One name of a listing. `facts` None: it is only being written here. `asked`, `at`: of the page it was on."""
 
     name: bytes
@@ -44,21 +51,23 @@ class Found:
 
 @dataclass(slots=True)
 class Position:
-    """One listing under way: `cookies` of all names it gave so far, the last ones of them in `kept`."""
+    """One listing under way: `cookies` of all names it gave so far, the last ones of them in `kept`. `failure`: of the
+    step after those, not told yet."""
 
     source: Iterator[Found]
     cookies: array[int] = field(default_factory=lambda: array("q"))
     kept: list[Found] = field(default_factory=list)
     ended: bool = False
+    failure: OssFuseError | None = None
 
 
 class OpenDirectory:
     """`turn`: one step of a listing at a time, requests included; it guards `_position`."""
 
-    def __init__(self, store: ObjectStore, namespace: Namespace, node: Node, *, symlinks: bool) -> None:
+    def __init__(self, node: Node, namespace: Namespace, pages: Pages, *, symlinks: bool) -> None:
         self.node = node
-        self._store = store
         self._namespace = namespace
+        self._pages = pages
         self._symlinks = symlinks
         self._turn = Turn()
         self._position: Position | None = None
@@ -66,6 +75,30 @@ class OpenDirectory:
     def read(self, cookie: int) -> Iterator[DirectoryEntry]:
         """The entries after `cookie` (0: a new listing from the start). Each one that is taken counts as told to the
         kernel. Raises what OSS raises."""
+        for place, found in self._found(cookie):
+            entry = self._entry(found, place)
+            if entry is not None:
+                yield entry
+
+    def scan(self, cookie: int, room: Callable[[], bool]) -> Iterator[DirectoryEntry | DirectoryName]:
+        """`read`, with files told by name alone while there is no `room` for more inodes."""
+        for place, found in self._found(cookie):
+            entry: DirectoryEntry | DirectoryName | None
+            if found.facts is None or found.facts.kind is FileKind.DIRECTORY or room():
+                entry = self._entry(found, place)
+            else:
+                entry = self._name(found, place)
+            if entry is not None:
+                yield entry
+
+    def names(self, cookie: int) -> Iterator[DirectoryName]:
+        """`read`, with nothing told of any of them."""
+        for place, found in self._found(cookie):
+            yield self._name(found, place)
+
+    # --- steps ---
+
+    def _found(self, cookie: int) -> Iterator[tuple[bytes, Found]]:
         with self._turn:
             position = self._position
             if position is None or cookie == 0:
@@ -76,13 +109,13 @@ class OpenDirectory:
                 index = len(position.cookies)
         while True:
             with self._turn:
-                found = self._step(position, index)
-            if found is None:
+                step = self._step(position, index)
+            if not step:
                 return
-            index += 1
-            entry = self._entry(found)
-            if entry is not None:
-                yield entry
+            place = self._namespace.table.place(self.node)
+            for found in step:
+                index += 1
+                yield place, found
 
     # --- positions ---
 
@@ -106,33 +139,50 @@ class OpenDirectory:
             seen = set(before)
             return Position((found for found in self._list() if found.cookie not in seen), before)
         again = Position(self._list())
-        while (found := self._step(again, len(again.cookies))) is not None:
-            if found.cookie == cookie:
-                return again
+        while step := self._step(again, len(again.cookies)):
+            for index, found in enumerate(step, start=len(again.cookies) - len(step)):
+                if found.cookie == cookie:
+                    return self._cut(again, index + 1)
         return Position(self._list())
 
-    def _step(self, position: Position, index: int) -> Found | None:
-        """The entry at `index`, taken from the source if it is the next one."""
+    def _cut(self, position: Position, count: int) -> Position:
+        """`position` as it was after `count` names: the rest is given out again."""
+        kept_from = len(position.cookies) - len(position.kept)
+        rest = position.kept[count - kept_from :]
+        position.source = itertools.chain(rest, position.source)
+        del position.cookies[count:], position.kept[count - kept_from :]
+        position.ended = False
+        return position
+
+    def _step(self, position: Position, index: int) -> Sequence[Found]:
+        """Some of the entries from `index` on, taken from the source if they are the next ones; none at the end."""
         kept_from = len(position.cookies) - len(position.kept)
         if kept_from <= index < len(position.cookies):
-            return position.kept[index - kept_from]
-        try:
-            found = None if position.ended else next(position.source, None)
-        except BaseException:
-            # a generator that raised is spent, and must not be taken for the end of the directory
-            seen = set(position.cookies)
-            position.source = (again for again in self._list() if again.cookie not in seen)
-            raise
-        if found is None:
-            position.ended = True
+            return position.kept[index - kept_from : index - kept_from + _STEP]
+        if position.failure is not None:
+            failure, position.failure = position.failure, None
+            raise failure.with_traceback(None)
+        step: list[Found] = []
+        if not position.ended:
+            try:
+                step.extend(itertools.islice(position.source, _STEP))
+            except OssFuseError as error:
+                # a generator that raised is spent, and must not be taken for the end of the directory
+                seen = {*position.cookies, *(found.cookie for found in step)}
+                position.source = (again for again in self._list() if again.cookie not in seen)
+                if not step:
+                    raise
+                position.failure = error
+            else:
+                position.ended = len(step) < _STEP
+        if position.ended and not step:
             found = self._unlisted(position)
-            if found is None:
-                return None
-        position.cookies.append(found.cookie)
-        position.kept.append(found)
+            step = [found] if found is not None else []
+        position.cookies.extend(found.cookie for found in step)
+        position.kept.extend(step)
         if len(position.kept) > 2 * _KEPT:
             del position.kept[:_KEPT]
-        return found
+        return step
 
     def _unlisted(self, position: Position) -> Found | None:
         """A file that is being written here and that OSS does not know yet."""
@@ -144,28 +194,34 @@ class OpenDirectory:
                         return Found(name, cookie, None, 0, 0.0)
         return None
 
-    def _entry(self, found: Found) -> DirectoryEntry | None:
+    def _entry(self, found: Found, place: bytes) -> DirectoryEntry | None:
+        name, cookie, facts, asked, at = found
+        knowledge = self._namespace.knowledge
+        if facts is not None:
+            entry = knowledge.listed(self.node, name, facts, asked, at, place)
+            return None if entry is None else DirectoryEntry(name, entry, cookie)
         with self._namespace.table.lock:
-            if found.facts is None:
-                node = self._namespace.table.child(self.node, found.name)
-                if node is not None:
-                    node.lookups += 1
-            else:
-                node = self._namespace.learned(self.node, found.name, found.facts, found.asked, found.at, count=True)
-            if node is None:
-                return None
-            return DirectoryEntry(found.name, self._namespace.shown.entry(node), found.cookie)
+            node = self._namespace.table.child(self.node, name)
+            return None if node is None else DirectoryEntry(name, knowledge.tell(node, count=True), cookie)
+
+    def _name(self, found: Found, place: bytes) -> DirectoryName:
+        table = self._namespace.table
+        node = table.child(self.node, found.name)
+        if node is not None:
+            return DirectoryName(found.name, node.inode, node.kind, found.cookie)
+        kind = found.facts.kind if found.facts is not None else FileKind.FILE
+        return DirectoryName(found.name, table.number(place, found.name, kind), kind, found.cookie)
 
     # --- listing ---
 
     def _list(self) -> Iterator[Found]:
-        kept = self._namespace.kept_listing(self.node)
+        kept = self._namespace.knowledge.kept_listing(self.node)
         if kept is not None:
             for name, facts in kept.names.items():
                 yield Found(name, stable_hash(name), facts, kept.asked, kept.at)
             return
         names: dict[bytes, Facts] = {}
-        asked = self._namespace.serial()
+        asked = self._namespace.knowledge.serial()
         at = self._namespace.clock()
         for found in self._ask():
             if len(names) <= LARGEST:
@@ -173,44 +229,48 @@ class OpenDirectory:
                 names[found.name] = found.facts
             yield found
         if len(names) <= LARGEST:
-            self._namespace.keep_listing(self.node, names, asked, at)
+            self._namespace.knowledge.keep_listing(self.node, names, asked, at)
 
     def _ask(self) -> Iterator[Found]:
         """Every visible name once, directories before files of the same name."""
         prefix = self._namespace.table.key(self.node)
         start = len(encode(prefix))
-        waiting: list[Found] = []  # each name is the beginning of the next one
-        last_directory = b""
-        pages = self._store.list_all(prefix, delimiter="/")
-        while True:
-            asked, at = self._namespace.serial(), self._namespace.clock()
-            page = next(pages, None)
-            if page is None:
-                break
+        waiting: Found | None = None  # each name is the beginning of the next one
+        waiting_for = last_directory = b""
+        earlier: list[Found] = []  # waiting as well
+        for page, asked, at in self._pages.of(prefix):
             for name, listed in _in_order(page, start):
-                while waiting and waiting[-1].name + b"/" < name:
-                    yield waiting.pop()
+                while waiting is not None and waiting_for < name:
+                    yield waiting
+                    waiting = earlier.pop() if earlier else None
+                    waiting_for = waiting.name + b"/" if waiting is not None else b""
                 if listed is None:
                     directory = name[:-1]
-                    if waiting and waiting[-1].name == directory:
+                    if waiting is not None and waiting.name == directory:
                         _log.info("the file %s is hidden by the directory of the same name", shown(directory))
-                        waiting.pop()
+                        waiting = earlier.pop() if earlier else None
+                        waiting_for = waiting.name + b"/" if waiting is not None else b""
                     if directory != last_directory and is_visible(directory):
                         last_directory = directory
                         yield Found(directory, stable_hash(directory), DIRECTORY, asked, at)
                 elif not name:
                     self._namespace.table.local(self.node).has_marker = True
                 elif is_visible(name):
-                    facts = facts_of(listed, symlinks=self._symlinks)
-                    waiting.append(Found(name, stable_hash(name), facts, asked, at))
-        while waiting:
-            yield waiting.pop()
+                    if waiting is not None:
+                        earlier.append(waiting)
+                    waiting = Found(name, stable_hash(name), facts_of(listed, symlinks=self._symlinks), asked, at)
+                    waiting_for = name + b"/"
+        while waiting is not None:
+            yield waiting
+            waiting = earlier.pop() if earlier else None
 
 
 def _in_order(page: ListPage, start: int) -> list[tuple[bytes, ListedObject | None]]:
     """Objects and common prefixes of a page in the order of their keys, without the first `start` bytes; a prefix has
     no object and ends with '/'."""
-    objects: list[tuple[bytes, ListedObject | None]] = [(encode(found.key)[start:], found) for found in page.objects]
+    objects: list[tuple[bytes, ListedObject | None]] = [
+        (found.key.encode("utf-8", "surrogateescape")[start:], found) for found in page.objects
+    ]
     if not page.prefixes:
         return objects
     objects.extend((encode(prefix)[start:], None) for prefix in page.prefixes)

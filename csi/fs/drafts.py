@@ -21,10 +21,10 @@ from dataclasses import dataclass
 
 from csi.data.streams import StreamSource, Writer
 from csi.errors import AppendConflict, EntryExists, FileBusy, InvalidOperation, OssFuseError, StaleFile
-from csi.fs.inodes import Node
 from csi.fs.metadata import APPENDABLE_TYPE, Facts
 from csi.fs.names import shown
 from csi.fs.namespace import Namespace
+from csi.fs.nodes import Node
 from csi.fs.types import FileKind
 from csi.oss.store import Buffer, ObjectMetadata, ObjectStore, ObjectVersion, PutResult
 from csi.volume.spec import WriteOptions
@@ -79,7 +79,7 @@ class Drafts:
             return self._install(node, writer, owner, shared=shared, base=None, appendable=False)
         if node.facts is not None or appended:
             self._store.delete(key)  # AppendObject cannot replace what is there
-            self._namespace.changed(node, None)
+            self._namespace.knowledge.changed(node, None)
         try:
             writer = self._engine.open_appender(key, position=0)
         except AppendConflict as error:
@@ -129,8 +129,7 @@ class Drafts:
             draft.size = draft.writer.position
             draft.mtime_ns = self._now_ns()
             draft.joined = draft.joined or draft.owner != writer_handle
-            if node.local is not None:
-                node.local.times = None
+            self._table.set_times(node, None)
         return len(data)
 
     def announce(self, node: Node, draft: Draft, handle: FileHandle, appends: bool, size: int) -> None:
@@ -185,15 +184,15 @@ class Drafts:
         if draft is None:
             return
         draft.writer.abandon()
-        local = self._table.local(node)
         with self._table.lock:
-            local.draft, local.times = None, None
+            self._table.set_draft(node, None)
+            self._table.set_times(node, None)
             if draft.appendable and not node.detached:
-                self._namespace.changed(node, node.facts or self._facts(draft, ETag("")))
+                self._namespace.knowledge.changed(node, node.facts or self._facts(draft, ETag("")))
             elif node.facts is None and not node.detached:
-                self._namespace.withdrawn(node)
+                self._namespace.knowledge.withdrawn(node)
             elif not node.detached:
-                self._namespace.changed(node, node.facts)
+                self._namespace.knowledge.changed(node, node.facts)
 
     def discard(self, node: Node) -> None:
         """The name is being removed: what is being written must not bring it back."""
@@ -202,8 +201,8 @@ class Drafts:
             return
         draft.writer.abandon()
         with self._table.lock:
-            self._table.local(node).draft = None
-            node.facts = self._facts(draft, ETag(""))
+            self._table.set_draft(node, None)
+            self._table.replace_facts(node, self._facts(draft, ETag("")))
 
     # --- private ---
 
@@ -215,8 +214,7 @@ class Drafts:
         if draft.owner != owner and draft.error is None:
             raise _busy(node)
         draft.writer.abandon()
-        with self._table.lock:
-            self._table.local(node).draft = None
+        self._table.set_draft(node, None)
 
     def _install(
         self,
@@ -230,17 +228,16 @@ class Drafts:
     ) -> Draft:
         draft = Draft(writer, owner, shared, base, appendable, writer.position, self._now_ns())
         with self._table.lock:
-            local = self._table.local(node)
-            local.draft = draft
-            local.times, local.times_of = None, None
+            self._table.set_draft(node, draft)
+            self._table.set_times(node, None)
         return draft
 
     def _adopt(self, node: Node, draft: Draft, result: PutResult) -> None:
         facts = self._facts(draft, result.etag)
         with self._table.lock:
             local = self._table.local(node)
-            local.draft = None
-            local.times_of = result.etag if local.times is not None else None
+            self._table.set_draft(node, None)
+            self._table.set_times(node, local.times, result.etag if local.times is not None else None)
             local.lineage = (local.lineage | {draft.base.etag}) if draft.base is not None else frozenset()
             if draft.base is None or (local.metadata is not None and local.metadata.etag == draft.base.etag):
                 before = local.metadata if draft.base is not None else None
@@ -254,7 +251,7 @@ class Drafts:
                     content_type=before.content_type if before is not None else "",
                     user=dict(before.user) if before is not None else {},
                 )
-            self._namespace.changed(node, facts)
+            self._namespace.knowledge.changed(node, facts)
 
     def _facts(self, draft: Draft, etag: ETag) -> Facts:
         kind = APPENDABLE_TYPE if draft.appendable else "Normal"

@@ -13,10 +13,10 @@ from contextlib import AbstractContextManager
 from csi.errors import BadHandle, OperationNotSupported, OssFuseError, StaleFile
 from csi.fs.drafts import NOBODY, Draft, Drafts
 from csi.fs.handles import Handles, OpenHandle
-from csi.fs.inodes import Node
 from csi.fs.metadata import Facts
 from csi.fs.names import shown
 from csi.fs.namespace import Namespace
+from csi.fs.nodes import Node
 from csi.fs.openers import Opener
 from csi.fs.reading import Reading
 from csi.fs.turns import Gate, Turn
@@ -52,13 +52,13 @@ class Files:
 
     def open(self, node: Node, flags: int, opener: Opener | None = None) -> OpenFile:
         """Raises FileBusy, StaleFile (the name is gone: the kernel looks it up again) and what OSS raises."""
-        if flags & os.O_DIRECT or not self._namespace.is_current_for_open(node):
+        if flags & os.O_DIRECT or not self._namespace.knowledge.is_current_for_open(node):
             self._namespace.refresh(node)
         return self._begin(node, flags, opener)
 
     def open_cached(self, node: Node, flags: int) -> OpenFile | None:
         """`open` for reading from what is known, else None; called on an event loop."""
-        if flags & (os.O_ACCMODE | os.O_TRUNC | os.O_DIRECT) or not self._namespace.is_current_for_open(node):
+        if flags & (os.O_ACCMODE | os.O_TRUNC | os.O_DIRECT) or not self._namespace.knowledge.is_current_for_open(node):
             return None
         return self._begin(node, flags)
 
@@ -88,7 +88,7 @@ class Files:
                 self._begin_empty(handle, exclusive=bool(flags & os.O_EXCL))
         except BaseException:
             if node.facts is None and node.draft is None:
-                self._namespace.withdrawn(node)
+                self._namespace.knowledge.withdrawn(node)
             self._handles.drop(handle)
             raise
         return OpenFile(handle.id, *self._cache_policy(node, flags))
@@ -157,7 +157,7 @@ class Files:
         handle = self._handles.get(number) if number is not None else None
         if handle is not None and not handle.writable:
             raise BadHandle(f"{shown(node.name)} is not open for writing")
-        if handle is None and not self._namespace.is_current_for_open(node):
+        if handle is None and not self._namespace.knowledge.is_current_for_open(node):
             self._namespace.refresh(node)
         with self.change(node), self.turn(node):
             draft = node.draft
@@ -213,8 +213,7 @@ class Files:
             return False
         if node.local is None or not node.local.unlinked:
             raise _replaced(node)
-        with self._table.lock:
-            node.facts = Facts(node.kind)
+        self._table.replace_facts(node, Facts(node.kind))
         return True
 
     def _cache_policy(self, node: Node, flags: int) -> tuple[bool, bool]:
@@ -248,7 +247,7 @@ class Files:
         if node.local is not None and node.local.unlinked:
             with self._table.lock:
                 size = max(offset + len(data), node.facts.size if node.facts is not None else 0)
-                node.facts = Facts((node.facts or Facts(node.kind)).kind, size)
+                self._table.replace_facts(node, Facts((node.facts or Facts(node.kind)).kind, size))
             return len(data)
         return None
 

@@ -34,12 +34,15 @@ from csi.fs.directories import OpenDirectory
 from csi.fs.drafts import Drafts
 from csi.fs.files import Files
 from csi.fs.handles import Handles
-from csi.fs.inodes import InodeTable, Node
+from csi.fs.inodes import InodeTable
 from csi.fs.links import Links
 from csi.fs.metadata import DIRECTORY
 from csi.fs.names import check_new, join, shown
 from csi.fs.namespace import Namespace
+from csi.fs.nodes import Node
 from csi.fs.openers import Opener, Openers
+from csi.fs.pages import Pages
+from csi.fs.published import Published
 from csi.fs.reading import Reading
 from csi.fs.renames import Renames
 from csi.fs.reports import FilesystemReport, OpenFileReport
@@ -49,6 +52,7 @@ from csi.fs.types import (
     AttributeChange,
     Caller,
     DirectoryEntry,
+    DirectoryName,
     Entry,
     FileKind,
     FilesystemStatistics,
@@ -69,6 +73,9 @@ _MOMENT = Seconds(1.0)
 """For programs to end in, that are being killed while the mount ends."""
 _GLANCE = Seconds(0.01)
 
+_MOST_TOLD = 100_000
+"""Inodes the kernel is told of before it asks: about half a kilobyte each."""
+
 
 class Filesystem:
     """`_lock` guards the open directories. Everything else is guarded where it lives; see `csi/fs/turns.py` for what
@@ -85,20 +92,23 @@ class Filesystem:
         write: WriteOptions | None = None,
         read_only: bool = False,
         openers: Openers | None = None,
+        published: Published | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`prefix` is '' or ends with '/'. `openers` tells of programs that are killed; without it none is.
-        `clock` tells seconds since the epoch: it dates what is written here and measures the timeouts of `arguments`.
-        The caller closes store and engine, after `close`."""
+        `published` is what the kernel session answers from by itself. `clock` tells seconds since the epoch: it dates
+        what is written here and measures the timeouts of `arguments`. The caller closes store and engine, after
+        `close`."""
         arguments = arguments if arguments is not None else MountArguments()
         self._store = store
         self._openers = openers
         self._read_only = read_only or arguments.read_only
         self._symlinks = arguments.symlinks
-        self._table = InodeTable(prefix)
+        self._table = InodeTable(prefix, published)
         self._namespace = Namespace(
             store, self._table, arguments, ownership if ownership is not None else Ownership(), clock
         )
+        self._pages = Pages(store, self._namespace.knowledge.serial, clock)
         self._gate = Gate()
         self._drafts = Drafts(store, engine, self._namespace, write if write is not None else WriteOptions())
         self._handles = Handles(self._table)
@@ -123,35 +133,35 @@ class Filesystem:
             except OssFuseError:
                 self._table.drop_unused(node)
                 raise
-        return self._namespace.shown.entry(node, count=True)
+        return self._namespace.knowledge.tell(node, count=True)
 
     def lookup_cached(self, parent: InodeNumber, name: bytes) -> Entry | None:
         """`lookup` from what is known, else None; raises NoSuchEntry when the absence of the name is known."""
         with self._table.lock:
-            node = self._namespace.known(self._namespace.directory(parent), name)
+            node = self._namespace.knowledge.known(self._namespace.directory(parent), name)
             if node is None or (node.kind is FileKind.SYMLINK and self._namespace.shown.symlink_target(node) is None):
                 return None
-            return self._namespace.shown.entry(node, count=True)
+            return self._namespace.knowledge.tell(node, count=True)
 
     def forget(self, inode: InodeNumber, count: int) -> None:
         self._table.forget(inode, count)
 
     def getattr(self, inode: InodeNumber) -> Entry:
         node = self._table.get(inode)
-        if not self._namespace.has_current_attributes(node):
+        if not self._namespace.knowledge.has_current_attributes(node):
             self._namespace.refresh(node)
         if node.kind is FileKind.SYMLINK and not node.detached:
             self._links.target(node)
-        return self._namespace.shown.entry(node)
+        return self._namespace.knowledge.tell(node)
 
     def getattr_cached(self, inode: InodeNumber) -> Entry | None:
         with self._table.lock:
             node = self._table.get(inode)
-            if not self._namespace.has_current_attributes(node):
+            if not self._namespace.knowledge.has_current_attributes(node):
                 return None
             if node.kind is FileKind.SYMLINK and self._namespace.shown.symlink_target(node) is None:
                 return None
-            return self._namespace.shown.entry(node)
+            return self._namespace.knowledge.tell(node)
 
     def setattr(
         self, inode: InodeNumber, change: AttributeChange, handle: FileHandle | None, caller: Caller | None = None
@@ -187,13 +197,13 @@ class Filesystem:
     def symlink(self, parent: InodeNumber, name: bytes, target: bytes, caller: Caller | None = None) -> Entry:
         self._require_writable()
         node = self._links.make(self._namespace.directory(parent), name, target)
-        return self._namespace.shown.entry(node, count=True)
+        return self._namespace.knowledge.tell(node, count=True)
 
     def mkdir(self, parent: InodeNumber, name: bytes, mode: int, caller: Caller | None = None) -> Entry:
         """Writes the marker object; of two clients that make one directory at the same time, one gets EntryExists."""
         self._require_writable()
         node = self._tree.make_directory(self._namespace.directory(parent), name)
-        return self._namespace.shown.entry(node, count=True)
+        return self._namespace.knowledge.tell(node, count=True)
 
     def rmdir(self, parent: InodeNumber, name: bytes) -> None:
         self._require_writable()
@@ -237,13 +247,13 @@ class Filesystem:
                 if flags & os.O_EXCL:
                     raise EntryExists(f"{shown(name)} exists")
                 opened = self._open(node, flags, caller)
-                return self._namespace.shown.entry(node, count=True), opened
-        node = self._namespace.made(directory, name, FileKind.FILE)
+                return self._namespace.knowledge.tell(node, count=True), opened
+        node = self._namespace.knowledge.made(directory, name, FileKind.FILE)
         opener = self._opener(flags, caller)
         opened = self._files.create(node, flags, opener)
         if opener is not None:
             opener.identify()
-        return self._namespace.shown.entry(node, count=True), opened
+        return self._namespace.knowledge.tell(node, count=True), opened
 
     def read_ready(self, handle: FileHandle, offset: int, size: int) -> Buffer | None:
         return self._reading.read_ready(handle, offset, size)
@@ -268,7 +278,7 @@ class Filesystem:
 
     def opendir(self, inode: InodeNumber) -> FileHandle:
         node = self._namespace.directory(inode)
-        opened = OpenDirectory(self._store, self._namespace, node, symlinks=self._symlinks)
+        opened = OpenDirectory(node, self._namespace, self._pages, symlinks=self._symlinks)
         with self._table.lock:
             self._table.local(node).handles += 1
         with self._lock:
@@ -281,6 +291,12 @@ class Filesystem:
         """Entries after the one whose cookie is `cookie` (0: from the start), '.' and '..' left to the session; any
         cookie ever given may come back. Each entry that is taken counts as told to the kernel."""
         return self._directory(handle).read(cookie)
+
+    def scan(self, handle: FileHandle, cookie: int, *, plus: bool) -> Iterator[DirectoryEntry | DirectoryName]:
+        """`readdir` for a session that can tell a name without an inode, which counts for nothing: all of them unless
+        `plus`, and files beyond the inodes that there is room for."""
+        opened = self._directory(handle)
+        return opened.scan(cookie, self._has_room) if plus else opened.names(cookie)
 
     def releasedir(self, handle: FileHandle) -> None:
         opened = self._directory(handle)
@@ -366,6 +382,10 @@ class Filesystem:
 
     # --- private ---
 
+    def _has_room(self) -> bool:
+        """Whether the kernel may be told of an inode that nobody has asked for."""
+        return len(self._table) < _MOST_TOLD
+
     def _await_ends(self, patience: Seconds) -> None:
         """Until no program has unfinished files open that could be half files. Nothing tells of that: it is looked."""
         if self._openers is None:
@@ -405,12 +425,13 @@ class Filesystem:
         with self._table.lock:
             local = self._table.local(node)
             before = local.times or (None, None)
-            local.times = (
+            times = (
                 change.mtime_ns if change.mtime_ns is not None else before[0],
                 change.atime_ns if change.atime_ns is not None else before[1],
             )
             facts = DIRECTORY if node.is_directory else node.facts
-            local.times_of = facts.etag if node.draft is None and facts is not None else None
+            of = facts.etag if node.draft is None and facts is not None else None
+            self._table.set_times(node, times, of)
 
     def _flush_node(self, node: Node) -> OssFuseError | None:
         try:

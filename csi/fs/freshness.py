@@ -61,5 +61,21 @@ class Freshness:
         """Whether a name that is about to be made is known well enough not to be there."""
         return self._is_within(at, GRACE)
 
+    def name_left(self, at: float) -> Seconds:
+        """For how long from now `of_name` will say yes."""
+        return self._left(at, self._name)
+
+    def absence_left(self, at: float) -> Seconds:
+        """For how long from now `of_absence` will say yes."""
+        return self._left(at, self._arguments.negative_timeout)
+
+    def attributes_left(self, at: float) -> Seconds:
+        """For how long from now `of_attributes` will say yes."""
+        return self._left(at, max(self._arguments.attr_timeout, self._grace))
+
+    def _left(self, at: float, limit: float) -> Seconds:
+        age = self._clock() - at
+        return Seconds(limit - age if 0 <= age < limit else 0.0)
+
     def _is_within(self, at: float, limit: float) -> bool:
         return 0 <= self._clock() - at < limit

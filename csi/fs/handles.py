@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from csi.data.streams import Reader
 from csi.errors import BadHandle, OssFuseError
-from csi.fs.inodes import InodeTable, Node
+from csi.fs.inodes import InodeTable
 from csi.fs.metadata import Facts
+from csi.fs.nodes import Node
 from csi.fs.openers import Opener
 from csi.oss.store import ObjectVersion
 from csi.volume.units import FileHandle

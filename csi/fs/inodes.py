@@ -5,100 +5,50 @@ same file the same number; only when two keys collide, or when a renamed or remo
 holds the number, is the next free one taken. The mount itself is 1. Paths are not stored but read off the tree, which
 makes renaming a directory one step. The table knows nothing of OSS; what is known about an object is carried in
 `Node.facts` by `csi/fs/namespace.py`, what is being done to it in `Node.local` by the rest of the room.
+
+Every field of a node that a LOOKUP or GETATTR is answered from is set here and nowhere else, because the kernel
+session may be answering those by itself from what was published last (`csi/fs/published.py`): each change retracts it.
+`tests/unit/fs/test_published.py` reads the sources for assignments elsewhere.
 """
 
 from __future__ import annotations
 
-import hashlib
 import threading
-from dataclasses import dataclass, field
+from collections import OrderedDict
+from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 from csi.errors import StaleFile
-from csi.fs.names import decode, directory_key, join, object_key
-from csi.fs.turns import Turn
+from csi.fs.names import decode, directory_key, encode, object_key
+from csi.fs.nodes import NEVER, LocalState, Node
+from csi.fs.published import NothingPublished, Published
 from csi.fs.types import ROOT_INODE, FileKind
-from csi.oss.store import ObjectMetadata
-from csi.volume.units import ETag, InodeNumber, ObjectKey
+from csi.volume.units import ETag, InodeNumber, ObjectKey, Seconds
 
 if TYPE_CHECKING:
     from csi.fs.drafts import Draft
     from csi.fs.metadata import Facts
 
-NEVER = float("-inf")
 _MASK = (1 << 63) - 1
+_MOST_ABSENT = 20_000
 
 
 def stable_hash(data: bytes) -> int:
     """63 bits that are the same in every process; never 0 (the start of a directory) nor 1 (the root)."""
-    number = int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big") & _MASK
+    number = int.from_bytes(blake2b(data, digest_size=8).digest(), "big") & _MASK
     return number if number > ROOT_INODE else number + 2
-
-
-@dataclass(slots=True)
-class LocalState:
-    """What this mount is doing with a node; most nodes have none.
-
-    `handles` counts open files, `draft` is the version being written, `lineage` holds the ETags of versions that the
-    current one has as its beginning (an open reader of one of them may go on with the current one), `opened` is the
-    ETag that was last opened, `refused` says that since then the kernel was refused pages which it may still show,
-    `times` are utimensat's until another version is found. Of directories: when (nanoseconds) and at which serial this
-    mount last changed a name in it.
-    """
-
-    turn: Turn = field(default_factory=Turn)
-    handles: int = 0
-    draft: Draft | None = None
-    unlinked: bool = False
-    lineage: frozenset[ETag] = frozenset()
-    opened: ETag | None = None
-    refused: bool = False
-    times: tuple[int | None, int | None] | None = None
-    times_of: ETag | None = None
-    metadata: ObjectMetadata | None = None
-    target: tuple[ETag, bytes] | None = None
-    has_marker: bool = False
-    changed_ns: int = 0
-    changed: int = 0
-
-
-@dataclass(slots=True, eq=False)
-class Node:
-    """One inode. `asked` orders what is known about it: the serial of the request that told it, or of our own change.
-
-    `detached`: its name is gone (or belongs to another inode); open files go on.
-    """
-
-    inode: InodeNumber
-    kind: FileKind
-    parent: Node | None
-    name: bytes
-    facts: Facts | None = None
-    asked: int = 0
-    checked_at: float = NEVER
-    lookups: int = 0
-    ticket: bool = False
-    detached: bool = False
-    children: dict[bytes, Node] | None = None
-    local: LocalState | None = None
-
-    @property
-    def draft(self) -> Draft | None:
-        return self.local.draft if self.local is not None else None
-
-    @property
-    def is_directory(self) -> bool:
-        return self.kind is FileKind.DIRECTORY
 
 
 class InodeTable:
     """`lock` guards the table and every field of every node (but not what a node's draft does inside its turn). It is
     taken for moments only, innermost of all, and re-entrant so that callers can combine steps."""
 
-    def __init__(self, prefix: str) -> None:
+    def __init__(self, prefix: str, published: Published | None = None) -> None:
+        self.published = published if published is not None else NothingPublished()
         self.lock = threading.RLock()
         self.prefix = prefix
         self.root = Node(ROOT_INODE, FileKind.DIRECTORY, None, b"", lookups=1)
+        self._absent: OrderedDict[tuple[InodeNumber, bytes], None] = OrderedDict()  # published absences
         self._nodes: dict[int, Node] = {ROOT_INODE: self.root}
 
     def __len__(self) -> int:
@@ -139,17 +89,36 @@ class InodeTable:
         with self.lock:
             return parent.children.get(name) if parent.children else None
 
-    def add(self, parent: Node, name: bytes, kind: FileKind) -> Node:
-        """The node of a name that has none yet."""
+    # --- names ---
+
+    def place(self, directory: Node) -> bytes:
+        """What the keys of everything in `directory` begin with."""
+        return encode(self.key(directory))
+
+    def number(self, place: bytes, name: bytes, kind: FileKind) -> InodeNumber:
+        """The inode number of a name, unless another inode has it."""
+        if kind is FileKind.FILE:
+            return InodeNumber(stable_hash(b"file:" + place + name))
+        return InodeNumber(stable_hash((b"directory:" if kind is FileKind.DIRECTORY else b"symlink:") + place + name))
+
+    def add(self, parent: Node, name: bytes, kind: FileKind, place: bytes | None = None) -> Node:
+        """The node of a name that has none yet. `place`: of `parent`, if the caller knows it."""
         with self.lock:
-            node = Node(self._number(parent, name, kind), kind, parent, name)
-            self._nodes[node.inode] = node
-            self._attach(node, parent, name)
+            number = self.number(self.place(parent) if place is None else place, name, kind)
+            while number in self._nodes:
+                number = InodeNumber((number + 1) & _MASK or ROOT_INODE + 1)
+            node = Node(number, kind, parent, name)
+            self._nodes[number] = node
+            self.retract_absence(parent, name)
+            if parent.children is None:
+                parent.children = {}
+            parent.children[name] = node
             return node
 
     def detach(self, node: Node) -> None:
         """The name is gone; the node stays for as long as the kernel or an open file knows it."""
         with self.lock:
+            self._retract(node)
             self._unhook(node)
             node.detached = True
             self.drop_unused(node)
@@ -158,6 +127,7 @@ class InodeTable:
         """The node gets another name; what had that name must have been detached."""
         with self.lock:
             old = node.parent
+            self._retract(node)
             self._unhook(node)
             self._attach(node, parent, name)
             if old is not None:
@@ -176,6 +146,10 @@ class InodeTable:
         with self.lock:
             current: Node | None = node
             while current is not None and current is not self.root and not _is_used(current):
+                self._retract(current)
+                current.lookups += self.published.withdraw_inode(current.inode)
+                if current.lookups:
+                    return
                 if self._nodes.get(current.inode) is current:
                     del self._nodes[current.inode]
                 self._unhook(current)
@@ -192,16 +166,91 @@ class InodeTable:
                 pending.extend((current.children or {}).values())
         return found
 
+    # --- what is shown of a node ---
+
+    def tell(self, node: Node, facts: Facts | None, asked: int, at: float) -> None:
+        """`facts` are what is known of `node` since serial `asked` and time `at` (NEVER: OSS is asked before they are
+        shown)."""
+        with self.lock:
+            node.facts, node.asked, node.checked_at = facts, asked, at
+            self._retract(node)
+
+    def replace_facts(self, node: Node, facts: Facts | None) -> None:
+        with self.lock:
+            node.facts = facts
+            self._retract(node)
+
+    def distrust(self, node: Node) -> None:
+        """Ask OSS before anything of `node` is shown again."""
+        with self.lock:
+            node.checked_at = NEVER
+            self._retract(node)
+
+    def set_draft(self, node: Node, draft: Draft | None) -> None:
+        """`node` is being written, or no longer. What is being written changes without notice: nothing is said of it
+        that could be outdated."""
+        with self.lock:
+            self.local(node).draft = draft
+            self._retract(node)
+
+    def set_times(self, node: Node, times: tuple[int | None, int | None] | None, of: ETag | None = None) -> None:
+        """utimensat(2): modification and access time in nanoseconds, shown for as long as the version is `of`."""
+        with self.lock:
+            if times is None and node.local is None:
+                return
+            local = self.local(node)
+            local.times, local.times_of = times, of
+            self._retract(node)
+
+    def set_target(self, node: Node, of: ETag, target: bytes) -> None:
+        """Where a symlink leads while its version is `of`."""
+        with self.lock:
+            self.local(node).target = (of, target)
+            self._retract(node)
+
+    def touch(self, directory: Node, now_ns: int) -> None:
+        """A name in `directory` was made or removed here."""
+        with self.lock:
+            local = self.local(directory)
+            local.changed_ns, local.times = now_ns, None
+            self._retract(directory)
+
+    # --- what the kernel session may say by itself ---
+
+    def publish_absence(self, parent: Node, name: bytes, believed: Seconds) -> None:
+        """LOOKUP of `name` may be told for `believed` seconds that it is not there."""
+        with self.lock:
+            if believed > 0 and self.published.publish_absence(parent.inode, name, believed=believed, told=believed):
+                self._absent[parent.inode, name] = None
+                if len(self._absent) > _MOST_ABSENT:
+                    self.published.retract_name(*self._absent.popitem(last=False)[0])
+
+    def retract_absence(self, parent: Node, name: bytes) -> None:
+        """`name` is being made, or may be there."""
+        with self.lock:
+            if self._absent and (parent.inode, name) in self._absent:
+                del self._absent[parent.inode, name]
+                self.published.retract_name(parent.inode, name)
+
+    def retract_all(self) -> None:
+        """More has changed than single nodes."""
+        with self.lock:
+            self.published.retract_all()
+            self._absent.clear()
+            for node in self._nodes.values():
+                node.published = False
+
     # --- private; the lock is held ---
 
-    def _number(self, parent: Node, name: bytes, kind: FileKind) -> InodeNumber:
-        key = self.prefix + join(self.path(parent), name)
-        number = stable_hash(f"{kind.value}:{key}".encode("utf-8", "surrogateescape"))
-        while number in self._nodes:
-            number = (number + 1) & _MASK or ROOT_INODE + 1
-        return InodeNumber(number)
+    def _retract(self, node: Node) -> None:
+        if node.published:
+            node.published = False
+            self.published.retract_inode(node.inode)
+            if node.parent is not None:
+                self.published.retract_name(node.parent.inode, node.name)
 
     def _attach(self, node: Node, parent: Node, name: bytes) -> None:
+        self.retract_absence(parent, name)
         node.parent, node.name, node.detached = parent, name, False
         if parent.children is None:
             parent.children = {}

@@ -7,10 +7,10 @@ is not part of a listing, so it is read when the link is looked up.
 from __future__ import annotations
 
 from csi.errors import InvalidOperation, NameTooLong, OperationNotPermitted
-from csi.fs.inodes import Node
 from csi.fs.metadata import Facts
 from csi.fs.names import check_new, decode, join, object_key, shown
 from csi.fs.namespace import Namespace
+from csi.fs.nodes import Node
 from csi.fs.turns import Gate
 from csi.fs.types import FileKind
 from csi.oss.store import ObjectStore
@@ -37,8 +37,7 @@ class Links:
             return known
         etag = node.facts.etag if node.facts is not None else ETag("")
         target = self._store.get_symlink(self._table.key(node)).encode("utf-8", "surrogateescape")
-        with self._table.lock:
-            self._table.local(node).target = (etag, target)
+        self._table.set_target(node, etag, target)
         return target
 
     def make(self, parent: Node, name: bytes, target: bytes) -> Node:
@@ -56,8 +55,8 @@ class Links:
             self._namespace.require_absent(parent, name)
             self._store.put_symlink(object_key(self._table.prefix, path), decode(target))
             with self._table.lock:
-                node = self._namespace.made(parent, name, FileKind.SYMLINK)
+                node = self._namespace.knowledge.made(parent, name, FileKind.SYMLINK)
                 now = float(int(self._namespace.clock()))
-                self._namespace.changed(node, Facts(FileKind.SYMLINK, len(target), ETag(""), now, "Symlink"))
-                self._table.local(node).target = (ETag(""), target)
+                self._namespace.knowledge.changed(node, Facts(FileKind.SYMLINK, len(target), ETag(""), now, "Symlink"))
+                self._table.set_target(node, ETag(""), target)
             return node

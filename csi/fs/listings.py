@@ -10,8 +10,8 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from csi.fs.inodes import Node
 from csi.fs.metadata import Facts
+from csi.fs.nodes import Node
 from csi.fs.renewal import Renewal
 
 MOST_NAMES = 200_000

@@ -1,4 +1,4 @@
-"""What the filesystem lets a kernel session answer by itself: names, attributes, opens and blocks it may show as they are.
+"""What the filesystem lets a kernel session answer by itself: names, attributes, opens, and blocks of files.
 
 A session that has such tables answers lookups, attributes, opens for reading and reads from them without the
 interpreter; everything else comes to the filesystem as ever. Publishing is never needed for correctness and may be

@@ -13,10 +13,10 @@ from csi.data.streams import Reader, StreamSource
 from csi.errors import BadHandle, FileBusy, ObjectNotFound, PreconditionFailed, RangeNotSatisfiable, StaleFile
 from csi.fs.drafts import Draft, Drafts
 from csi.fs.handles import Handles, OpenHandle
-from csi.fs.inodes import NEVER, Node
 from csi.fs.metadata import APPENDABLE_TYPE, Facts
 from csi.fs.names import shown
 from csi.fs.namespace import Namespace
+from csi.fs.nodes import Node
 from csi.oss.store import Buffer, ObjectVersion
 from csi.volume.units import FileHandle
 
@@ -154,8 +154,7 @@ class Reading:
         return node.facts is not None and node.facts is not facts
 
     def _stale(self, handle: OpenHandle) -> StaleFile:
-        with self._table.lock:
-            handle.node.checked_at = NEVER  # what was believed is wrong: ask before showing it again
+        self._table.distrust(handle.node)  # what was believed is wrong: ask before showing it again
         return StaleFile(
             f"{shown(handle.node.name)} was changed or removed since it was opened", hint="open it again to read it"
         )

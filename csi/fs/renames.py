@@ -28,10 +28,10 @@ from csi.errors import (
 )
 from csi.fs.drafts import Drafts
 from csi.fs.files import Files
-from csi.fs.inodes import Node
 from csi.fs.metadata import SYMLINK_TYPE, Facts, facts_of, renewed
 from csi.fs.names import KEY_MAX, check_new, directory_key, encode, is_inside, join, object_key, shown
 from csi.fs.namespace import Namespace
+from csi.fs.nodes import Node
 from csi.fs.tree import require_empty
 from csi.fs.turns import Gate
 from csi.fs.types import FileKind
@@ -130,7 +130,7 @@ class Renames:
                 self._namespace.ensure_marker(node.parent)
             self._store.delete(old_key)
             with self._table.lock:
-                self._namespace.moved(node, parent, name)
+                self._namespace.knowledge.moved(node, parent, name)
                 self._follow(node, before, after)
 
     def _copy_file(self, node: Node, old_key: ObjectKey, new_key: ObjectKey) -> Facts:
@@ -141,7 +141,7 @@ class Renames:
                 try:
                     facts = facts_of(self._store.head(old_key), symlinks=node.kind is FileKind.SYMLINK)
                 except ObjectNotFound as error:
-                    self._namespace.removed(node)
+                    self._namespace.knowledge.removed(node)
                     raise NoSuchEntry(f"{shown(node.name)} is no longer in the bucket") from error
             if node.kind is FileKind.SYMLINK:
                 self._store.put_symlink(new_key, self._store.get_symlink(old_key))
@@ -165,11 +165,11 @@ class Renames:
         if local is not None and before is not None and after is not None:
             local.lineage |= {before.etag}
             if local.times is not None and local.times_of == before.etag:
-                local.times_of = after.etag
+                self._table.set_times(node, local.times, after.etag)
             if local.target is not None and local.target[0] == before.etag:
-                local.target = (after.etag, local.target[1])
+                self._table.set_target(node, after.etag, local.target[1])
             local.metadata = None
-        self._namespace.changed(node, after)
+        self._namespace.knowledge.changed(node, after)
 
     def _move_directory(self, node: Node, target: Node | None, parent: Node, name: bytes) -> None:
         for below in self._table.descendants(node):
@@ -188,11 +188,11 @@ class Renames:
                 self._namespace.ensure_marker(node.parent)
             self._delete_all(sources)
         except OssFuseError:
-            self._namespace.distrust(node)
-            self._namespace.forget_absence(parent, name)
+            self._namespace.knowledge.distrust(node)
+            self._namespace.knowledge.forget_absence(parent, name)
             raise
         with self._table.lock:
-            self._namespace.moved(node, parent, name)
+            self._namespace.knowledge.moved(node, parent, name)
             for key, below in known.items():
                 before = below.facts
                 etag = moved.get(key)

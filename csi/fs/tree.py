@@ -10,10 +10,10 @@ from __future__ import annotations
 from csi.errors import DirectoryNotEmpty, EntryExists, InvalidOperation, IsADirectory, NotADirectory, ObjectExists
 from csi.fs.drafts import Drafts
 from csi.fs.files import Files
-from csi.fs.inodes import Node
 from csi.fs.metadata import DIRECTORY
 from csi.fs.names import check_new, directory_key, join, shown
 from csi.fs.namespace import Namespace
+from csi.fs.nodes import Node
 from csi.fs.turns import Gate
 from csi.fs.types import FileKind
 from csi.oss.store import ObjectStore
@@ -37,11 +37,11 @@ class Tree:
             try:
                 self._store.put(key, [], content_type="application/x-directory", forbid_overwrite=True)
             except ObjectExists as error:
-                self._namespace.forget_absence(directory, name)
+                self._namespace.knowledge.forget_absence(directory, name)
                 raise EntryExists(f"{shown(name)} exists") from error
             with self._table.lock:
-                node = self._namespace.made(directory, name, FileKind.DIRECTORY)
-                self._namespace.changed(node, DIRECTORY, checked=True)
+                node = self._namespace.knowledge.made(directory, name, FileKind.DIRECTORY)
+                self._namespace.knowledge.changed(node, DIRECTORY, checked=True)
                 self._table.local(node).has_marker = True
                 return node
 
@@ -60,7 +60,7 @@ class Tree:
             require_empty(self._store, self._namespace, node)
             self._namespace.ensure_marker(directory)
             self._store.delete(self._table.key(node))
-            self._namespace.removed(node)
+            self._namespace.knowledge.removed(node)
 
     def remove_file(self, directory: Node, name: bytes) -> None:
         """unlink(2)."""
@@ -77,7 +77,7 @@ class Tree:
                 if stored:
                     self._namespace.ensure_marker(directory)
                     self._store.delete(self._table.key(node))
-                self._namespace.removed(node)
+                self._namespace.knowledge.removed(node)
 
 
 def require_empty(store: ObjectStore, namespace: Namespace, directory: Node) -> None:

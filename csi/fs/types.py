@@ -53,6 +53,15 @@ class DirectoryEntry(NamedTuple):
     cookie: int
 
 
+class DirectoryName(NamedTuple):
+    """One name of a directory of which the kernel is told nothing but that it is there: it counts as told to nobody."""
+
+    name: bytes
+    inode: InodeNumber
+    kind: FileKind
+    cookie: int
+
+
 class OpenFile(NamedTuple):
     handle: FileHandle
     keep_cache: bool

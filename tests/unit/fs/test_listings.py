@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from csi.fs.absences import Absences
-from csi.fs.inodes import NEVER, InodeTable
+from csi.fs.inodes import InodeTable
 from csi.fs.listings import Listing, ListingCache
 from csi.fs.metadata import DIRECTORY
+from csi.fs.nodes import NEVER
 from csi.fs.types import FileKind
 
 

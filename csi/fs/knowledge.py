@@ -1,0 +1,290 @@
+"""What is known about names, for how long it may be believed, and how new knowledge meets our own changes.
+
+Two sources tell about a name: answers of OSS, and what this mount does itself. Every request takes a serial before it
+is sent and every change of our own takes one when it is done; an answer that was asked for before our last change of a
+name is ignored, so that a slow listing never brings back a file we removed. Files being written here are known from
+their draft, whatever OSS says. `csi/fs/freshness.py` judges how old an answer may be, `csi/fs/namespace.py` asks OSS
+for what is not known. Nothing here waits.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping
+
+from csi.errors import NoSuchEntry
+from csi.fs.absences import Absences
+from csi.fs.appearance import Appearance
+from csi.fs.freshness import Freshness
+from csi.fs.inodes import InodeTable
+from csi.fs.listings import Listing, ListingCache
+from csi.fs.metadata import APPENDABLE_TYPE, Facts
+from csi.fs.names import check_lookup, shown
+from csi.fs.nodes import NEVER, Node
+from csi.fs.published import NothingPublished
+from csi.fs.types import Entry, FileKind
+from csi.volume.spec import CachePolicy, MountArguments, Ownership
+from csi.volume.units import Seconds
+
+_ALWAYS = Seconds(float(1 << 30))
+
+
+class Knowledge:
+    """`table.lock` guards everything here."""
+
+    def __init__(
+        self, table: InodeTable, arguments: MountArguments, ownership: Ownership, clock: Callable[[], float]
+    ) -> None:
+        self.table = table
+        self.clock = clock
+        self.shown = Appearance(table, arguments, ownership, clock)
+        self.fresh = Freshness(arguments, clock)
+        self.listings = ListingCache()
+        self._absences = Absences()
+        self._arguments = arguments
+        self._serials = itertools.count(1)
+        self._publishes = not isinstance(table.published, NothingPublished)
+
+    def serial(self) -> int:
+        return next(self._serials)
+
+    # --- questions ---
+
+    def known(self, parent: Node, name: bytes) -> Node | None:
+        """What a LOOKUP may be told without asking OSS; None if it has to be asked. Raises NoSuchEntry when the
+        absence of the name is known."""
+        check_lookup(name)
+        with self.table.lock:
+            node = self.table.child(parent, name)
+            if node is not None and (node.draft is not None or self.fresh.of_name(node.checked_at)):
+                return node
+            listing = self.listings.get(parent)
+            if listing is not None and self._absences.asked(parent, name) < listing.asked:
+                facts = listing.names.get(name)
+                if facts is None and node is None and self.fresh.of_absence(listing.at):
+                    raise self._absent(parent, name, listing.at)
+                if facts is not None and self.fresh.of_name(listing.at):
+                    return self.learned(parent, name, facts, listing.asked, listing.at)
+                page = listing.renewal.page(name)
+                if page is not None and self.fresh.of_name(page.at):
+                    listing.renewal.used += 1
+                    return self.learned(parent, name, page.names[name], page.asked, page.at)
+            at = self._absences.at(parent, name)
+            if node is None and self.fresh.of_absence(at):
+                raise self._absent(parent, name, at)
+        return None
+
+    def absent_for_making(self, parent: Node, name: bytes) -> bool:
+        """Whether a name that is about to be made is known well enough not to be there."""
+        return self.fresh.for_making(self._absences.at(parent, name))
+
+    def has_current_attributes(self, node: Node) -> bool:
+        """Whether GETATTR may be answered without asking OSS."""
+        if node.detached or node.draft is not None or node is self.table.root:
+            return True
+        return self.fresh.of_attributes(node.checked_at)
+
+    def is_current_for_open(self, node: Node) -> bool:
+        """Whether OPEN may use what is known. The ticket of a LOOKUP is good for one open, which is the one that the
+        LOOKUP was made for: close-to-open holds with all timeouts 0."""
+        with self.table.lock:
+            ticket, node.ticket = node.ticket, False
+            if node.draft is not None or node.detached:
+                return True
+            return self.fresh.of_version(node.checked_at, looked_up=ticket)
+
+    # --- answers ---
+
+    def learned(
+        self, parent: Node, name: bytes, facts: Facts | None, asked: int, at: float, *, count: bool = False
+    ) -> Node | None:
+        """Take in what OSS said about a name (None: nothing is there), asked for at serial `asked` and time `at`.
+
+        Returns the node that now has the name, None if there is none. `count`: the kernel is told of it.
+        """
+        with self.table.lock:
+            node = self.table.child(parent, name)
+            if node is None and self._absences.asked(parent, name) > asked:
+                return None
+            if node is not None and node.asked <= asked and node.draft is None:
+                node = self._update(node, facts)
+            if node is None and facts is not None and not parent.detached:
+                node = self.table.add(parent, name, facts.kind)
+            if node is None:
+                self._absences.note(parent, name, asked, at)
+                return None
+            if node.draft is None and node.asked <= asked:
+                self.table.tell(node, facts if facts is not None and node.facts != facts else node.facts, asked, at)
+            node.lookups += count
+            return node
+
+    def listed(self, parent: Node, name: bytes, facts: Facts, asked: int, at: float, place: bytes) -> Entry | None:
+        """`learned` of a name that readdir is about to tell the kernel, which counts; `place` is that of `parent`."""
+        with self.table.lock:
+            node: Node | None
+            if parent.detached or (parent.children and name in parent.children) or len(self._absences):
+                node = self.learned(parent, name, facts, asked, at)
+            else:
+                node = self.table.add(parent, name, facts.kind, place)
+                node.facts, node.asked, node.checked_at = facts, asked, at  # nobody has been told of it
+            return None if node is None else self.tell(node, count=True)
+
+    def tell(self, node: Node, *, count: bool = False) -> Entry:
+        """How `node` looks to the kernel, for an answer; `count`: it is told of it. As long as that holds, the kernel
+        session may give this answer by itself."""
+        with self.table.lock:
+            entry = self.shown.entry(node, count=count)
+            if not node.published and self._publishes and node.draft is None and not node.detached:
+                self._publish(node, entry)
+            return entry
+
+    def keep_listing(self, directory: Node, names: Mapping[bytes, Facts], asked: int, at: float) -> None:
+        """A directory was listed from end to end."""
+        with self.table.lock:
+            if directory.local is None or directory.local.changed < asked:
+                self.listings.put(directory, Listing(names, asked, at))
+
+    def kept_listing(self, directory: Node) -> Listing | None:
+        """The listing that readdir may show again instead of asking."""
+        with self.table.lock:
+            listing = self.listings.get(directory)
+            return listing if listing is not None and self.fresh.of_listing(listing.at) else None
+
+    # --- our own changes ---
+
+    def made(self, parent: Node, name: bytes, kind: FileKind) -> Node:
+        """The node for a name this mount is making."""
+        with self.table.lock:
+            node = self.table.child(parent, name)
+            if node is not None and node.kind is not kind:
+                self.table.detach(node)
+                node = None
+            if node is None:
+                node = self.table.add(parent, name, kind)
+            self._absences.drop(parent, name)
+            self._touch(parent)
+            return node
+
+    def changed(self, node: Node, facts: Facts | None, *, checked: bool = False) -> None:
+        """This mount made another version of `node`. Unless `checked`, OSS is asked before attributes are shown again:
+        only it knows the time."""
+        with self.table.lock:
+            self.table.tell(node, facts, self.serial(), self.clock() if checked else NEVER)
+            if node.parent is not None:
+                self._outdate_listing(node.parent)
+
+    def removed(self, node: Node) -> None:
+        """This mount removed the name of `node`."""
+        with self.table.lock:
+            parent = node.parent
+            self.table.local(node).unlinked = True
+            if parent is None or node.detached:
+                return
+            self._absences.note(parent, node.name, self.serial(), self.clock())
+            self._touch(parent)
+            self.table.detach(node)
+
+    def withdrawn(self, node: Node) -> None:
+        """A file that this mount was making did not come to be; another client may have made one of its name."""
+        with self.table.lock:
+            self.table.local(node).unlinked = True
+            if node.parent is not None:
+                self._outdate_listing(node.parent)
+            self.table.detach(node)
+
+    def moved(self, node: Node, parent: Node, name: bytes) -> None:
+        """This mount renamed `node`."""
+        with self.table.lock:
+            old, old_name = node.parent, node.name
+            replaced = self.table.child(parent, name)
+            if replaced is not None:
+                self.table.local(replaced).unlinked = True
+                self.table.detach(replaced)
+            self.table.move(node, parent, name)
+            self._absences.drop(parent, name)
+            if old is not None:
+                self._absences.note(old, old_name, self.serial(), self.clock())
+                self._touch(old)
+            self._touch(parent)
+            if node.is_directory:
+                self.table.retract_all()
+            for below in self.table.descendants(node):
+                self.table.tell(below, below.facts, self.serial(), NEVER)
+                self.listings.drop(below)
+
+    def distrust(self, node: Node) -> None:
+        """A change of `node` and what is below it was left half done: ask OSS before showing any of it."""
+        with self.table.lock:
+            self.table.retract_all()
+            for each in (node, *self.table.descendants(node)):
+                self.table.distrust(each)
+                self.listings.drop(each)
+
+    def forget_absence(self, parent: Node, name: bytes) -> None:
+        """A name may be there now, through nothing this mount was told to make."""
+        with self.table.lock:
+            self._absences.drop(parent, name)
+            self.table.retract_absence(parent, name)
+            self._outdate_listing(parent)
+
+    # --- private; the lock is held ---
+
+    def _publish(self, node: Node, entry: Entry) -> None:
+        attributes, entry_timeout, attr_timeout, _ = entry
+        parent = node.parent
+        believed = _ALWAYS if parent is None else self.fresh.attributes_left(node.checked_at)
+        if believed <= 0 or (node.kind is FileKind.SYMLINK and self.shown.symlink_target(node) is None):
+            return
+        published = self.table.published
+        if not published.publish_inode(attributes, believed=believed, told=attr_timeout):
+            return
+        node.published = True
+        known = self.fresh.name_left(node.checked_at)
+        if parent is not None and known > 0:
+            published.publish_name(parent.inode, node.name, node.inode, believed=known, told=entry_timeout)
+
+    def _absent(self, parent: Node, name: bytes, at: float) -> NoSuchEntry:
+        if self._publishes:
+            self.table.publish_absence(parent, name, self.fresh.absence_left(at))
+        return missing(name)
+
+    def _update(self, node: Node, facts: Facts | None) -> Node | None:
+        """Give `node` its new facts; None if the name is no longer this inode's. The lock is held."""
+        if facts is None and node.is_directory and self._holds_drafts(node):
+            return node
+        if facts is None and node.facts is None and node.local is not None and node.local.handles:
+            return node  # it is just being made
+        if facts is None or facts.kind is not node.kind or self._is_another_file(node, facts):
+            self.table.detach(node)
+            return None
+        return node
+
+    def _is_another_file(self, node: Node, facts: Facts) -> bool:
+        """Whether another client replaced a file that the kernel knows. It keeps one size and one set of cached pages
+        for an inode, and of two answers under way it may keep the older: the new version needs an inode of its own, or
+        programs would be shown bytes of two versions, or the end of one as the end of the other. With -okernel_cache
+        that is what was asked for, until the file is opened."""
+        known, is_open = node.facts, node.local is not None and bool(node.local.handles)
+        if known is None or not known.etag or node.kind is not FileKind.FILE:
+            return False
+        if not is_open and (not node.lookups or self._arguments.cache is CachePolicy.KERNEL):
+            return False
+        if (facts.etag, facts.size) == (known.etag, known.size):
+            return False
+        return not (facts.type == known.type == APPENDABLE_TYPE and facts.size >= known.size)
+
+    def _holds_drafts(self, node: Node) -> bool:
+        return any(below.draft is not None for below in self.table.descendants(node))
+
+    def _touch(self, directory: Node) -> None:
+        """A name in `directory` was made or removed here."""
+        self.table.touch(directory, int(self.clock() * 1e9))
+        self._outdate_listing(directory)
+
+    def _outdate_listing(self, directory: Node) -> None:
+        self.table.local(directory).changed = self.serial()
+        self.listings.drop(directory)
+
+
+def missing(name: bytes) -> NoSuchEntry:
+    return NoSuchEntry(f"{shown(name)} does not exist")
