@@ -3,104 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
-import shutil
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
 import yaml
 
+from tests.cluster.chart_values import (
+    COMBINATIONS,
+    DIGEST,
+    Object,
+    Settings,
+    every_combination,
+    helm_program,
+    render,
+    run_helm,
+)
 from tests.cluster.harness.client import Cluster, Namespace
-from tests.cluster.harness.driver import CHART, NAMESPACE, RELEASE, Driver
+from tests.cluster.harness.driver import CHART, NAMESPACE, RELEASE, Driver, objects_of_ours
 from tests.cluster.harness.failures import ClusterFailed
-from tests.cluster.harness.places import NEWEST, Places
+from tests.cluster.harness.places import NEWEST
 from tests.cluster.workloads import pod, pod_spec
 from tests.unit.deploy.test_examples import not_restricted
 from tools.chart_readme import values
 from tools.render_deploy import TARGET, rendered
-
-Object = dict[str, Any]
-Settings = Mapping[str, Any]
-
-DIGEST = f"sha256:{'0' * 64}"
-IMAGE = {"repository": "registry.example.com/a/b", "tag": "v1", "digest": DIGEST, "pullPolicy": "Always"}
-RESOURCES = {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": 2, "memory": "2Gi"}}
-AFFINITY = {
-    "nodeAffinity": {
-        "requiredDuringSchedulingIgnoredDuringExecution": {
-            "nodeSelectorTerms": [{"matchExpressions": [{"key": "pool", "operator": "In", "values": ["gpu"]}]}]
-        }
-    }
-}
-TOLERATIONS = [{"key": "pool", "operator": "Equal", "value": "gpu", "effect": "NoSchedule"}]
-
-# Values as an administrator would give them together; every value of the chart occurs (a test sees to it).
-COMBINATIONS: Mapping[str, Settings] = {
-    "default": {},
-    "own registry": {
-        "image.repository": "registry.example.com:5000/team/ossfuse-csi",
-        "image.tag": "0.1.0-rc.1",
-        "image.pullPolicy": "Always",
-        "imagePullSecrets": [{"name": "registry"}],
-        "sidecar.image": f"registry.example.com/sidecar@{DIGEST}",
-        "sidecar.pullPolicy": "Always",
-        **{
-            f"{part}.image.{key}": IMAGE[key] for part in ("provisioner", "registrar", "livenessProbe") for key in IMAGE
-        },
-    },
-    "pinned by digest": {"image.digest": DIGEST},
-    "never pulled": {"image.pullPolicy": "Never", "sidecar.pullPolicy": "Never"},
-    "network of the nodes": {
-        "node.hostNetwork": True,
-        "node.healthPort": 19808,
-        "node.registrarHealthPort": 19809,
-        "controller.hostNetwork": True,
-        "controller.healthPort": 19818,
-        "controller.provisionerHealthPort": 19819,
-        "webhook.port": 19443,
-    },
-    "one replica": {"controller.replicas": 1, "webhook.failurePolicy": "Ignore", "webhook.timeoutSeconds": 3},
-    "scheduling": {
-        "node.priorityClassName": "system-cluster-critical",
-        "node.nodeSelector": {"pool": "gpu"},
-        "node.affinity": AFFINITY,
-        "node.tolerations": TOLERATIONS,
-        "node.maxUnavailable": 1,
-        "controller.priorityClassName": "system-node-critical",
-        "controller.nodeSelector": {"pool": "system"},
-        "controller.affinity": AFFINITY,
-        "controller.tolerations": TOLERATIONS,
-        "priorityQuota.create": True,
-        "priorityQuota.pods": 12,
-    },
-    "resources": {
-        f"{part}.resources": RESOURCES for part in ("node", "controller", "provisioner", "registrar", "livenessProbe")
-    },
-    "no resources": {
-        f"{part}.resources": None for part in ("node", "controller", "provisioner", "registrar", "livenessProbe")
-    },
-    "labels and annotations": {
-        "extraLabels": {"team": "storage", "example.com/cost": "a_b.c"},
-        "node.podAnnotations": {"example.com/scrape": "true"},
-        "node.serviceAccount.annotations": {"example.com/role": "n"},
-        "controller.podAnnotations": {"example.com/scrape": "true"},
-        "controller.serviceAccount.annotations": {"example.com/role": "c"},
-    },
-    "logs and kubelet": {"logLevel": "debug", "logFormat": "text", "kubeletDir": "/var/lib/k0s/kubelet"},
-    "roles": {"rrsa.stsEndpoint": "https://sts-vpc.cn-hangzhou.aliyuncs.com", "rrsa.tokenExpirationSeconds": 600},
-    "namespaces": {
-        "webhook.excludedNamespaces": ["monitoring", "kube-system"],
-        "webhook.namespaceSelector": [{"key": "oss", "operator": "In", "values": ["yes"]}],
-        "tests.namespace": "kube-public",
-    },
-    "secrets of some namespaces": {"rbac.secretNamespaces": ["default", "kube-public"]},
-    "secrets of all namespaces": {"rbac.allSecrets": True},
-    "cert-manager": {"webhook.certificates": "cert-manager"},
-    "slow store": {"provisioner.timeoutSeconds": 300},
-}
 
 REFUSED: Mapping[str, tuple[Settings, str]] = {
     "a misspelled value": ({"node.hostnetwork": True}, "additional properties 'hostnetwork' not allowed"),
@@ -124,32 +51,7 @@ REFUSED: Mapping[str, tuple[Settings, str]] = {
 
 @pytest.fixture(scope="session")
 def helm() -> str:
-    """The program of the cluster lane, which needs no cluster to render."""
-    ours = Places("").program("helm")
-    found = str(ours) if ours.exists() else shutil.which("helm")
-    assert found, f"{ours} is missing; tools/cluster-binaries.sh makes it"
-    return found
-
-
-def nested(settings: Settings) -> Object:
-    """{"a.b": 1} as {"a": {"b": 1}}; keys of mappings that are one value are left alone."""
-    found: Object = {}
-    for name, value in settings.items():
-        *above, last = name.split(".")
-        functools.reduce(lambda node, key: node.setdefault(key, {}), above, found)[last] = value
-    return found
-
-
-def run_helm(helm: str, *words: str, settings: Settings | None = None) -> subprocess.CompletedProcess[str]:
-    given = json.dumps(nested(settings or {}))
-    return subprocess.run([helm, *words, "--values=-"], check=False, input=given, capture_output=True, text=True)
-
-
-def render(helm: str, settings: Settings, namespace: str = NAMESPACE, version: str = f"{NEWEST}.0") -> str:
-    words = ("template", RELEASE, str(CHART), f"--namespace={namespace}", f"--kube-version={version}")
-    done = run_helm(helm, *words, settings=settings)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return helm_program()
 
 
 def parsed(text: str) -> list[Object]:
@@ -166,9 +68,6 @@ def pod_specs(found: Sequence[Object]) -> Iterator[tuple[str, Object]]:
             yield one["kind"], one["spec"]["template"]["spec"]
         elif one["kind"] == "Pod":
             yield "Pod", one["spec"]
-
-
-every_combination = pytest.mark.parametrize("settings", COMBINATIONS.values(), ids=COMBINATIONS)
 
 
 # --- without a cluster ---
@@ -281,28 +180,6 @@ def test_images_are_named_by_digest_where_one_is_given(helm: str) -> None:
 # --- with one ---
 
 
-@pytest.fixture(scope="module")
-def elsewhere(cluster: Cluster) -> Iterator[Namespace]:
-    """Where objects of the chart are asked for and never made, but for the account without which pods are refused."""
-    with cluster.namespace(labels={}) as made:
-        account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "ossfuse-csi-test"}}
-        made.apply(account)
-        yield made
-
-
-@every_combination
-def test_a_real_api_server_accepts_every_object(helm: str, elsewhere: Namespace, settings: Settings) -> None:
-    """cert-manager's kinds excepted: the cluster of the tests has no cert-manager."""
-    version = json.loads(elsewhere.cluster.kubectl("version", "--output=json"))["serverVersion"]["gitVersion"]
-    found = parsed(render(helm, settings, namespace=elsewhere.name, version=version))
-    native = [one for one in found if not one["apiVersion"].startswith("cert-manager.io/")]
-    answer = elsewhere.cluster.kubectl(
-        *("apply", "--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict", "-f", "-"),
-        input=json.dumps({"apiVersion": "v1", "kind": "List", "items": native}),
-    )
-    assert answer.count("(server dry run)") == len(native)
-
-
 def test_helm_test_finds_a_new_installation_well_and_leaves_nothing(driver: Driver) -> None:
     said = driver.cluster.helm("test", RELEASE, f"--namespace={NAMESPACE}", "--timeout=120s")
     assert said.count("Succeeded") == said.count("Phase:") == 7
@@ -328,17 +205,6 @@ def test_upgrade_and_rollback_leave_certificate_and_trust_alone(driver: Driver) 
     configuration = driver.cluster.get("mutatingwebhookconfiguration", "ossfuse-csi")
     assert configuration is not None
     assert configuration["webhooks"][0]["timeoutSeconds"] == 10
-
-
-def objects_of_ours(cluster: Cluster) -> list[str]:
-    """Everything the chart or its programs made, as "kind namespace name"; events pass by themselves, and what tests
-    have in namespaces of their own is theirs."""
-    kinds = cluster.kubectl("api-resources", "--verbs=list", "--output=name").split()
-    wanted = ",".join(kind for kind in kinds if kind not in ("events", "events.events.k8s.io", "namespaces"))
-    columns = "--output=custom-columns=:.kind,:.metadata.namespace,:.metadata.name"
-    found = cluster.kubectl("get", wanted, "--all-namespaces", "--ignore-not-found", "--no-headers", columns)
-    rows = {tuple(line.split()) for line in found.splitlines() if line.strip()}
-    return sorted(" ".join(row) for row in rows if "ossfuse" in row[2] and not row[1].startswith("test-"))
 
 
 def drivers_of_nodes(cluster: Cluster) -> set[str]:

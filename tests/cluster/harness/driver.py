@@ -91,6 +91,17 @@ def install(cluster: Cluster, *settings: str) -> Driver:
     return driver
 
 
+def objects_of_ours(cluster: Cluster) -> list[str]:
+    """Everything the chart or its programs made, as "kind namespace name"; events pass by themselves, and what tests
+    have in namespaces of their own is theirs."""
+    kinds = cluster.kubectl("api-resources", "--verbs=list", "--output=name").split()
+    wanted = ",".join(kind for kind in kinds if kind not in ("events", "events.events.k8s.io", "namespaces"))
+    columns = "--output=custom-columns=:.kind,:.metadata.namespace,:.metadata.name"
+    found = cluster.kubectl("get", wanted, "--all-namespaces", "--ignore-not-found", "--no-headers", columns)
+    rows = {tuple(line.split()) for line in found.splitlines() if line.strip()}
+    return sorted(" ".join(row) for row in rows if "ossfuse" in row[2] and not row[1].startswith("test-"))
+
+
 def _image(part: str, reference: str) -> tuple[str, str]:
     repository, _, tag = reference.rpartition(":")
     return f"{part}.image.repository={repository}", f"{part}.image.tag={tag}"

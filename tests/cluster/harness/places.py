@@ -23,6 +23,8 @@ REGISTRAR_IMAGE = "ossfuse-csi.test/registrar:stand-in"
 LIVENESS_IMAGE = "ossfuse-csi.test/livenessprobe:stand-in"
 DRIVER_IMAGE = "docker.io/ossfuse-csi/ossfuse-csi:0.1.0"
 DRIVER_TAR = CHECKOUT / ".cache" / "image" / "ossfuse-csi.tar"
+CERT_MANAGER_DEFINITIONS = CHECKOUT / ".cache" / "go" / "cert-manager"
+"""CustomResourceDefinitions of cert-manager, as it publishes them."""
 
 CGROUPS = Path("/sys/fs/cgroup")
 RUN = Path("/run/cluster")
