@@ -24,7 +24,7 @@ _NO_PODS = {
 
 @pytest.fixture(scope="module")
 def bare(driver: Driver) -> Iterator[Cluster]:
-    """The cluster without the driver, with the kinds of cert-manager, which is not running, and with no room for pods of
+    """The cluster without the driver, with the kinds of cert-manager, which is not running, and no room for pods of
     ours: what takes time is their ends, and tests of the installed driver have seen those."""
     cluster = driver.cluster
     driver.uninstall()
