@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 import logging
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -25,9 +25,10 @@ from csi.fs.metadata import DIRECTORY, Facts, facts_of
 from csi.fs.names import encode, is_visible, shown
 from csi.fs.namespace import Namespace
 from csi.fs.nodes import Node
-from csi.fs.pages import Pages
+from csi.fs.pages import AskedPage
 from csi.fs.turns import Turn
 from csi.fs.types import DirectoryEntry, DirectoryName, FileKind
+from csi.fs.walks import Walks
 from csi.oss.store import ListedObject, ListPage
 
 _KEPT = 4096
@@ -64,10 +65,10 @@ class Position:
 class OpenDirectory:
     """`turn`: one step of a listing at a time, requests included; it guards `_position`."""
 
-    def __init__(self, node: Node, namespace: Namespace, pages: Pages, *, symlinks: bool) -> None:
+    def __init__(self, node: Node, namespace: Namespace, walks: Walks, *, symlinks: bool) -> None:
         self.node = node
         self._namespace = namespace
-        self._pages = pages
+        self._walks = walks
         self._symlinks = symlinks
         self._turn = Turn()
         self._position: Position | None = None
@@ -221,24 +222,24 @@ class OpenDirectory:
                 yield Found(name, stable_hash(name), facts, kept.asked, kept.at)
             return
         names: dict[bytes, Facts] = {}
-        asked = self._namespace.knowledge.serial()
-        at = self._namespace.clock()
-        for found in self._ask():
+        prefix = self._namespace.table.key(self.node)
+        pages = self._walks.pages(self.node, prefix)
+        first = next(pages)
+        for found in self._visible(prefix, itertools.chain((first,), pages)):
             if len(names) <= LARGEST:
-                assert found.facts is not None  # noqa: S101 - _ask gives facts
+                assert found.facts is not None  # noqa: S101 - what is listed has facts
                 names[found.name] = found.facts
             yield found
         if len(names) <= LARGEST:
-            self._namespace.knowledge.keep_listing(self.node, names, asked, at)
+            self._namespace.knowledge.keep_listing(self.node, names, first.asked, first.at)
 
-    def _ask(self) -> Iterator[Found]:
+    def _visible(self, prefix: str, pages: Iterable[AskedPage]) -> Iterator[Found]:
         """Every visible name once, directories before files of the same name."""
-        prefix = self._namespace.table.key(self.node)
         start = len(encode(prefix))
         waiting: Found | None = None  # each name is the beginning of the next one
         waiting_for = last_directory = b""
         earlier: list[Found] = []  # waiting as well
-        for page, asked, at in self._pages.of(prefix):
+        for page, asked, at in pages:
             for name, listed in _in_order(page, start):
                 while waiting is not None and waiting_for < name:
                     yield waiting

@@ -10,37 +10,25 @@ from `readdir`; `forget` takes it back. The `*_cached` and `*_ready` twins never
 
 from __future__ import annotations
 
-import logging
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
 
 from csi.data.streams import StreamSource
-from csi.errors import (
-    AccessRefused,
-    BadHandle,
-    DeadlineExceeded,
-    EntryExists,
-    FileBusy,
-    InvalidOperation,
-    IsADirectory,
-    OssFuseError,
-    ReadOnlyVolume,
-)
+from csi.errors import AccessRefused, OssFuseError, ReadOnlyVolume
 from csi.fs.attributes import ExtendedAttributes
-from csi.fs.directories import OpenDirectory
+from csi.fs.changing import AttributeChanges
 from csi.fs.drafts import Drafts
+from csi.fs.ending import Ending
 from csi.fs.files import Files
 from csi.fs.handles import Handles
 from csi.fs.inodes import InodeTable
 from csi.fs.links import Links
-from csi.fs.metadata import DIRECTORY
-from csi.fs.names import check_new, join, shown
+from csi.fs.names import shown
 from csi.fs.namespace import Namespace
-from csi.fs.nodes import Node
-from csi.fs.openers import Opener, Openers
+from csi.fs.opendirs import OpenDirectories
+from csi.fs.openers import Openers
+from csi.fs.opening import Opening
 from csi.fs.pages import Pages
 from csi.fs.published import Published
 from csi.fs.reading import Reading
@@ -58,28 +46,18 @@ from csi.fs.types import (
     FilesystemStatistics,
     OpenFile,
 )
+from csi.fs.walks import Walks
 from csi.oss.store import Buffer, ObjectStore
 from csi.volume.spec import MountArguments, Ownership, WriteOptions
 from csi.volume.units import FileHandle, InodeNumber, Seconds
-
-_log = logging.getLogger(__name__)
 
 _BLOCK = 4096
 _ENDLESS = FilesystemStatistics(_BLOCK, 1 << 38, 1 << 38, 1 << 40, 1 << 40)
 """A bucket has no end: 1 PiB, all of it free, so that no program refuses to write."""
 
-_FLUSHERS = 8
-_MOMENT = Seconds(1.0)
-"""For programs to end in, that are being killed while the mount ends."""
-_GLANCE = Seconds(0.01)
-
-_MOST_TOLD = 100_000
-"""Inodes the kernel is told of before it asks: about half a kilobyte each."""
-
 
 class Filesystem:
-    """`_lock` guards the open directories. Everything else is guarded where it lives; see `csi/fs/turns.py` for what
-    waits for what."""
+    """Everything is guarded where it lives; see `csi/fs/turns.py` for what waits for what."""
 
     def __init__(
         self,
@@ -100,15 +78,13 @@ class Filesystem:
         what is written here and measures the timeouts of `arguments`. The caller closes store and engine, after
         `close`."""
         arguments = arguments if arguments is not None else MountArguments()
-        self._store = store
-        self._openers = openers
         self._read_only = read_only or arguments.read_only
-        self._symlinks = arguments.symlinks
         self._table = InodeTable(prefix, published)
         self._namespace = Namespace(
             store, self._table, arguments, ownership if ownership is not None else Ownership(), clock
         )
         self._pages = Pages(store, self._namespace.knowledge.serial, clock)
+        self._walks = Walks(self._namespace.knowledge, self._pages)
         self._gate = Gate()
         self._drafts = Drafts(store, engine, self._namespace, write if write is not None else WriteOptions())
         self._handles = Handles(self._table)
@@ -118,9 +94,10 @@ class Filesystem:
         self._links = Links(store, self._namespace, self._gate, enabled=arguments.symlinks)
         self._attributes = ExtendedAttributes(store, self._namespace, self._files, enabled=arguments.xattrs)
         self._renames = Renames(store, self._namespace, self._files, self._drafts, self._gate)
-        self._lock = threading.Lock()
-        self._directories: dict[int, OpenDirectory] = {}
-        self._directory_numbers = 1 << 62  # apart from files, so that a mix-up is an error and not another file
+        self._opening = Opening(self._namespace, self._files, openers)
+        self._changes = AttributeChanges(self._table, self._files)
+        self._directories = OpenDirectories(self._namespace, self._walks, symlinks=arguments.symlinks)
+        self._ending = Ending(self._table, self._files, knows_programs=openers is not None)
 
     # --- names ---
 
@@ -166,16 +143,9 @@ class Filesystem:
     def setattr(
         self, inode: InodeNumber, change: AttributeChange, handle: FileHandle | None, caller: Caller | None = None
     ) -> Entry:
-        """Size: to 0, or unchanged. Times are kept by this mount until the file is changed, or a name in the
-        directory. Mode and owner are accepted and have no effect: the mount decides them (`uid`, `gid`, `umask`, …)."""
+        """Size and times; mode and owner are accepted and have no effect (`csi/fs/changing.py`)."""
         self._require_writable()
-        node = self._table.get(inode)
-        if change.size is not None:
-            if node.is_directory:
-                raise IsADirectory(f"{shown(node.name)} is a directory")
-            self._files.truncate(node, change.size, handle)
-        if change.mtime_ns is not None or change.atime_ns is not None:
-            self._set_times(node, change)
+        self._changes.apply(self._table.get(inode), change, handle)
         return self.getattr(inode)
 
     def access(self, inode: InodeNumber, mask: int, caller: Caller | None = None) -> None:
@@ -228,32 +198,18 @@ class Filesystem:
         node = self._table.get(inode)
         if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
             self._require_writable()
-        return self._open(node, flags, caller)
+        return self._opening.open(node, flags, caller)
 
     def open_cached(self, inode: InodeNumber, flags: int) -> OpenFile | None:
         """`open` for reading from what is known, else None."""
-        node = self._table.get(inode)
-        return None if node.kind is not FileKind.FILE else self._files.open_cached(node, flags)
+        return self._opening.open_cached(self._table.get(inode), flags)
 
     def create(
         self, parent: InodeNumber, name: bytes, mode: int, flags: int, caller: Caller | None = None
     ) -> tuple[Entry, OpenFile]:
         """open(2) with O_CREAT: a name that is there already is opened as it is (O_EXCL: EntryExists)."""
         self._require_writable()
-        directory = self._namespace.directory(parent)
-        check_new(self._table.prefix, join(self._table.path(directory), name), name)
-        with self._namespace.held(directory, name) as node:
-            if node is not None:
-                if flags & os.O_EXCL:
-                    raise EntryExists(f"{shown(name)} exists")
-                opened = self._open(node, flags, caller)
-                return self._namespace.knowledge.tell(node, count=True), opened
-        node = self._namespace.knowledge.made(directory, name, FileKind.FILE)
-        opener = self._opener(flags, caller)
-        opened = self._files.create(node, flags, opener)
-        if opener is not None:
-            opener.identify()
-        return self._namespace.knowledge.tell(node, count=True), opened
+        return self._opening.create(self._namespace.directory(parent), name, flags, caller)
 
     def read_ready(self, handle: FileHandle, offset: int, size: int) -> Buffer | None:
         return self._reading.read_ready(handle, offset, size)
@@ -277,34 +233,20 @@ class Filesystem:
     # --- directories ---
 
     def opendir(self, inode: InodeNumber) -> FileHandle:
-        node = self._namespace.directory(inode)
-        opened = OpenDirectory(node, self._namespace, self._pages, symlinks=self._symlinks)
-        with self._table.lock:
-            self._table.local(node).handles += 1
-        with self._lock:
-            self._directory_numbers += 1
-            number = self._directory_numbers
-            self._directories[number] = opened
-        return FileHandle(number)
+        return self._directories.open(self._namespace.directory(inode))
 
     def readdir(self, handle: FileHandle, cookie: int) -> Iterator[DirectoryEntry]:
         """Entries after the one whose cookie is `cookie` (0: from the start), '.' and '..' left to the session; any
         cookie ever given may come back. Each entry that is taken counts as told to the kernel."""
-        return self._directory(handle).read(cookie)
+        return self._directories.read(handle, cookie)
 
     def scan(self, handle: FileHandle, cookie: int, *, plus: bool) -> Iterator[DirectoryEntry | DirectoryName]:
         """`readdir` for a session that can tell a name without an inode, which counts for nothing: all of them unless
         `plus`, and files beyond the inodes that there is room for."""
-        opened = self._directory(handle)
-        return opened.scan(cookie, self._has_room) if plus else opened.names(cookie)
+        return self._directories.scan(handle, cookie, plus=plus)
 
     def releasedir(self, handle: FileHandle) -> None:
-        opened = self._directory(handle)
-        with self._lock:
-            self._directories.pop(handle, None)
-        with self._table.lock:
-            self._table.local(opened.node).handles -= 1
-            self._table.drop_unused(opened.node)
+        self._directories.close(handle)
 
     # --- extended attributes ---
 
@@ -335,11 +277,18 @@ class Filesystem:
         return reports
 
     def statistics(self) -> FilesystemReport:
-        with self._lock:
-            directories = len(self._directories)
         with self._table.lock:
             writing = sum(node.draft is not None for node in self._table.nodes())
-            return FilesystemReport(len(self._table), len(self._handles.all()), directories, writing)
+            return FilesystemReport(
+                len(self._table),
+                len(self._handles.all()),
+                len(self._directories),
+                writing,
+                self._namespace.knowledge.statistics(),
+                self._walks.statistics(),
+                self._pages.statistics(),
+                self._table.published.statistics(),
+            )
 
     def flush_all(self, deadline: Seconds) -> Sequence[OssFuseError]:
         """Make an object of everything that is being written, for at most `deadline` seconds; returns what failed, one
@@ -347,28 +296,7 @@ class Filesystem:
 
         Programs may be getting killed at the same moment, as in a pod whose time is over: they have a moment to end
         in, and what one of them leaves is half a file, no object."""
-        end = time.monotonic() + deadline
-        self._await_ends(Seconds(min(_MOMENT, deadline / 2)))
-        nodes = [node for node in self._table.nodes() if node.draft is not None]
-        if not nodes:
-            return []
-        pool = ThreadPoolExecutor(_FLUSHERS, thread_name_prefix="flush")
-        try:
-            running = {pool.submit(self._flush_node, node): self._table.path(node) for node in nodes}
-            done, late = wait(running, timeout=max(0.0, end - time.monotonic()))
-            failures = [error for future in done if (error := future.result()) is not None]
-            failures.extend(
-                DeadlineExceeded(
-                    f"{running[future]!r} was not written within {deadline:g} s",
-                    hint="give the pod a longer terminationGracePeriodSeconds",
-                )
-                for future in late
-            )
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-        for failure in failures:
-            _log.error("not written at the end: %s", failure)
-        return failures
+        return self._ending.flush_all(deadline)
 
     def close(self) -> None:
         """Let go of every open file without finishing it (`flush_all` comes before): nothing half written appears."""
@@ -379,70 +307,11 @@ class Filesystem:
             if handle.reader is not None:
                 handle.reader.close()
         self._renames.close()
+        self._walks.close()
+        self._pages.close()
 
     # --- private ---
-
-    def _has_room(self) -> bool:
-        """Whether the kernel may be told of an inode that nobody has asked for."""
-        return len(self._table) < _MOST_TOLD
-
-    def _await_ends(self, patience: Seconds) -> None:
-        """Until no program has unfinished files open that could be half files. Nothing tells of that: it is looked."""
-        if self._openers is None:
-            return
-        end = time.monotonic() + patience
-        while time.monotonic() < end and any(self._files.has_writer(node) for node in self._table.nodes()):
-            time.sleep(_GLANCE)
-
-    def _opener(self, flags: int, caller: Caller | None) -> Opener | None:
-        if self._openers is None or caller is None or flags & os.O_ACCMODE == os.O_RDONLY:
-            return None
-        return self._openers.opener(caller.pid)
-
-    def _open(self, node: Node, flags: int, caller: Caller | None) -> OpenFile:
-        if node.is_directory:
-            raise IsADirectory(f"{shown(node.name)} is a directory")
-        if node.kind is FileKind.SYMLINK:
-            raise InvalidOperation(f"{shown(node.name)} is a symbolic link")
-        opener = self._opener(flags, caller)
-        opened = self._files.open(node, flags, opener)
-        if opener is not None:
-            opener.identify()  # it was asked for before, and what comes from OSS took longer
-        return opened
-
-    def _directory(self, handle: FileHandle) -> OpenDirectory:
-        with self._lock:
-            opened = self._directories.get(handle)
-        if opened is None:
-            raise BadHandle(f"directory handle {handle} is not open")
-        return opened
 
     def _require_writable(self) -> None:
         if self._read_only:
             raise ReadOnlyVolume("the volume is mounted read-only", hint="mount it without -oro, in a writing mode")
-
-    def _set_times(self, node: Node, change: AttributeChange) -> None:
-        with self._table.lock:
-            local = self._table.local(node)
-            before = local.times or (None, None)
-            times = (
-                change.mtime_ns if change.mtime_ns is not None else before[0],
-                change.atime_ns if change.atime_ns is not None else before[1],
-            )
-            facts = DIRECTORY if node.is_directory else node.facts
-            of = facts.etag if node.draft is None and facts is not None else None
-            self._table.set_times(node, times, of)
-
-    def _flush_node(self, node: Node) -> OssFuseError | None:
-        try:
-            with self._files.change(node), self._files.turn(node):
-                if self._files.is_deserted(node):
-                    return FileBusy(
-                        f"{self._table.path(node)!r} was being written by a program that is killed, and did not become "
-                        "an object",
-                        hint="use fsync for what must survive, or fs.oss.append.enable for logs",
-                    )
-                self._files.complete(node)
-        except OssFuseError as error:
-            return error
-        return None

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from csi.errors import NoSuchEntry
 from csi.fs.absences import Absences
@@ -22,11 +23,22 @@ from csi.fs.metadata import APPENDABLE_TYPE, Facts
 from csi.fs.names import check_lookup, shown
 from csi.fs.nodes import NEVER, Node
 from csi.fs.published import NothingPublished
+from csi.fs.recent import RecentChanges
 from csi.fs.types import Entry, FileKind
 from csi.volume.spec import CachePolicy, MountArguments, Ownership
 from csi.volume.units import Seconds
 
 _ALWAYS = Seconds(float(1 << 30))
+
+
+@dataclass(frozen=True, slots=True)
+class KnowledgeStatistics:
+    """What is remembered of OSS, at rest too, within its bounds: complete `listings` of directories, the `names` in
+    them, names known to be `absent`."""
+
+    listings: int
+    names: int
+    absent: int
 
 
 class Knowledge:
@@ -40,6 +52,7 @@ class Knowledge:
         self.shown = Appearance(table, arguments, ownership, clock)
         self.fresh = Freshness(arguments, clock)
         self.listings = ListingCache()
+        self.recent = RecentChanges()
         self._absences = Absences()
         self._arguments = arguments
         self._serials = itertools.count(1)
@@ -208,6 +221,7 @@ class Knowledge:
             self._touch(parent)
             if node.is_directory:
                 self.table.retract_all()
+                self.recent.note_all(self.serial())
             for below in self.table.descendants(node):
                 self.table.tell(below, below.facts, self.serial(), NEVER)
                 self.listings.drop(below)
@@ -216,6 +230,7 @@ class Knowledge:
         """A change of `node` and what is below it was left half done: ask OSS before showing any of it."""
         with self.table.lock:
             self.table.retract_all()
+            self.recent.note_all(self.serial())
             for each in (node, *self.table.descendants(node)):
                 self.table.distrust(each)
                 self.listings.drop(each)
@@ -226,6 +241,10 @@ class Knowledge:
             self._absences.drop(parent, name)
             self.table.retract_absence(parent, name)
             self._outdate_listing(parent)
+
+    def statistics(self) -> KnowledgeStatistics:
+        with self.table.lock:
+            return KnowledgeStatistics(len(self.listings), self.listings.names, len(self._absences))
 
     # --- private; the lock is held ---
 
@@ -282,7 +301,8 @@ class Knowledge:
         self._outdate_listing(directory)
 
     def _outdate_listing(self, directory: Node) -> None:
-        self.table.local(directory).changed = self.serial()
+        self.table.local(directory).changed = serial = self.serial()
+        self.recent.note(self.table.key(directory), serial)
         self.listings.drop(directory)
 
 

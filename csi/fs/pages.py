@@ -1,14 +1,27 @@
-"""Pages of listings, asked for a little before they are needed.
+"""Pages of listings, asked for a little before they are needed, by as many requests as without that.
 
-While one page of a large directory is being read, the next one is on its way: there is one request a page either way.
+While one page of a large directory is being read, the next one is on its way. The first page of a directory may have
+been asked for when the walk of its parent came near (`csi/fs/walks.py`). Every page keeps the serial and the time of
+its request: how old it may be is decided as for any other answer.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from csi.data.workers import Task, WorkerPool, WorkerStatistics
+from csi.errors import BadHandle, OssFuseError, ServerFailure
+from csi.fs.names import encode, shown
 from csi.oss.store import ListPage, ObjectStore
+from csi.volume.units import Seconds
+
+THREADS = 16
+"""Listings under way ahead of their readers, of all directories together."""
+
+_PRIORITY = 1
+_CLOSING = Seconds(5.0)
 
 
 class AskedPage(NamedTuple):
@@ -19,17 +32,86 @@ class AskedPage(NamedTuple):
     at: float
 
 
+class Fetch:
+    """A page under way. `_over` is set once `_page` or `_error` is."""
+
+    __slots__ = ("_ask", "_error", "_over", "_page", "_task", "_workers")
+
+    def __init__(self, workers: WorkerPool, ask: Callable[[], AskedPage]) -> None:
+        self._workers = workers
+        self._ask = ask
+        self._over = threading.Event()
+        self._page: AskedPage | None = None
+        self._error: OssFuseError | None = None
+        self._task: Task = workers.submit(self._run, priority=_PRIORITY, dropped=self._dropped)
+
+    def result(self) -> AskedPage:
+        """The page, once it is there: the request has a deadline, and is made here if no thread has come to it. Raises
+        what the request raised."""
+        if self._workers.cancel(self._task):
+            return self._ask()
+        self._over.wait()
+        if self._page is None:
+            raise (self._error or BadHandle("the volume is being unmounted")).with_traceback(None)
+        return self._page
+
+    def cancel(self) -> None:
+        """Nobody wants it any more; a request under way ends by itself."""
+        self._workers.cancel(self._task)
+
+    def _run(self) -> bool:
+        try:
+            self._page = self._ask()
+        except OssFuseError as error:
+            self._error = error
+        finally:
+            self._over.set()
+        return self._page is not None
+
+    def _dropped(self) -> None:
+        self._over.set()
+
+
 class Pages:
+    """Thread-safe: its parts are."""
+
     def __init__(self, store: ObjectStore, serial: Callable[[], int], clock: Callable[[], float]) -> None:
         self._store = store
         self._serial = serial
         self._clock = clock
+        self._workers = WorkerPool("ossfuse-list", THREADS)
 
-    def of(self, prefix: str) -> Iterator[AskedPage]:
-        pages = self._store.list_all(prefix, delimiter="/")
-        while True:
-            asked, at = self._serial(), self._clock()
-            page = next(pages, None)
-            if page is None:
-                return
-            yield AskedPage(page, asked, at)
+    def ask(self, prefix: str, token: str = "") -> AskedPage:
+        """One page of the names directly below `prefix`, asked for now. Raises StoreError."""
+        asked, at = self._serial(), self._clock()
+        page = self._store.list_page(prefix, delimiter="/", token=token)
+        if token and page.next_token == token:
+            shortly = shown(encode(prefix))
+            raise ServerFailure(
+                f"ListObjects {shortly}: the server repeats a continuation token", operation="ListObjects"
+            )
+        return AskedPage(page, asked, at)
+
+    def fetch(self, prefix: str, token: str = "") -> Fetch:
+        """`ask`, on another thread."""
+        return Fetch(self._workers, lambda: self.ask(prefix, token))
+
+    def following(self, prefix: str, first: AskedPage) -> Iterator[AskedPage]:
+        """`first` and the pages after it, the next one always under way already."""
+        current: AskedPage | None = first
+        ahead: Fetch | None = None
+        try:
+            while current is not None:
+                token = current.page.next_token
+                ahead = self.fetch(prefix, token) if token else None
+                yield current
+                current = ahead.result() if ahead is not None else None
+        finally:
+            if ahead is not None:
+                ahead.cancel()
+
+    def statistics(self) -> WorkerStatistics:
+        return self._workers.statistics()
+
+    def close(self) -> None:
+        self._workers.close(_CLOSING)

@@ -70,6 +70,9 @@ class Published(Protocol):
     def retract_name(self, parent: InodeNumber, name: bytes) -> None:
         """A name, or its absence, is not known any more: before it is made, removed or renamed."""
 
+    def retract_names(self, parent: InodeNumber) -> None:
+        """All names and absences in `parent`."""
+
     def retract_all(self) -> None:
         """All names, attributes and opens; files and blocks stay."""
 
@@ -134,6 +137,9 @@ class NothingPublished:
         """Nothing is there."""
 
     def retract_name(self, parent: InodeNumber, name: bytes) -> None:
+        """Nothing is there."""
+
+    def retract_names(self, parent: InodeNumber) -> None:
         """Nothing is there."""
 
     def retract_all(self) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from csi.data.workers import WorkerStatistics
+from csi.fs.knowledge import KnowledgeStatistics
+from csi.fs.published import PublishedStatistics
+from csi.fs.walks import WalkStatistics
 from csi.volume.units import FileHandle
 
 
@@ -19,9 +23,15 @@ class OpenFileReport:
 
 @dataclass(frozen=True, slots=True)
 class FilesystemReport:
-    """`inodes` the kernel may know, `open_files`, `open_directories`, files being `writing`."""
+    """`inodes` the kernel may know, `open_files`, `open_directories`, files being `writing`: these say whether anything
+    is going on. The rest is memory of what was: knowledge, listings read ahead, and what the kernel session says by
+    itself."""
 
     inodes: int
     open_files: int
     open_directories: int
     writing: int
+    knowledge: KnowledgeStatistics = field(default=KnowledgeStatistics(0, 0, 0), compare=False)
+    walks: WalkStatistics = field(default=WalkStatistics(0, 0, 0), compare=False)
+    pages: WorkerStatistics = field(default=WorkerStatistics(0, 0, 0, 0, 0, 0), compare=False)
+    published: PublishedStatistics = field(default=PublishedStatistics(), compare=False)

@@ -1,0 +1,72 @@
+"""The table of open directories."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+from csi.errors import BadHandle
+from csi.fs.directories import OpenDirectory
+from csi.fs.namespace import Namespace
+from csi.fs.nodes import Node
+from csi.fs.types import DirectoryEntry, DirectoryName
+from csi.fs.walks import Walks
+from csi.volume.units import FileHandle
+
+MOST_TOLD = 100_000
+"""Inodes that the kernel is told of before anybody asks for them: about half a kilobyte each."""
+
+_FIRST = 1 << 62  # apart from files, so that a mix-up is an error and not another file
+
+
+class OpenDirectories:
+    """`_lock` guards the table."""
+
+    def __init__(self, namespace: Namespace, walks: Walks, *, symlinks: bool) -> None:
+        self._namespace = namespace
+        self._table = namespace.table
+        self._walks = walks
+        self._symlinks = symlinks
+        self._lock = threading.Lock()
+        self._opened: dict[int, OpenDirectory] = {}
+        self._last = _FIRST
+
+    def __len__(self) -> int:
+        return len(self._opened)
+
+    def open(self, node: Node) -> FileHandle:
+        opened = OpenDirectory(node, self._namespace, self._walks, symlinks=self._symlinks)
+        with self._table.lock:
+            self._table.local(node).handles += 1
+        with self._lock:
+            self._last += 1
+            self._opened[self._last] = opened
+            return FileHandle(self._last)
+
+    def read(self, handle: FileHandle, cookie: int) -> Iterator[DirectoryEntry]:
+        """See `Filesystem.readdir`."""
+        return self._get(handle).read(cookie)
+
+    def scan(self, handle: FileHandle, cookie: int, *, plus: bool) -> Iterator[DirectoryEntry | DirectoryName]:
+        """See `Filesystem.scan`."""
+        opened = self._get(handle)
+        return opened.scan(cookie, self._has_room) if plus else opened.names(cookie)
+
+    def close(self, handle: FileHandle) -> None:
+        opened = self._get(handle)
+        with self._lock:
+            self._opened.pop(handle, None)
+        with self._table.lock:
+            self._table.local(opened.node).handles -= 1
+            self._table.drop_unused(opened.node)
+
+    def _get(self, handle: FileHandle) -> OpenDirectory:
+        with self._lock:
+            opened = self._opened.get(handle)
+        if opened is None:
+            raise BadHandle(f"directory handle {handle} is not open")
+        return opened
+
+    def _has_room(self) -> bool:
+        """Whether the kernel may be told of an inode that nobody has asked for."""
+        return len(self._table) < MOST_TOLD
