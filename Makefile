@@ -23,9 +23,12 @@ docs: ## write again what is generated: docs/options.md, the chart's README, dep
 	@tools/setup.sh test
 	@tools/docs.sh
 
-bench: ## compare with s3fs and rclone; writes benchmarks/RESULTS.md
+bench: ## compare with other clients of object stores; WORK= CASES= PEERS= ROUNDS= for a part, QUICK=1 for a look
 	@tools/setup.sh run
-	@benchmarks/run.sh
+	@benchmarks/builds/build.sh
+	@.venv/bin/python -m benchmarks $(if $(WORK),--work '$(WORK)') $(if $(CASES),--cases '$(CASES)') \
+		$(if $(PEERS),--peers '$(PEERS)') $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(QUICK),--quick) \
+		$(if $(SESSION),--session '$(SESSION)')
 
 bench-pods: ## how soon a pod with a volume reads its first byte, or says why it cannot; writes benchmarks/RESULTS.md
 	@tools/setup.sh test

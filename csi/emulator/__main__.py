@@ -62,6 +62,7 @@ def _config(options: argparse.Namespace) -> EmulatorConfig:
         oidc_keys=options.oidc_keys,
         role_subjects=tuple(parse_role_subject(pair) for pair in options.role_subject),
         anonymous_owner=options.insecure_anonymous,
+        s3=options.s3,
         until_stdin_closes=options.until_stdin_closes,
     )
 
@@ -107,6 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--admin-path", default="/_emulator", help="where faults and counters are, for this machine")
     parser.add_argument("--insecure-anonymous", action="store_true", help="unsigned requests may do everything")
+    parser.add_argument("--s3", action="store_true", help="also speak S3, unsigned, everything allowed (benchmarks)")
     parser.add_argument("--until-stdin-closes", action="store_true", help="stop when standard input ends")
     return parser
 

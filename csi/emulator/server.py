@@ -36,6 +36,7 @@ from csi.emulator.wire.answers import Answer, refusal_answer
 from csi.emulator.wire.call import Call, address, first_values, parse_query
 from csi.emulator.wire.intake import Intake
 from csi.emulator.wire.refusals import Refusal
+from csi.emulator.wire.s3 import dress, speaks_s3, translate
 from csi.emulator.wire.send import ConnectionEnded, send
 from csi.errors import OssFuseError
 
@@ -46,7 +47,8 @@ _CLIENT_GONE = (ConnectionError, asyncio.IncompleteReadError, web.RequestPayload
 class EmulatorConfig:
     """How to run. `port` 0 picks a free one. `access_keys`: id → secret. `buckets` exist from the start;
     `public_buckets` too, and anybody may read and list them. `domains`: names under which `BUCKET.DOMAIN` addresses a
-    bucket. `anonymous_owner`: unsigned requests may do everything. `until_stdin_closes`: stop when standard input
+    bucket. `anonymous_owner`: unsigned requests may do everything. `s3`: requests that are not in the words of
+    OSS are taken for S3, unsigned, and may do everything (benchmarks). `until_stdin_closes`: stop when standard input
     ends, so that the server never outlives whoever started it. `oidc_provider` is the ARN of a provider that exists
     from the start, with `oidc_issuer` and the keys in the file `oidc_keys`; `role_subjects`: role → subject it trusts.
     """
@@ -66,6 +68,7 @@ class EmulatorConfig:
     oidc_keys: Path | None = None
     role_subjects: tuple[tuple[str, str], ...] = ()
     anonymous_owner: bool = False
+    s3: bool = False
     until_stdin_closes: bool = False
 
 
@@ -180,6 +183,9 @@ class Emulator:
                 call.bucket = call.key = ""
                 call.operation = sts_operation(call)
                 return None
+            if self._config.s3 and speaks_s3(call):
+                call.s3 = True
+                translate(call)
             call.operation = operation_name(call)
         except Refusal as refusal:
             return refusal
@@ -206,6 +212,8 @@ class Emulator:
         answer.headers.setdefault("Server", "AliyunOSS")
         answer.headers.setdefault("x-oss-request-id", call.request_id)
         answer.headers.setdefault("x-oss-server-time", "1")
+        if call.s3:
+            dress(call, answer)
         return answer
 
     async def _operate(self, call: Call, plan: Plan) -> Answer:
@@ -213,8 +221,8 @@ class Emulator:
             raise made
         if plan.any("expire_token"):
             raise expired_token()
-        call.caller = self._verifier.caller(call)
-        if not call.caller and not self._config.anonymous_owner:
+        call.caller = "" if call.s3 else self._verifier.caller(call)
+        if not (call.caller or call.s3 or self._config.anonymous_owner):
             check_anonymous(call, self._storage)
         return await self._operations[call.operation](call)
 

@@ -40,6 +40,8 @@ class Call:
     body: BodySource
     host: str = ""
     virtual_host: bool = False
+    s3: bool = False
+    """Said in the words of S3, to be answered in them."""
     request_id: str = ""
     operation: str = ""
     caller: str = ""

@@ -1,0 +1,168 @@
+"""The clients that are compared: how each is mounted, whether it is here, and why it is not.
+
+Mounts are started as their makers advise for reading training data, unsigned where they can be (ours and goofys sign),
+never with a cache on disk. Kinds: `ours`; `old` (s3fs, rclone); `mount` (the other mounts); `limit` (what no mount can
+pass); `library` (what reads the bucket without a mount).
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.model import GIB, OURS
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where programs are: what the benchmarks built, and the virtual environment of the libraries."""
+
+    built: Path
+    venv: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Mounting:
+    """What to mount where. `session` and `memory` are for ours alone, '' being its default; `mode` likewise."""
+
+    endpoint: str
+    bucket: str
+    prefix: str
+    target: Path
+    scratch: Path
+    credential_file: Path
+    writable: bool
+    session: str = ""
+    memory: str = ""
+    mode: str = ""
+
+
+Command = Callable[[Mounting, Place], list[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """`command` mounts in the foreground; None for what is no mount. `program` must be there, else `missing` says
+    how it comes. `environment`: what its process gets besides the little that all get."""
+
+    name: str
+    kind: str
+    command: Command | None
+    program: Callable[[Place], Path]
+    missing: str = ""
+    version: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def _ossfuse(wanted: Mounting, place: Place) -> list[str]:
+    command = [str(Path(sys.executable).with_name("ossfuse")), "mount", f"oss://{wanted.bucket}/{wanted.prefix}"]
+    command += [str(wanted.target), "--url", wanted.endpoint, "--credentials", str(wanted.credential_file)]
+    command += ["--session", wanted.session] if wanted.session else []
+    command += ["--memory", wanted.memory] if wanted.memory else []
+    command += ["--mode", wanted.mode] if wanted.mode else []
+    return command
+
+
+def _s3fs(wanted: Mounting, place: Place) -> list[str]:
+    options = f"url={wanted.endpoint},use_path_request_style,public_bucket=1,allow_other,max_stat_cache_size=1000000"
+    return ["s3fs", f"{wanted.bucket}:/{wanted.prefix.rstrip('/')}", str(wanted.target), "-f", "-o", options]
+
+
+def _rclone(wanted: Mounting, place: Place) -> list[str]:
+    remote = f":s3,provider=Other,env_auth=false,endpoint='{wanted.endpoint}',no_check_bucket=true"
+    command = ["rclone", "mount", f"{remote}:{wanted.bucket}/{wanted.prefix.rstrip('/')}", str(wanted.target)]
+    command += ["--use-server-modtime", "--allow-other", "--config", str(wanted.scratch / "rclone.conf")]
+    command += ["--cache-dir", str(wanted.scratch / "rclone-cache")]
+    return command if wanted.writable else [*command, "--read-only"]
+
+
+def _goofys(wanted: Mounting, place: Place) -> list[str]:
+    command = [str(_built("goofys")(place)), "-f", "--endpoint", wanted.endpoint, "--region", "us-east-1", "-o"]
+    command += ["allow_other", "--type-cache-ttl", "60s", "--stat-cache-ttl", "60s"]
+    return [*command, f"{wanted.bucket}:{wanted.prefix.rstrip('/')}", str(wanted.target)]
+
+
+def _mountpoint(wanted: Mounting, place: Place) -> list[str]:
+    command = [str(_built("mountpoint")(place)), wanted.bucket, str(wanted.target), "--endpoint", wanted.endpoint]
+    return [*command, "--prefix", wanted.prefix, "--metadata-ttl", "60", "--memory", str(8 * GIB)]
+
+
+def _memory_fs(wanted: Mounting, place: Place) -> list[str]:
+    return [str(_built("memory_fs")(place)), str(wanted.target)]
+
+
+def _built(name: str) -> Callable[[Place], Path]:
+    return lambda place: place.built / name
+
+
+def _debian(name: str) -> Callable[[Place], Path]:
+    return lambda place: Path("/usr/bin") / name
+
+
+def _library(name: str) -> Callable[[Place], Path]:
+    def find(place: Place) -> Path:
+        found = sorted(place.venv.glob(f"lib/python3*/site-packages/{name}"))
+        return found[0] if found else place.venv / name
+
+    return find
+
+
+_NO_PROXY = "is no longer to be had as a Go module: the module proxy answers “This module version is not available”"
+
+CLIENTS = (
+    Client(OURS, "ours", _ossfuse, lambda place: Path(sys.executable).with_name("ossfuse"), "run `make setup`"),
+    Client("s3fs", "old", _s3fs, _debian("s3fs"), "apt-get install s3fs", ("s3fs", "--version")),
+    Client("rclone", "old", _rclone, _debian("rclone"), "apt-get install rclone", ("rclone", "version")),
+    Client(
+        "goofys",
+        "mount",
+        _goofys,
+        _built("goofys"),
+        "benchmarks/builds/build.sh goofys",
+        environment={"AWS_ACCESS_KEY_ID": "bench", "AWS_SECRET_ACCESS_KEY": "bench"},  # it refuses to go without
+    ),
+    Client("mountpoint-s3", "mount", _mountpoint, _built("mountpoint"), "benchmarks/builds/build.sh mountpoint"),
+    Client("curl", "limit", None, _debian("curl"), "apt-get install curl", ("curl", "--version")),
+    Client("C libfuse", "limit", _memory_fs, _built("memory_fs"), "benchmarks/builds/build.sh limits"),
+    Client("obstore", "library", None, _library("obstore"), "benchmarks/builds/build.sh libraries"),
+    Client("opendal", "library", None, _library("opendal"), "benchmarks/builds/build.sh libraries"),
+    Client("pyjindosdk", "library", None, _library("pyjindo"), "benchmarks/builds/build.sh libraries"),
+    Client("osstorchconnector", "library", None, _library("osstorchconnector"), "benchmarks/builds/build.sh torch"),
+)
+
+ABSENT: Mapping[str, str] = {
+    "geesefs": _NO_PROXY,
+    "juicefs": f"{_NO_PROXY}; besides, it keeps files as chunks of its own format and cannot show a bucket's objects",
+    "gcsfuse": f"{_NO_PROXY}; besides, it speaks the JSON API of Google Cloud Storage, which this server does not",
+}
+"""Peers that cannot take part, and why."""
+
+
+def by_name(name: str) -> Client:
+    for client in CLIENTS:
+        if client.name == name:
+            return client
+    raise SystemExit(f"no such client: {name}; known are {', '.join(client.name for client in CLIENTS)}")
+
+
+def why_missing(client: Client, place: Place) -> str:
+    """'' when the client can take part."""
+    return "" if client.program(place).exists() else f"not installed; {client.missing}"
+
+
+def version_of(client: Client, place: Place) -> str:
+    """What the client says it is, in one word; '' where it does not say."""
+    program = client.program(place)
+    if client.kind == "library":
+        found = sorted(program.parent.glob(f"{client.name.replace('-', '_')}-*.dist-info"))
+        return found[0].name.removesuffix(".dist-info").rpartition("-")[2] if found else ""
+    if program.is_symlink():
+        return program.resolve().name.partition("-")[2]
+    if not client.version:
+        return ""
+    told = subprocess.run(list(client.version), capture_output=True, text=True, check=False).stdout
+    words = [word.strip("vV,") for word in told.split()]
+    return next((word for word in words if word[:1].isdigit()), "")

@@ -1,0 +1,128 @@
+"""Rounds: every client in turn on the same server, fresh mounts, caches dropped, the order rotating with the rounds.
+
+What a client cost is counted around the work alone; mounting and listing before it are not in its time. A client whose
+result is not right, or that does not come up, is named with the reason and takes no further part in the case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from benchmarks.clients import Client, Mounting, Place
+from benchmarks.loads import outcome
+from benchmarks.model import Case, Cost, Ground, Outcome, Sample, Work
+from benchmarks.mounting import MountFailed, mounted
+from benchmarks.nginx import Line
+from benchmarks.processes import cpu_seconds, descendants, drop_caches, peak_memory, run
+from benchmarks.server import Server
+
+Samples = Mapping[str, Sequence[Sample]]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """How a run is made: rounds, the session of ours, where programs are, what to tell the terminal."""
+
+    rounds: int
+    session: str
+    place: Place
+    ground: Ground
+    tell: Callable[[str], None]
+
+
+@dataclass(slots=True)
+class CaseResult:
+    """Samples of the clients that were right in every round, and why the others were not."""
+
+    case: Case
+    samples: dict[str, list[Sample]] = field(default_factory=dict)
+    dropped: dict[str, str] = field(default_factory=dict)
+
+
+class Wrong(Exception):
+    """A client delivered something else than it should, or nothing."""
+
+
+def run_case(work: Work, case: Case, clients: Sequence[Client], server: Server, setting: Setting) -> CaseResult:
+    result = CaseResult(case)
+    for turn in range(setting.rounds):
+        for client in rotated(clients, turn):
+            if client.name in result.dropped:
+                continue
+            try:
+                sample = _run(work, case, client, server, setting)
+            except (Wrong, MountFailed) as error:
+                result.dropped[client.name] = str(error)
+                result.samples.pop(client.name, None)
+                setting.tell(f"{work.name} | {case.name} | {client.name}: dropped, {error}")
+                continue
+            if sample is None:
+                result.dropped[client.name] = ""
+                continue
+            result.samples.setdefault(client.name, []).append(sample)
+            figures = ", ".join(f"{name} {value:.4g}" for name, value in work.figures(case, sample).items())
+            told = " ".join(f"{kind}={number}" for kind, number in sorted(sample.cost.requests.items()))
+            at = f"round {turn + 1}/{setting.rounds}"
+            setting.tell(f"{work.name} | {case.name} | {at} | {client.name}: {figures} | {told}")
+    return result
+
+
+def rotated(clients: Sequence[Client], turn: int) -> Sequence[Client]:
+    start = turn % len(clients)
+    return [*clients[start:], *clients[:start]]
+
+
+def _run(work: Work, case: Case, client: Client, server: Server, setting: Setting) -> Sample | None:
+    """One sample; None where this client has no part in the work. Raises Wrong and MountFailed."""
+    ground = replace(setting.ground, endpoint=server.endpoints[Line(case.latency_ms)])
+    if client.command is None:
+        sample = _run_program(work, case, client, server, ground)
+    else:
+        sample = _run_mount(work, case, client, server, setting, ground)
+    if sample is None:
+        return None
+    wrong = sample.outcome.wrong or work.check(case, sample, ground)
+    if wrong:
+        raise Wrong(wrong)
+    return sample
+
+
+def _run_program(work: Work, case: Case, client: Client, server: Server, ground: Ground) -> Sample | None:
+    program = work.program(case, client.name, ground)
+    if program is None:
+        return None
+    drop_caches()
+    server.log.mark()
+    finished = run(program.command, program.environment)
+    requests, sent = server.log.since()
+    found = outcome(finished.output, finished.status)
+    return Sample(found, Cost(finished.cpu, {client.name: finished.peak}, requests, sent))
+
+
+def _run_mount(
+    work: Work, case: Case, client: Client, server: Server, setting: Setting, ground: Ground
+) -> Sample | None:
+    wanted = Mounting(
+        endpoint=ground.endpoint,
+        bucket=server.bucket,
+        prefix=work.prefix(case),
+        target=ground.scratch / f"mnt-{client.name.replace(' ', '-')}",
+        scratch=ground.scratch,
+        credential_file=server.credential_file,
+        writable=work.writes,
+        session=setting.session,
+        memory=case.memory,
+        mode=case.mode,
+    )
+    if client.kind == "limit" and work.writes:
+        return None
+    with mounted(client, wanted, setting.place) as mount:
+        drop_caches()
+        server.log.mark()
+        before = cpu_seconds(mount.processes)
+        found: Outcome = work.run(case, mount.root, ground)
+        cost = cpu_seconds(mount.processes) - before
+        memory = peak_memory(descendants(mount.pid))
+        requests, sent = server.log.since()
+    return Sample(found, Cost(cost, memory, requests, sent))
