@@ -16,7 +16,7 @@ from functools import partial
 from csi.data.buffers import BufferPool, charged_size
 from csi.data.shelves import UNIT, Block, Shelf, Shelves
 from csi.data.workers import URGENT, WorkerPool
-from csi.errors import BadHandle, DeadlineExceeded, OssFuseError, PreconditionFailed, ServerFailure
+from csi.errors import BadHandle, DeadlineExceeded, OssFuseError, ServerFailure
 from csi.oss.store import ObjectStore, ObjectVersion
 from csi.volume.units import ObjectKey, Seconds
 
@@ -123,8 +123,45 @@ class BlockCache:
         pending = [block for block in blocks if block.target is not None]
         for block in pending[:-1]:
             self._submit(block, URGENT)
-        if pending and not self._workers.run_here(partial(self._fetch_pending, pending[-1])):
-            self._submit(pending[-1], URGENT)
+        if not pending:
+            return
+        target = self._claim(pending[-1])
+        if target is not None:
+            self._fetch_here(pending[-1], target)
+
+    def whole(self, shelf: Shelf) -> memoryview | None:
+        """All of an object no larger than a block: there already, waited for, or fetched on this thread; None when
+        there is no memory to be had without waiting. Raises what the request raised."""
+        size = shelf.version.size
+        with self._lock:
+            block = shelf.grid.get(0)
+            if block is None:
+                target = self._memory(size, ahead=True)
+                if target is None:
+                    return None
+                block = Block(shelf, 0, size, on_grid=True)
+                self._shelves.place(block)
+                self._in_flight += 1
+                self._requests += 1
+                self._requested_bytes += size
+            elif block.view is not None:
+                self._shelves.touch(block)
+                return block.view
+            else:
+                target = None
+                block.pins += 1
+                self._joined += 1
+                if block.task is not None:
+                    self._workers.hasten(block.task, URGENT)
+        if target is None:
+            try:
+                return self.result(block)
+            finally:
+                self.unpin(block)
+        self._fetch_here(block, target)
+        if block.error is not None:
+            raise block.error.with_traceback(None)
+        return target
 
     def pin(self, block: Block) -> bool:
         """Keep `block` until `unpin`; False when it is gone already."""
@@ -221,9 +258,15 @@ class BlockCache:
             if block.gates is not None:
                 block.task = task
 
-    def _fetch_pending(self, block: Block) -> bool:
-        target = self._claim(block)
-        return target is None or self._fetch(block, target)
+    def _fetch_here(self, block: Block, target: memoryview) -> None:
+        if not self._workers.begin_here():
+            self._refuse(block)
+            return
+        succeeded = False
+        try:
+            succeeded = self._fetch(block, target)
+        finally:
+            self._workers.end_here(succeeded=succeeded)
 
     def _claim(self, block: Block) -> memoryview | None:
         """The memory of a request still to be made, for the one caller who makes it."""
@@ -233,12 +276,8 @@ class BlockCache:
 
     def _fetch(self, block: Block, target: memoryview) -> bool:
         version = block.shelf.version
-        etag = version.etag or None
         try:
-            if block.start == 0 and block.end == version.size:
-                _check_size(version, self._store.read_whole(version.key, target, if_match=etag)[1])
-            else:
-                self._store.read_into(version.key, block.start, target, if_match=etag)
+            self._store.fill(version, block.start, target)
         except OssFuseError as error:
             self._finish(block, None, error)
             return False
@@ -306,17 +345,6 @@ class BlockCache:
     def _shrink(self, size: int) -> int:
         with self._lock:
             return self._shelves.evict(size, ahead=True)
-
-
-def _check_size(version: ObjectVersion, size: int) -> None:
-    if size != version.size:
-        raise PreconditionFailed(
-            f"{version.key}: {size} bytes where {version.size} were listed",
-            status=412,
-            operation="GetObject",
-            key=version.key,
-            hint="the object was replaced; open the file again",
-        )
 
 
 def _late(block: Block, patience: Seconds) -> DeadlineExceeded:

@@ -7,7 +7,6 @@ was read already. Knows no names, no modes and no FUSE: keys and versions come f
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,13 +18,14 @@ from csi.data.blocks import BlockCache, CacheStatistics
 from csi.data.buffers import BufferPool, PoolStatistics, floor_power
 from csi.data.ledger import LedgerStatistics, MemoryLedger
 from csi.data.leftovers import Leftovers
-from csi.data.pattern import ReadPlan
+from csi.data.pattern import WHOLE, ReadPlan
 from csi.data.plan import SMALLEST_PART, PartPlan
 from csi.data.reader import BlockReader
 from csi.data.shelves import UNIT
 from csi.data.staging import StagingMemory, StagingStatistics
 from csi.data.streams import Reader, Writer
 from csi.data.ticker import Ticker
+from csi.data.whole import WholeReader
 from csi.data.window import Streams
 from csi.data.workers import URGENT, WorkerPool, WorkerStatistics
 from csi.data.writer import PartWriter
@@ -34,7 +34,8 @@ from csi.oss.store import ObjectStore, ObjectVersion
 from csi.volume.spec import ReadOptions, WriteOptions
 from csi.volume.units import MIB, ObjectKey, Seconds
 
-Handle = TypeVar("Handle", BlockReader, PartWriter, AppendWriter)
+_READERS = (BlockReader, WholeReader)
+Handle = TypeVar("Handle", BlockReader, WholeReader, PartWriter, AppendWriter)
 
 PATIENCE = Seconds(120.0)
 ADMISSION = Seconds(30.0)
@@ -67,7 +68,8 @@ class EngineStatistics:
 
 
 class DataEngine:
-    """`_lock` guards `_open` and `_closed`; nothing is called while it is held.
+    """It has no lock: `_open` is changed by single operations that the interpreter does not interrupt, and whoever adds
+    to it looks at `_closed` afterwards.
 
     `patience` is how long a call waits for memory or for a queue that does not move before it raises DeadlineExceeded;
     `admission` how long opening a file for writing waits for memory before it raises OutOfMemoryBudget.
@@ -90,8 +92,7 @@ class DataEngine:
         self._patience = patience
         self._admission = admission
         self._ledger = ledger
-        self._lock = threading.Lock()
-        self._open: dict[BlockReader | PartWriter | AppendWriter, None] = {}
+        self._open: dict[BlockReader | WholeReader | PartWriter | AppendWriter, None] = {}
         self._closed = False
         self._pool = BufferPool(ledger, keep=min(ledger.budget // 4, _KEPT_FREE))
         self._downloads = WorkerPool("ossfuse-read", read.threads)
@@ -110,6 +111,9 @@ class DataEngine:
     def open_reader(self, version: ObjectVersion, *, exact: bool = False) -> Reader:
         """Read one version; with `exact`, nothing is fetched that was not asked for. Makes no request."""
         self._check_open()
+        if version.size <= WHOLE and not exact:
+            whole = WholeReader(version, self._store, self._cache, patience=self._patience, closed=self._forget_reader)
+            return self._remember(whole)
         reader = BlockReader(
             version,
             self._store,
@@ -119,7 +123,7 @@ class DataEngine:
             exact=exact,
             patience=self._patience,
             clock=self._clock,
-            closed=self._forget,
+            closed=self._forget_reader,
         )
         return self._remember(reader)
 
@@ -195,14 +199,13 @@ class DataEngine:
 
         Waits at most about `within` seconds for requests under way to end.
         """
-        with self._lock:
-            self._closed = True
-            left = list(self._open)
+        self._closed = True
+        left = list(self._open)
         if self._ticker is not None:
             self._ticker.close()
         closing = WorkerPool("ossfuse-close", _CLOSED_AT_ONCE)
         for handle in left:
-            if isinstance(handle, BlockReader):
+            if isinstance(handle, _READERS):
                 handle.close()
             else:
                 closing.submit(partial(_abandon, handle), priority=URGENT, dropped=_nothing)
@@ -222,9 +225,9 @@ class DataEngine:
         self._pool.trim()
 
     def statistics(self) -> EngineStatistics:
-        with self._lock:
-            readers = sum(isinstance(handle, BlockReader) for handle in self._open)
-            writers = len(self._open) - readers
+        handles = list(self._open)
+        readers = sum(isinstance(handle, _READERS) for handle in handles)
+        writers = len(handles) - readers
         return EngineStatistics(
             readers,
             writers,
@@ -249,21 +252,23 @@ class DataEngine:
         return self._ledger.budget - self._retained - for_writers
 
     def _remember(self, handle: Handle) -> Handle:
-        with self._lock:
-            if not self._closed:
-                self._open[handle] = None
-                return handle
-        if isinstance(handle, BlockReader):
+        self._open[handle] = None
+        if not self._closed:  # otherwise `close` may not have seen it
+            return handle
+        self._open.pop(handle, None)
+        if isinstance(handle, _READERS):
             handle.close()
         else:
             handle.abandon()
         raise BadHandle("the volume is being unmounted")
 
-    def _forget(self, handle: BlockReader | PartWriter | AppendWriter) -> None:
-        if self._ticker is not None and isinstance(handle, AppendWriter):
-            self._ticker.remove(handle.push)
-        with self._lock:
-            self._open.pop(handle, None)
+    def _forget_reader(self, reader: BlockReader | WholeReader) -> None:
+        self._open.pop(reader, None)
+
+    def _forget(self, writer: PartWriter | AppendWriter) -> None:
+        if self._ticker is not None and isinstance(writer, AppendWriter):
+            self._ticker.remove(writer.push)
+        self._open.pop(writer, None)
 
     def _check_open(self) -> None:
         if self._closed:

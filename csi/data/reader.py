@@ -89,7 +89,9 @@ class BlockReader:
         finally:
             for block in blocks:
                 self._cache.unpin(block)
-        return self._read_directly(offset, end)
+        read = read_directly(self._version, self._store, self._cache, offset, end, self._patience)
+        self._note(offset, end, None)
+        return read
 
     def close(self) -> None:
         with self._lock:
@@ -162,21 +164,6 @@ class BlockReader:
         self._note(offset, end, blocks[-1])
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def _read_directly(self, offset: int, end: int) -> Buffer:
-        """Exactly what was asked for, into memory of its own; nothing is held while waiting for it."""
-        version = self._version
-        target = self._cache.pool.take(end - offset, self._patience)
-        if target is None:
-            raise DeadlineExceeded(
-                f"{version.key}: no memory for {end - offset} bytes came free within {self._patience:g} s",
-                operation="GetObject",
-                key=version.key,
-                hint="raise fs.jindo.fuse.pod.mem.limit",
-            )
-        self._store.read_into(version.key, offset, target, if_match=version.etag or None)
-        self._note(offset, end, None)
-        return target
-
     def _read_large(self, offset: int, end: int) -> Buffer:
         """More than a request of the kernel: the memory is the caller's own, filled piece by piece."""
         with self._lock:
@@ -186,3 +173,19 @@ class BlockReader:
             piece = self.read(position, min(_LARGEST_PIECE, end - position))
             result[position - offset : position - offset + len(piece)] = piece
         return result
+
+
+def read_directly(
+    version: ObjectVersion, store: ObjectStore, cache: BlockCache, offset: int, end: int, patience: Seconds
+) -> memoryview:
+    """Exactly what was asked for, into memory of its own; nothing is held while waiting for it."""
+    target = cache.pool.take(end - offset, patience)
+    if target is None:
+        raise DeadlineExceeded(
+            f"{version.key}: no memory for {end - offset} bytes came free within {patience:g} s",
+            operation="GetObject",
+            key=version.key,
+            hint="raise fs.jindo.fuse.pod.mem.limit",
+        )
+    store.fill(version, offset, target)
+    return target

@@ -1,8 +1,9 @@
 """A fixed number of threads that carry out requests in order of urgency.
 
-Promises: at most `threads` tasks run at once, the most urgent first and among equals the oldest; a task that was
-cancelled before a thread took it never runs; an exception in a task ends that task and nothing else; `close` leaves no
-thread waiting. Threads are started when there is work for them. Must not know what the tasks do.
+Promises: at most `threads` tasks run at once beside those that a waiting thread carries out itself, the most urgent
+first and among equals the oldest; a task that was cancelled before a thread took it never runs; an exception in a task
+ends that task and nothing else; `close` leaves no thread waiting. Threads are started when there is work for them. Must
+not know what the tasks do.
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ class WorkerPool:
         self._serial = itertools.count()
         self._queued = 0
         self._running = 0
+        self._here = 0
         self._sleeping = 0
         self._started: list[threading.Thread] = []
         self._finished = 0
@@ -81,21 +83,19 @@ class WorkerPool:
         dropped()
         return task
 
-    def run_here(self, run: Callable[[], bool]) -> bool:
-        """Carry out `run` on the calling thread if that makes no more than `threads` tasks at once and nothing more
-        urgent is kept waiting; False, without running it, if not. Spares two changes of thread."""
+    def begin_here(self) -> bool:
+        """A thread that would wait for a task carries it out itself, which spares two changes of thread and comes on
+        top of `threads`; it owes `end_here`. False after `close`."""
         with self._condition:
-            if self._closed or self._running >= self._threads or (self._heap and self._heap[0][0] == URGENT):
+            if self._closed:
                 return False
-            self._running += 1
-        succeeded = False
-        try:
-            succeeded = run()
-        finally:
-            self._done(succeeded)
-            with self._condition:
-                self._wake()
-        return True
+            self._here += 1
+            return True
+
+    def end_here(self, *, succeeded: bool) -> None:
+        with self._condition:
+            self._here -= 1
+            self._count(succeeded)
 
     def cancel(self, task: Task) -> bool:
         """True: `task` had not begun and never will."""
@@ -124,7 +124,7 @@ class WorkerPool:
     def drain(self, within: Seconds) -> bool:
         """Wait until nothing is queued or running; False after `within` seconds."""
         with self._condition:
-            return self._idle.wait_for(lambda: not self._queued and not self._running, within)
+            return self._idle.wait_for(self._is_idle, within)
 
     def close(self, within: Seconds) -> bool:
         """Drop what is queued, take nothing new, and wait for what is running; False if that outlasts `within`."""
@@ -148,7 +148,12 @@ class WorkerPool:
     def statistics(self) -> WorkerStatistics:
         with self._condition:
             return WorkerStatistics(
-                self._threads, len(self._started), self._queued, self._running, self._finished, self._failed
+                self._threads,
+                len(self._started),
+                self._queued,
+                self._running + self._here,
+                self._finished,
+                self._failed,
             )
 
     def _wake(self) -> None:
@@ -195,10 +200,16 @@ class WorkerPool:
     def _done(self, succeeded: bool) -> None:
         with self._condition:
             self._running -= 1
-            self._finished += 1
-            self._failed += not succeeded
-            self._tell_if_idle()
+            self._count(succeeded)
+
+    def _count(self, succeeded: bool) -> None:
+        self._finished += 1
+        self._failed += not succeeded
+        self._tell_if_idle()
+
+    def _is_idle(self) -> bool:
+        return not self._queued and not self._running and not self._here
 
     def _tell_if_idle(self) -> None:
-        if not self._queued and not self._running:
+        if not self._running and not self._here and not self._queued:
             self._idle.notify_all()

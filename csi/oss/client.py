@@ -14,7 +14,7 @@ from csi.oss import appending, multipart, reading, writing
 from csi.oss.credentials import CredentialsProvider
 from csi.oss.exchange import Transport
 from csi.oss.session import ClientStatistics, Session
-from csi.oss.store import AppendResult, Buffer, DeleteFailure, ListPage, ObjectMetadata, Part, PutResult
+from csi.oss.store import AppendResult, Buffer, DeleteFailure, ListPage, ObjectMetadata, ObjectVersion, Part, PutResult
 from csi.oss.transport import CurlTransport
 from csi.volume.spec import HttpOptions, Location, WriteOptions
 from csi.volume.units import Bytes, Crc64, ETag, ObjectKey
@@ -51,6 +51,9 @@ class OssClient:
             sleep=sleep,
             random=random,
         )
+
+    def fill(self, version: ObjectVersion, offset: int, target: memoryview) -> None:
+        reading.fill(self.session, version, offset, target)
 
     def read_into(
         self, key: ObjectKey, offset: int, target: memoryview, *, if_match: ETag | None = None

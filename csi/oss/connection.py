@@ -17,14 +17,12 @@ from collections.abc import Mapping, Sequence
 
 import pycurl
 
-from csi import __version__
 from csi.errors import DeadlineExceeded, EndpointUnreachable, StoreError
 from csi.oss.direct import DirectLine, endpoint_of
-from csi.oss.exchange import HttpAnswer, HttpRequest
+from csi.oss.exchange import USER_AGENT, HttpAnswer, HttpRequest
 from csi.oss.store import Buffer
 from csi.volume.units import KIB, MIB, Seconds
 
-USER_AGENT = f"ossfuse-csi/{__version__}"
 _ERROR_BODY_LIMIT = 1 * MIB
 _DISCARDED = b"Expect:", b"Accept:"  # headers libcurl would add on its own
 
@@ -96,6 +94,19 @@ class Connection:
             line.release()
         answer = self._exchange(request, timeout, stall)
         self._take_line(request.url)
+        return answer
+
+    def leads_to(self, endpoint: str) -> bool:
+        """Whether `exchange_plain` may be asked for."""
+        return self._line is not None and self._line.leads_to(endpoint + "/")
+
+    def exchange_plain(self, head: bytes, target: memoryview, timeout: Seconds, stall: Seconds) -> HttpAnswer | None:
+        """See `Transport.send_plain`."""
+        line = self._line
+        if line is None:
+            return None
+        answer = line.say(head, target, timeout, stall)
+        self._takes_lines = line.understood
         return answer
 
     def _exchange(self, request: HttpRequest, timeout: Seconds, stall: Seconds) -> HttpAnswer:

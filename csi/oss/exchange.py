@@ -9,9 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from csi import __version__
 from csi.errors import StoreError
 from csi.oss.store import Buffer
 from csi.volume.units import Seconds
+
+USER_AGENT = f"ossfuse-csi/{__version__}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,15 @@ class Transport(Protocol):
         Waiting for a free connection comes on top and is bounded by `patience`, as is the whole call. Raises
         DeadlineExceeded when a bound is hit, EndpointUnreachable when there is no complete answer; if a part of the
         body is in `target`, such an error is returned as the `failure` of the answer instead.
+        """
+
+    def send_plain(
+        self, endpoint: str, head: bytes, target: memoryview, *, timeout: Seconds, stall: Seconds
+    ) -> HttpAnswer | None:
+        """The short way of a GET: `head` is the whole request, sent down a connection to `endpoint` that is idle.
+
+        As `send`, but None when there is no such connection, or its answer is of a kind that `send` has to be asked
+        for again.
         """
 
     def close(self) -> None:

@@ -17,20 +17,63 @@ from csi.oss.listing import parse_page
 from csi.oss.ranges import WantedRange
 from csi.oss.requests import Call
 from csi.oss.session import Session, mismatch
-from csi.oss.store import ListPage, ObjectMetadata
+from csi.oss.store import ListPage, ObjectMetadata, ObjectVersion
 from csi.volume.units import ETag, ObjectKey
 
 SYMLINK_TARGET_METADATA = "symlink-target"
+
+
+def fill(session: Session, version: ObjectVersion, offset: int, target: memoryview) -> None:
+    """See `ObjectStore.fill`."""
+    end = offset + len(target)
+    whole = offset == 0 and end == version.size
+    answer = None
+    if end <= version.size and len(target):
+        answer = session.try_get(version.key, None if whole else (offset, end), target, version.etag)
+        if answer is not None and version.etag and _is_right(session, answer, version, offset, target):
+            return
+    if_match = version.etag or None
+    if whole:
+        size = _read_whole(session, version.key, target, if_match, answer)[1]
+    else:
+        size = _read_into(session, version.key, offset, target, if_match, answer).size
+    if size != version.size:
+        raise PreconditionFailed(
+            f"{shown(version.key)}: {size} bytes where {version.size} were listed",
+            status=412,
+            operation="GetObject",
+            key=version.key,
+            hint="the object was replaced; open the file again",
+        )
+
+
+def _is_right(session: Session, answer: HttpAnswer, version: ObjectVersion, offset: int, target: memoryview) -> bool:
+    """Whether this is beyond doubt what was asked for; all that is not is left to who knows what to make of it."""
+    headers = answer.headers
+    if answer.failure is not None or answer.received != len(target) or headers.get("etag") != version.etag:
+        return False
+    if answer.status == 206:
+        return headers.get("content-range") == f"bytes {offset}-{offset + len(target) - 1}/{version.size}"
+    if answer.status != 200 or len(target) != version.size:
+        return False
+    theirs = crc64_in(headers)
+    return theirs is None or not session.write.crc64 or crc64_of([target]) == theirs
 
 
 def read_into(
     session: Session, key: ObjectKey, offset: int, target: memoryview, if_match: ETag | None
 ) -> ObjectMetadata:
     """See `ObjectStore.read_into`."""
+    return _read_into(session, key, offset, target, if_match, None)
+
+
+def _read_into(
+    session: Session, key: ObjectKey, offset: int, target: memoryview, if_match: ETag | None, begun: HttpAnswer | None
+) -> ObjectMetadata:
     if not len(target):
         return _unchanged(head(session, key), if_match)
     wanted = WantedRange(key, offset, target, if_match)
-    answer = session.call(wanted.call(), check=wanted.check, resume=wanted.resume)
+    answer = session.call(wanted.call(), check=wanted.check, resume=wanted.resume, begun=begun)
     return _unchanged(metadata_of(key, answer.headers), if_match)
 
 
@@ -38,6 +81,12 @@ def read_whole(
     session: Session, key: ObjectKey, target: memoryview, if_match: ETag | None
 ) -> tuple[ObjectMetadata, int]:
     """See `ObjectStore.read_whole`."""
+    return _read_whole(session, key, target, if_match, None)
+
+
+def _read_whole(
+    session: Session, key: ObjectKey, target: memoryview, if_match: ETag | None, begun: HttpAnswer | None
+) -> tuple[ObjectMetadata, int]:
     headers = {"if-match": if_match} if if_match is not None else {}
     call = Call("GetObject", "GET", key, headers=headers, target=target)
 
@@ -53,7 +102,7 @@ def read_whole(
             if found != theirs:
                 raise mismatch("the CRC64 of the body", call, theirs, found)
 
-    answer = session.call(call, check=check)
+    answer = session.call(call, check=check, begun=begun)
     return _unchanged(metadata_of(key, answer.headers), if_match), answer.received
 
 

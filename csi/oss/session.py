@@ -17,11 +17,12 @@ from csi.errors import AuthenticationFailed, ChecksumMismatch, DeadlineExceeded,
 from csi.oss.answers import error_of, shown
 from csi.oss.credentials import Credentials, CredentialsProvider
 from csi.oss.exchange import HttpAnswer, HttpRequest, Transport
+from csi.oss.heads import GetHeads
 from csi.oss.requests import Call, header_lines, url_of
 from csi.oss.retry import RetryPolicy, is_retryable, may_have_arrived
 from csi.oss.signing import Unsigned, signer_for
 from csi.volume.spec import HttpOptions, Location, WriteOptions
-from csi.volume.units import Seconds
+from csi.volume.units import ETag, ObjectKey, Seconds
 
 _log = logging.getLogger(__name__)
 
@@ -79,6 +80,32 @@ class Session:
         self._closing = threading.Event()
         self._sleep = sleep or self._closing.wait
         self._tallies: dict[int, dict[str, int]] = {}
+        self._heads = GetHeads(location, self._signer)
+
+    def try_get(
+        self, key: ObjectKey, span: tuple[int, int] | None, target: memoryview, if_match: ETag
+    ) -> HttpAnswer | None:
+        """One attempt of a GET by the short way, of the object or the bytes `span` (first, end) of it.
+
+        The answer may be any; `call` takes it for its first attempt. None: there was none, and `call` begins.
+        """
+        policy = self._policy
+        try:
+            credentials = self._credentials.current()
+            head = self._heads.head(key, span, if_match, credentials, self._clock())
+            if head is None:
+                return None
+            timeout = Seconds(policy.timeout + policy.allowance(len(target)))
+            answer = self._transport.send_plain(
+                self._heads.endpoint, head, target, timeout=timeout, stall=policy.timeout
+            )
+        except StoreError:
+            return None  # the attempts of `call` will find the same, and know what to say
+        if answer is not None:
+            tally = self._tally()
+            tally["requests"] += 1
+            tally["bytes_in"] += answer.received + len(answer.body)
+        return answer
 
     def call(
         self,
@@ -88,8 +115,11 @@ class Session:
         resume: Callable[[HttpAnswer], Call | None] | None = None,
         trace: Trace | None = None,
         policy: RetryPolicy | None = None,
+        begun: HttpAnswer | None = None,
     ) -> HttpAnswer:
         """The 2xx answer to `call`. `check` may raise ChecksumMismatch to have the attempt counted as failed.
+
+        `begun` is what the first attempt was answered, when it has been made (`try_get`).
 
         `resume` is given an answer that broke off in its body, and may return the call that asks for the rest; that
         is progress, so attempts are counted from there.
@@ -106,7 +136,10 @@ class Session:
             credentials = self._credentials.current()
             trace.attempts += 1
             try:
-                answer = self._attempt(call, credentials, policy, allowance, deadline)
+                if begun is not None:
+                    answer, begun = self._accepted(begun, call), None
+                else:
+                    answer = self._attempt(call, credentials, policy, allowance, deadline)
                 if answer.failure is not None:
                     rest = resume(answer) if resume is not None else None
                     if rest is not None:
@@ -171,6 +204,9 @@ class Session:
             patience=Seconds(deadline - self._monotonic()),
         )
         self._count("bytes_in", answer.received + len(answer.body))
+        return self._accepted(answer, call)
+
+    def _accepted(self, answer: HttpAnswer, call: Call) -> HttpAnswer:
         if not 200 <= answer.status < 300:
             raise error_of(answer, call, self.location)
         return answer
@@ -205,10 +241,13 @@ class Session:
         )
 
     def _count(self, name: str, amount: int = 1) -> None:
+        self._tally()[name] += amount
+
+    def _tally(self) -> dict[str, int]:
         tally = self._tallies.get(threading.get_ident())
         if tally is None:
             tally = self._tallies.setdefault(threading.get_ident(), dict.fromkeys(_COUNTERS, 0))
-        tally[name] += amount
+        return tally
 
 
 def mismatch(what: str, call: Call, expected: object, found: object) -> ChecksumMismatch:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import re
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from urllib.parse import quote
 from csi.oss.credentials import Credentials
 
 _ENCODED = ("utf-8", "surrogateescape")
+_PLAIN = re.compile(r"[A-Za-z0-9_.~/-]*").fullmatch
 
 # Query parameters that are part of the resource V1 signs ("CanonicalizedResource" in the API reference).
 _V1_SUBRESOURCES = """
@@ -47,6 +49,14 @@ class Signer(Protocol):
     def sign(self, request: Unsigned, credentials: Credentials, now: float) -> None:
         """Add date, token and authorization to `request.headers`; `now` is seconds since the epoch."""
 
+    def lines_of_get(self, bucket: str, key: str, *, ranged: bool, credentials: Credentials, now: float) -> str:
+        """Header lines with what `sign` adds to a GET of an object without query: with `ranged` the header
+        RANGE_BEHAVIOR is part of the lines, and signed."""
+
+
+RANGE_BEHAVIOR = ("x-oss-range-behavior", "standard")
+"""A range that reaches past the end is refused, not cut."""
+
 
 def signer_for(version: int, region: str) -> Signer:
     """The signer of `HttpOptions.signature_version` (1, or 4 which needs the region)."""
@@ -55,6 +65,8 @@ def signer_for(version: int, region: str) -> Signer:
 
 def quote_bytes(text: str, safe: str = "") -> str:
     """Percent-encode text, surrogate-escaped bytes as the bytes they were."""
+    if _PLAIN(text) is not None and (safe == "/" or "/" not in text):
+        return text
     return quote(text.encode(*_ENCODED), safe=safe)
 
 
@@ -85,6 +97,11 @@ class V1Signer:
         digest = hmac.digest(credentials.access_key_secret.encode(), text.encode(*_ENCODED), "sha1")
         headers["authorization"] = f"OSS {credentials.access_key_id}:{base64.b64encode(digest).decode()}"
 
+    def lines_of_get(self, bucket: str, key: str, *, ranged: bool, credentials: Credentials, now: float) -> str:
+        headers = dict([RANGE_BEHAVIOR]) if ranged else {}
+        self.sign(Unsigned("GET", bucket, key, (), headers), credentials, now)
+        return "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+
     @staticmethod
     def _resource(request: Unsigned) -> str:
         resource = f"/{request.bucket}/{request.key}" if request.bucket else "/"
@@ -94,13 +111,30 @@ class V1Signer:
         return resource + "?" + "&".join(f"{name}={value}" if value else name for name, value in signed)
 
 
+@dataclass(frozen=True, slots=True)
+class _GetStamp:
+    """All that signatures of GETs have in common in one second: texts around the resource, before the hash, and of the
+    header lines."""
+
+    second: int
+    credentials: Credentials
+    ranged: bool
+    canonical: str
+    text: str
+    key: bytes
+    lines: str
+
+
 class V4Signer:
-    """`OSS4-HMAC-SHA256` with an unsigned payload and no additional headers. The key of a day is computed once."""
+    """`OSS4-HMAC-SHA256` with an unsigned payload and no additional headers. The key of a day is computed once, and
+    what GETs of one second have in common once a second; a range of the same object has the same signature."""
 
     def __init__(self, region: str) -> None:
         self._region = region
         # (secret, date, key): replaced as a whole, so threads see either the old or the new one
         self._day: tuple[str, str, bytes] = ("", "", b"")
+        self._stamps: tuple[_GetStamp | None, _GetStamp | None] = (None, None)  # of whole objects, of ranges
+        self._last_get: tuple[_GetStamp | None, str, str] = (None, "", "")  # likewise: stamp, resource, lines
 
     def sign(self, request: Unsigned, credentials: Credentials, now: float) -> None:
         headers = request.headers
@@ -125,6 +159,40 @@ class V4Signer:
         signature = hmac.digest(self._key(credentials.access_key_secret, moment[:8]), text.encode(), "sha256").hex()
         headers["authorization"] = (
             f"OSS4-HMAC-SHA256 Credential={credentials.access_key_id}/{scope},Signature={signature}"
+        )
+
+    def lines_of_get(self, bucket: str, key: str, *, ranged: bool, credentials: Credentials, now: float) -> str:
+        stamp = self._stamps[ranged]
+        if stamp is None or stamp.second != int(now) or stamp.credentials is not credentials:
+            stamp = self._get_stamp(ranged=ranged, credentials=credentials, now=now)
+            self._stamps = (self._stamps[0], stamp) if ranged else (stamp, self._stamps[1])
+        resource = f"/{bucket}/{key}"
+        signed_with, signed, lines = self._last_get
+        if signed_with is stamp and signed == resource:
+            return lines
+        canonical = f"GET\n{quote_bytes(resource, safe='/')}{stamp.canonical}"
+        text = stamp.text + hashlib.sha256(canonical.encode()).hexdigest()
+        lines = f"{stamp.lines}{hmac.digest(stamp.key, text.encode(), 'sha256').hex()}\r\n"
+        self._last_get = (stamp, resource, lines)
+        return lines
+
+    def _get_stamp(self, *, ranged: bool, credentials: Credentials, now: float) -> _GetStamp:
+        moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
+        headers = {"x-oss-content-sha256": "UNSIGNED-PAYLOAD", "x-oss-date": moment}
+        if ranged:
+            headers.update([RANGE_BEHAVIOR])
+        if credentials.security_token:
+            headers["x-oss-security-token"] = credentials.security_token
+        scope = f"{moment[:8]}/{self._region}/oss/aliyun_v4_request"
+        return _GetStamp(
+            second=int(now),
+            credentials=credentials,
+            ranged=ranged,
+            canonical=f"\n\n{_lines(headers.items())}\n\nUNSIGNED-PAYLOAD",
+            text=f"OSS4-HMAC-SHA256\n{moment}\n{scope}\n",
+            key=self._key(credentials.access_key_secret, moment[:8]),
+            lines="".join(f"{name}: {value}\r\n" for name, value in headers.items())
+            + f"authorization: OSS4-HMAC-SHA256 Credential={credentials.access_key_id}/{scope},Signature=",
         )
 
     def _key(self, secret: str, date: str) -> bytes:

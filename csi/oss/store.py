@@ -108,6 +108,13 @@ class DeleteFailure:
 class ObjectStore(Protocol):
     """Object operations of one bucket (API names in the docstrings are OSS's)."""
 
+    def fill(self, version: ObjectVersion, offset: int, target: memoryview) -> None:
+        """GetObject of `len(target)` bytes at `offset` of one version, straight into `target`: all of them, checked
+        against OSS's CRC64 when they are the whole object, or an error.
+
+        Raises PreconditionFailed when the object is another version now, by its ETag or its size, ObjectNotFound.
+        """
+
     def read_into(
         self, key: ObjectKey, offset: int, target: memoryview, *, if_match: ETag | None = None
     ) -> ObjectMetadata:

@@ -56,20 +56,29 @@ class CurlTransport:
     def send(self, request: HttpRequest, *, timeout: Seconds, stall: Seconds, patience: Seconds) -> HttpAnswer:
         pool = self._pool()
         started = self._monotonic()
-        if not pool.slots.acquire(timeout=max(0.0, patience)):
+        connection = pool.take(self._connect, patience)
+        if connection is None:
             raise DeadlineExceeded(
                 f"no connection became free within {patience:.1f} s: all {self._max_connections} are in use",
                 hint="raise fs.oss.max.connections.per.host",
             )
         try:
             left = patience - (self._monotonic() - started)
-            connection = pool.take(self._connect)
-            try:
-                return connection.exchange(request, Seconds(max(0.001, min(timeout, left))), stall)
-            finally:
-                pool.give_back(connection)
+            return connection.exchange(request, Seconds(max(0.001, min(timeout, left))), stall)
         finally:
-            pool.slots.release()
+            pool.give_back(connection)
+
+    def send_plain(
+        self, endpoint: str, head: bytes, target: memoryview, *, timeout: Seconds, stall: Seconds
+    ) -> HttpAnswer | None:
+        pool = self._pool()
+        connection = pool.take_line(endpoint)
+        if connection is None:
+            return None
+        try:
+            return connection.exchange_plain(head, target, timeout, stall)
+        finally:
+            pool.give_back(connection)
 
     def close(self) -> None:
         self._closed = True
@@ -89,11 +98,16 @@ class CurlTransport:
 
 
 class _Pool:
-    """The connections of one process. `_lock` guards `_idle`, `_busy` and `_closed`; never held during an exchange."""
+    """The connections of one process, at most `size` of them busy.
+
+    `_lock` guards `_idle`, `_busy`, `_waiting` and `_closed`; it is never held during an exchange.
+    """
 
     def __init__(self, size: int) -> None:
-        self.slots = threading.BoundedSemaphore(size)
+        self._size = size
         self._lock = threading.Lock()
+        self._freed = threading.Condition(self._lock)
+        self._waiting = 0
         self._idle: list[Connection] = []
         self._busy: set[Connection] = set()
         self._closed = False
@@ -101,17 +115,37 @@ class _Pool:
         self._share.setopt(pycurl.SH_SHARE, pycurl.LOCK_DATA_DNS)
         self._share.setopt(pycurl.SH_SHARE, pycurl.LOCK_DATA_SSL_SESSION)
 
-    def take(self, connect: Callable[[pycurl.CurlShare], Connection]) -> Connection:
+    def take(self, connect: Callable[[pycurl.CurlShare], Connection], patience: Seconds) -> Connection | None:
+        """A connection, made by `connect` if all are busy and there may be more; None when none came free in time."""
         with self._lock:
+            if len(self._busy) >= self._size and not self._closed:
+                self._waiting += 1
+                self._freed.wait_for(lambda: len(self._busy) < self._size or self._closed, max(0.0, patience))
+                self._waiting -= 1
             if self._closed:
                 raise EndpointUnreachable("the client was closed")
+            if len(self._busy) >= self._size:
+                return None
             connection = self._idle.pop() if self._idle else connect(self._share)
+            self._busy.add(connection)
+            return connection
+
+    def take_line(self, endpoint: str) -> Connection | None:
+        """The connection used last, if a plain request can be sent to `endpoint` on it now."""
+        with self._lock:
+            if not self._idle or self._closed or len(self._busy) >= self._size:
+                return None
+            if not self._idle[-1].leads_to(endpoint):
+                return None
+            connection = self._idle.pop()
             self._busy.add(connection)
             return connection
 
     def give_back(self, connection: Connection) -> None:
         with self._lock:
             self._busy.discard(connection)
+            if self._waiting:
+                self._freed.notify()
             if not self._closed:
                 self._idle.append(connection)
                 return
@@ -123,5 +157,6 @@ class _Pool:
             idle, self._idle = self._idle, []
             for connection in self._busy:
                 connection.interrupt()
+            self._freed.notify_all()
         for connection in idle:
             connection.close()

@@ -19,6 +19,7 @@ from csi.oss.store import (
     ListedObject,
     ListPage,
     ObjectMetadata,
+    ObjectVersion,
     Part,
     PutResult,
 )
@@ -65,6 +66,15 @@ class MemoryStore:
         return self.objects[key].data
 
     # --- ObjectStore ---
+
+    def fill(self, version: ObjectVersion, offset: int, target: memoryview) -> None:
+        if_match = version.etag or None
+        if offset == 0 and len(target) == version.size:
+            size: int = self.read_whole(version.key, target, if_match=if_match)[1]
+        else:
+            size = self.read_into(version.key, offset, target, if_match=if_match).size
+        if size != version.size:
+            raise PreconditionFailed(f"{version.key}: {size} bytes", status=412, key=version.key)
 
     def read_into(
         self, key: ObjectKey, offset: int, target: memoryview, *, if_match: ETag | None = None

@@ -47,6 +47,11 @@ class ScriptedTransport:
             raise step
         return step if isinstance(step, HttpAnswer) else step(request)
 
+    def send_plain(
+        self, endpoint: str, head: bytes, target: memoryview, *, timeout: float, stall: float
+    ) -> HttpAnswer | None:
+        return None
+
     def close(self) -> None:
         self.closed = True
 

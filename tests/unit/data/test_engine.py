@@ -51,23 +51,26 @@ def test_a_closed_engine_opens_nothing_and_its_handles_refuse() -> None:
 def test_closing_ends_reads_that_wait() -> None:
     hold = Hold("GetObject")
     store = MemoryStore(hold)
-    data = content(8 * MIB)
-    version = seeded(store, "object", data)
+    data = content(100 * KIB)
+    versions = [seeded(store, f"object {index}", data) for index in range(8)]
     with engine_over(store) as engine:
         hold.hold()
         outcomes = []
+        readers = [engine.open_reader(version) for version in versions]
 
-        def read(offset: int) -> None:
+        def read(index: int) -> None:
             try:
-                outcomes.append(bytes(engine.open_reader(version).read(offset, 10)) == data[offset : offset + 10])
+                outcomes.append(bytes(readers[index].read(0, 10)) == data[:10])
             except BadHandle:
                 outcomes.append("refused")
 
+        for reader in readers:
+            assert reader.try_read(0, 10) is None
+        hold.wait_for(4)
         running = Running()
         for index in range(8):
-            running.start(lambda index=index: read(index * MIB))
-        hold.wait_for(4)
-        until(lambda: engine.statistics().downloads.queued == 4)
+            running.start(lambda index=index: read(index))
+        until(lambda: engine.statistics().cache.joined == 8)
         engine.close(Seconds(0))
         hold.release()
         running.join()

@@ -9,7 +9,7 @@ import pytest
 
 from csi.data.workers import URGENT, WorkerPool
 from csi.volume.units import Seconds
-from tests.support.engines import LONG
+from tests.support.engines import LONG, until
 
 
 @pytest.fixture
@@ -136,17 +136,19 @@ def test_drain_gives_up_in_time(one: WorkerPool) -> None:
     go.set()
 
 
-def test_a_task_run_by_its_caller_counts_as_one_of_the_threads(one: WorkerPool) -> None:
+def test_a_task_carried_out_by_who_waits_for_it_is_counted_and_keeps_no_thread_from_working(one: WorkerPool) -> None:
     names: list[str] = []
-    queued = threading.Event()
 
-    def here() -> bool:
-        one.submit(noting(names, "queued"), priority=URGENT, dropped=nothing)
-        queued.set()
-        assert not one.run_here(noting(names, "refused"))
-        names.append("here")
-        return True
+    assert one.begin_here()
+    one.submit(noting(names, "queued"), priority=1, dropped=nothing)
+    until(lambda: names == ["queued"])
+    assert not one.drain(Seconds(0))
+    one.end_here(succeeded=False)
 
-    assert one.run_here(here)
     assert one.drain(Seconds(LONG))
-    assert names == ["here", "queued"]
+    assert (one.statistics().finished, one.succeeded) == (2, 1)
+
+
+def test_nothing_is_begun_after_the_end(one: WorkerPool) -> None:
+    one.close(Seconds(LONG))
+    assert not one.begin_here()

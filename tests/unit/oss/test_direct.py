@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
 from csi.errors import DeadlineExceeded, EndpointUnreachable
+from csi.oss import speaking
 from csi.oss.direct import DirectLine, endpoint_of
 from csi.oss.exchange import HttpAnswer, HttpRequest
+from csi.oss.speaking import Speak
 from csi.volume.units import Seconds
 
 ENDPOINT = "http://oss.test:81"
@@ -19,12 +23,12 @@ ENDPOINT = "http://oss.test:81"
 class Line:
     """A DirectLine and the server at its other end."""
 
-    def __init__(self) -> None:
+    def __init__(self, speak: Speak) -> None:
         self.server, ours = socket.socketpair()
         self.server.settimeout(20)
         ours.setblocking(False)  # as libcurl has it
         self.ours = ours
-        self.direct = DirectLine(ours.fileno(), ENDPOINT, "agent/1")
+        self.direct = DirectLine(ours.fileno(), ENDPOINT, "agent/1", speak=speak)
         self.target = memoryview(bytearray(8))
 
     def get(
@@ -53,9 +57,16 @@ class Line:
         return self.direct.leads_to(ENDPOINT + "/")
 
 
-@pytest.fixture
-def line() -> Iterator[Line]:
-    made = Line()
+SPEAKERS: dict[str, Speak] = {"Python": speaking.speak}
+with contextlib.suppress(ImportError):
+    from csi.oss import wire
+
+    SPEAKERS["C"] = wire.speak
+
+
+@pytest.fixture(params=list(SPEAKERS))
+def line(request: pytest.FixtureRequest) -> Iterator[Line]:
+    made = Line(SPEAKERS[request.param])
     yield made
     made.direct.close()
     made.server.close()
@@ -207,7 +218,8 @@ def test_a_body_that_keeps_coming_may_take_longer_than_a_stall() -> None:
     """With a clock of its own: each look finds a byte more, and only the timeout ends it."""
     now = 0.0
     server, ours = socket.socketpair()
-    direct = DirectLine(ours.fileno(), ENDPOINT, "agent/1", monotonic=lambda: now)
+    speak = partial(speaking.speak, monotonic=lambda: now)
+    direct = DirectLine(ours.fileno(), ENDPOINT, "agent/1", speak=speak)
     server.sendall(head(Content_Length=8))
 
     class Slow:

@@ -1,0 +1,3 @@
+from csi.oss.speaking import Speak
+
+speak: Speak
