@@ -89,6 +89,9 @@ class AppendWriter:
             while taken < len(view):
                 taken += self._copy(view[taken:])
 
+    def copy(self, source: ObjectVersion, offset: int, size: int) -> bool:
+        return False  # AppendObject copies nothing
+
     def flush(self) -> None:
         with self._turn:
             self._check()

@@ -45,12 +45,12 @@ class PartPlan:
         return total
 
 
-def copied_ranges(size: int) -> list[tuple[int, int]]:
+def copied_ranges(size: int, largest: int = _LARGEST_COPY) -> list[tuple[int, int]]:
     """Offsets and sizes that cover an existing object of `size` bytes (at least SMALLEST_PART) by UploadPartCopy.
 
-    Ranges are of nearly equal size, up to 1 GiB, larger only if more than half of the parts would be used up.
+    Ranges are of nearly equal size, up to `largest`, more only if more than half of the parts would be used up.
     """
-    largest = max(_LARGEST_COPY, -(-size // (MOST_PARTS // 2)))
+    largest = max(largest, -(-size // (MOST_PARTS // 2)))
     count = -(-size // largest)
     edges = [size * index // count for index in range(count + 1)]
     return [(start, end - start) for start, end in itertools.pairwise(edges)]

@@ -44,6 +44,11 @@ class Writer(Protocol):
         """Take a copy of `data`; may wait for the uploader. A failure of an earlier part is raised here, and again
         by every later call."""
 
+    def copy(self, source: ObjectVersion, offset: int, size: int) -> bool:
+        """Go on with `size` bytes of an object that is there already, copied inside OSS; False, with nothing done, if
+        they have to be written instead (too few, or this kind of object cannot). That the object was another version
+        by then is told by `finish`."""
+
     def flush(self) -> None:
         """Make what was written durable as far as the kind of object allows: append mode uploads everything and
         returns when OSS has it; a multipart or single-PUT writer only raises an error that is already known."""

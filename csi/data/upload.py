@@ -13,10 +13,10 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from csi.data.copied import CopiedRun, checksum_in, checksum_of
 from csi.data.leftovers import Leftovers
 from csi.data.workers import WorkerPool
 from csi.errors import BadHandle, ChecksumMismatch, DeadlineExceeded, FileTooLarge, OssFuseError, ServerFailure
-from csi.oss.checksum import combine
 from csi.oss.store import ObjectStore, ObjectVersion, PutResult
 from csi.volume.units import Bytes, Crc64, ETag, ObjectKey, Seconds
 
@@ -61,6 +61,7 @@ class PartUpload:
         self._begun = False
         self._waiting: list[Callable[[str], None]] = []  # parts submitted before the upload id is known
         self._arrived: dict[int, _Arrived] = {}
+        self._copied: list[CopiedRun] = []  # of the thread that submits
         self._submitted = 0
         self._in_flight = 0
         self._error: OssFuseError | None = None
@@ -89,8 +90,14 @@ class PartUpload:
 
         self._queue(send, buffers)
 
-    def copy(self, source: ObjectVersion, offset: int, size: int) -> None:
-        """Make the next part of a range of an object that is there already."""
+    def copy(self, source: ObjectVersion, offset: int, size: int, *, crc64: Crc64 | None = None) -> None:
+        """Make the next part of a range of an object that is there already; `crc64` is that of the whole object."""
+        number = self._submitted + 1
+        if self._copied and self._copied[-1].goes_on(source, number, offset):
+            run = self._copied[-1]
+            run.last, run.end = number, offset + size
+        else:
+            self._copied.append(CopiedRun(source, number, number, offset, offset + size, crc64))
 
         def send(number: int, upload_id: str) -> _Arrived:
             etag = self._store.upload_part_copy(
@@ -115,13 +122,12 @@ class PartUpload:
                         )
                     seen = self._workers.succeeded
 
-    def complete(self, *, crc64: bool, prefix_crc: Crc64 | None, forbid_overwrite: bool) -> PutResult:
-        """Wait for every part and make the object. `prefix_crc` is the checksum of the ranges that were copied; without
-        it (and with some) the checksum of the whole is not known and not compared."""
+    def complete(self, *, crc64: bool, forbid_overwrite: bool) -> PutResult:
+        """Wait for every part and make the object. With `crc64` its checksum is compared, if it can be known."""
         self.wait_below(1)
         self.raise_error()
         numbers = sorted(self._arrived)
-        expected = self._checksum(numbers, prefix_crc) if crc64 else None
+        expected = self._checksum() if crc64 else None
         upload_id = self._upload_id or ""
         try:
             result = self._store.complete_multipart(
@@ -259,16 +265,9 @@ class PartUpload:
                 self._ended = True
                 self._state.notify_all()
 
-    def _checksum(self, numbers: Sequence[int], prefix: Crc64 | None) -> Crc64 | None:
-        parts = [self._arrived[number] for number in numbers]
-        copied = any(part.crc64 is None for part in parts)
-        if copied and prefix is None:
-            return None
-        crc = prefix if copied and prefix is not None else Crc64(0)
-        for part in parts:
-            if part.crc64 is not None:
-                crc = combine(crc, part.crc64, part.size)
-        return crc
+    def _checksum(self) -> Crc64 | None:
+        written = [(number, part.size, part.crc64) for number, part in self._arrived.items() if part.crc64 is not None]
+        return checksum_of(written, self._copied, lambda version: checksum_in(self._store, version))
 
 
 def remove_damaged(store: ObjectStore, key: ObjectKey, size: int, crc64: Crc64 | None) -> None:

@@ -15,14 +15,17 @@ import threading
 from collections.abc import Callable, Mapping
 
 from csi.data.leftovers import Leftovers
-from csi.data.plan import LARGEST_PART, PartPlan, copied_ranges
+from csi.data.plan import LARGEST_PART, MOST_PARTS, SMALLEST_PART, PartPlan, copied_ranges
 from csi.data.staging import Allotment, StagingMemory
 from csi.data.upload import PartUpload, remove_damaged, too_large
 from csi.data.workers import WorkerPool
 from csi.errors import BadHandle, ChecksumMismatch, OssFuseError, PreconditionFailed
 from csi.oss.checksum import crc64_of
 from csi.oss.store import Buffer, ObjectStore, ObjectVersion, PutResult
-from csi.volume.units import Bytes, Crc64, ObjectKey, Seconds
+from csi.volume.units import MIB, Bytes, ObjectKey, Seconds
+
+_COPIED_PART = 256 * MIB
+"""Ranges copied from another object are cut into parts of this size, which OSS copies side by side."""
 
 
 class PartWriter:
@@ -64,7 +67,6 @@ class PartWriter:
         self._turn = threading.Lock()
         self._position = int(base.size) if base is not None else 0
         self._touched = base is None
-        self._prefix_crc: Crc64 | None = None
         self._buffers: list[memoryview] = []  # the part being filled; all full but the last
         self._filled = 0
         self._result: PutResult | None = None
@@ -103,6 +105,28 @@ class PartWriter:
             except OssFuseError as error:
                 self._fail(error)
                 raise
+
+    def copy(self, source: ObjectVersion, offset: int, size: int) -> bool:
+        with self._turn:
+            self._check()
+            if size < SMALLEST_PART or size > MOST_PARTS * _COPIED_PART:
+                return False
+            try:
+                if not self._touched:
+                    self._resume()
+                if 0 < self._filled < SMALLEST_PART:
+                    return False  # OSS takes a smaller part only as the last one
+                if self._filled:
+                    self._send_part()
+                for start, count in copied_ranges(size, _COPIED_PART):
+                    if self._upload.submitted >= MOST_PARTS - 1:
+                        raise too_large(self._key, self._position)
+                    self._upload.copy(source, offset + start, count)
+                self._position += size
+            except OssFuseError as error:
+                self._fail(error)
+                raise
+            return True
 
     def flush(self) -> None:
         with self._turn:
@@ -218,16 +242,17 @@ class PartWriter:
                 raise _replaced(base)
             self._filled = size
             return
+        crc = None
         if self._crc64:
             metadata = self._store.head(base.key)
             if metadata.etag != base.etag or metadata.size != base.size:
                 raise _replaced(base)
-            self._prefix_crc = metadata.crc64
+            crc = metadata.crc64
         ranges = copied_ranges(base.size)
         if ranges[0][1] > LARGEST_PART:
             raise too_large(self._key, LARGEST_PART * len(ranges))
         for offset, size in ranges:
-            self._upload.copy(base, offset, size)
+            self._upload.copy(base, offset, size, crc64=crc)
 
     def _finish(self) -> PutResult:
         if not self._touched and self._replaces is not None:
@@ -236,9 +261,7 @@ class PartWriter:
             return self._put()
         if self._filled:
             self._send_part()
-        return self._upload.complete(
-            crc64=self._crc64, prefix_crc=self._prefix_crc, forbid_overwrite=self._forbid_overwrite
-        )
+        return self._upload.complete(crc64=self._crc64, forbid_overwrite=self._forbid_overwrite)
 
     def _put(self) -> PutResult:
         try:

@@ -132,6 +132,24 @@ class Drafts:
             self._table.set_times(node, None)
         return len(data)
 
+    def copy(
+        self, node: Node, draft: Draft, owner: FileHandle, offset: int, source: ObjectVersion, start: int, size: int
+    ) -> bool:
+        """Append `size` bytes of another object by a copy inside OSS; False, with nothing changed, if they have to be
+        written."""
+        if draft.owner != owner or draft.appendable or draft.error is not None or offset != draft.size:
+            return False
+        try:
+            if not draft.writer.copy(source, start, size):
+                return False
+        except OssFuseError as error:
+            self.fail(draft, error)
+            raise
+        with self._table.lock:
+            draft.size, draft.mtime_ns = draft.writer.position, self._now_ns()
+            self._table.set_times(node, None)
+        return True
+
     def announce(self, node: Node, draft: Draft, handle: FileHandle, appends: bool, size: int) -> None:
         """ftruncate(2) to `size`, which is not less than what has been written: safetensors and others do it before
         they write as much, in order."""

@@ -18,6 +18,7 @@ from csi.data.streams import StreamSource
 from csi.errors import AccessRefused, OssFuseError, ReadOnlyVolume
 from csi.fs.attributes import ExtendedAttributes
 from csi.fs.changing import AttributeChanges
+from csi.fs.copying import Copying
 from csi.fs.drafts import Drafts
 from csi.fs.ending import Ending
 from csi.fs.files import Files
@@ -97,6 +98,7 @@ class Filesystem:
         self._opening = Opening(self._namespace, self._files, openers)
         self._changes = AttributeChanges(self._table, self._files)
         self._directories = OpenDirectories(self._namespace, self._walks, symlinks=arguments.symlinks)
+        self._copying = Copying(self._table, self._handles, self._files, self._drafts)
         self._ending = Ending(self._table, self._files, knows_programs=openers is not None)
 
     # --- names ---
@@ -229,6 +231,20 @@ class Filesystem:
 
     def release(self, handle: FileHandle) -> None:
         self._files.release(handle)
+
+    def copy_range(
+        self, source: FileHandle, offset: int, destination: FileHandle, destination_offset: int, size: int
+    ) -> int:
+        """copy_file_range(2) inside OSS: how many bytes were copied. Raises OperationNotSupported, with nothing done,
+        when the program has to read and write them."""
+        self._require_writable()
+        return self._copying.copy_range(source, offset, destination, destination_offset, size)
+
+    def allocate(self, handle: FileHandle, offset: int, size: int, mode: int) -> None:
+        """fallocate(2): nothing is reserved, but the size of a file being written is announced. Raises
+        OperationNotSupported for everything else."""
+        self._require_writable()
+        self._copying.allocate(handle, offset, size, mode)
 
     # --- directories ---
 

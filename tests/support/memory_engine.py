@@ -56,6 +56,9 @@ class MemoryWriter:
         assert self._result is None and not self.abandoned
         self._data += data
 
+    def copy(self, source: ObjectVersion, offset: int, size: int) -> bool:
+        return False
+
     def flush(self) -> None:
         if self._error:
             raise self._error
@@ -106,6 +109,9 @@ class MemoryAppender:
         if self._error:
             raise self._error
         self._pending += data
+
+    def copy(self, source: ObjectVersion, offset: int, size: int) -> bool:
+        return False
 
     def flush(self) -> None:
         if self._error:
