@@ -9,11 +9,12 @@ any other is when memory is needed. Must not know why a block is wanted: windows
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
 from csi.data.buffers import BufferPool, charged_size
+from csi.data.pace import Pace
 from csi.data.shelves import UNIT, Block, Shelf, Shelves
 from csi.data.workers import URGENT, WorkerPool
 from csi.errors import BadHandle, DeadlineExceeded, OssFuseError, ServerFailure
@@ -42,14 +43,23 @@ class BlockCache:
     the workers, and never held across a request."""
 
     def __init__(
-        self, store: ObjectStore, pool: BufferPool, workers: WorkerPool, *, retained: int, patience: Seconds
+        self,
+        store: ObjectStore,
+        pool: BufferPool,
+        workers: WorkerPool,
+        *,
+        retained: int,
+        patience: Seconds,
+        clock: Callable[[], float],
     ) -> None:
         """`retained`: how many bytes of spent blocks are kept; `patience`: how long `result` waits while no request at
         all succeeds."""
         self.pool = pool
+        self.pace = Pace()
         self._store = store
         self._workers = workers
         self._patience = patience
+        self._clock = clock
         self._lock = threading.Lock()
         self._shelves = Shelves(retained=retained)
         self._in_flight = 0
@@ -276,6 +286,7 @@ class BlockCache:
 
     def _fetch(self, block: Block, target: memoryview) -> bool:
         version = block.shelf.version
+        began = self._clock()
         try:
             self._store.fill(version, block.start, target)
         except OssFuseError as error:
@@ -285,6 +296,7 @@ class BlockCache:
             failure = ServerFailure(f"{version.key}: {type(error).__name__} while reading", key=version.key)
             self._finish(block, None, failure)
             raise
+        self.pace.note(len(target), self._clock() - began)
         self._finish(block, target, None)
         return True
 

@@ -98,7 +98,9 @@ class DataEngine:
         self._downloads = WorkerPool("ossfuse-read", read.threads)
         self._uploads = WorkerPool("ossfuse-write", write.threads)
         self._retained = min(ledger.budget // 4, _RETAINED)
-        self._cache = BlockCache(store, self._pool, self._downloads, retained=self._retained, patience=patience)
+        self._cache = BlockCache(
+            store, self._pool, self._downloads, retained=self._retained, patience=patience, clock=clock
+        )
         self._staging = StagingMemory(self._pool, limit=ledger.budget // 2)
         self._streams = Streams(self._read_ahead_capacity)
         self._reads = _read_plan(read, ledger.budget)
@@ -289,8 +291,8 @@ def _read_plan(read: ReadOptions, budget: int) -> ReadPlan:
     chunk = _block_size(min(read.readahead_size, budget // 8, _LARGEST_REQUEST))
     first = min(_block_size(read.buffer_size), chunk)
     largest = read.readahead_count * read.readahead_size
-    # A request on every thread and two blocks ready. That more is of use is found out by `Cursor.stalled`.
-    reach = min(largest, (read.threads + 2) * chunk)
+    # Two requests under way and two blocks ready. That more is of use is found out by `Cursor.judge` and `stalled`.
+    reach = min(largest, min(read.threads + 2, 4) * chunk)
     return ReadPlan(first, chunk, reach, largest)
 
 

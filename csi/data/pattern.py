@@ -3,7 +3,7 @@
 - An object no larger than a megabyte: all of it, by one request, whatever is read.
 - At the start of a larger one: `first` bytes, so that the first byte is early; then, read on, a window that doubles
   with every byte read (`window`), in requests of up to the read-ahead size.
-- Anywhere else: what is read, rounded to 16 KiB (not at all when `exact`), until reads follow one another.
+- Anywhere else: what is read, rounded to 8 KiB (not at all when `exact`), until reads follow one another.
 
 Every method is called with the reader's lock held. Never waits, and never makes a request on the calling thread.
 """
@@ -23,8 +23,9 @@ from csi.volume.units import KIB, MIB
 WHOLE = 1 * MIB
 """Objects up to this size are fetched by one request."""
 
-_ALIGNMENT = 16 * KIB
+_ALIGNMENT = 8 * KIB
 _MOST_CURSORS = 32
+_LOOKED_AT = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +63,9 @@ class Pattern:
         self._cursors: list[Cursor] = []  # most recently used last
 
     def off_grid(self) -> Iterator[Block]:
-        """Blocks only this reader knows, most recent first. May be called without the lock: a block missed is a block
+        """The latest blocks that only this reader knows. May be called without the lock: a block missed is a block
         asked for again."""
-        for cursor in reversed(self._cursors):
+        for cursor in self._cursors[: -_LOOKED_AT - 1 : -1]:
             if (block := cursor.private) is not None:
                 yield block
 
@@ -101,6 +102,7 @@ class Pattern:
         if not self._exact:
             cursor = self._cursor(offset, end)
             cursor.hits = max(cursor.hits, 2)
+            cursor.bound()
             cursor.run = max(cursor.run, end - offset)
 
     def close(self) -> None:
@@ -131,6 +133,7 @@ class Pattern:
             else:
                 cursor.blocks.append(block)
             cursor.frontier = max(cursor.frontier, block.end)
+            cursor.bound()
             self._share(cursor)
         return block
 
@@ -168,6 +171,7 @@ class Pattern:
         if cursor.position <= position < cursor.frontier:
             self._leave_all(cursor)
             cursor.frontier = position
+            cursor.bound()
 
     def _extend(self, cursor: Cursor) -> None:
         """Ask for more ahead of a sequential cursor, as far as its run, its reach and the memory allow."""
@@ -180,6 +184,7 @@ class Pattern:
             if want == cursor.reach and cursor.blocks and cursor.blocks[-1].view is not None:
                 cursor.ran_full = True
             return
+        cursor.judge(self._cache.pace.quickest(plan.chunk), plan.largest)
         want = min(want, self._share(cursor))
         chunk = min(plan.chunk, floor_power(max(want // 2, min(want, plan.first), 1)))
         if chunk < UNIT:
@@ -197,6 +202,7 @@ class Pattern:
                 return
             cursor.blocks.append(block)
             cursor.frontier = block.end
+            cursor.bound()
 
     def _share(self, cursor: Cursor) -> int:
         """Bytes this cursor may keep ahead; the windows of those that are not being read are given up for it."""
@@ -209,19 +215,14 @@ class Pattern:
         """The stream a read belongs to; a new one when it belongs to none."""
         cursors = self._cursors
         for cursor in reversed(cursors):
-            private = cursor.private
-            if (
-                private is not None and private.start <= offset and end <= private.end
-                if self._exact
-                else cursor.follows(offset)
-            ):
+            if _holds(cursor.private, offset, end) if self._exact else cursor.low <= offset <= cursor.high:
                 if cursor is not cursors[-1]:
                     cursors.remove(cursor)
                     cursors.append(cursor)
                 return cursor
         if len(cursors) >= _MOST_CURSORS:
             self._retire(cursors.pop(0))
-        cursor = Cursor(offset, self._plan.reach, self._clock())
+        cursor = Cursor(offset, end, self._plan.reach, self._clock())
         cursors.append(cursor)
         return cursor
 
@@ -234,3 +235,7 @@ class Pattern:
     def _leave_all(self, cursor: Cursor) -> None:
         while cursor.blocks:
             self._cache.leave(cursor.blocks.pop())
+
+
+def _holds(block: Block | None, offset: int, end: int) -> bool:
+    return block is not None and block.start <= offset and end <= block.end

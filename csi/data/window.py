@@ -20,7 +20,8 @@ BACKWARD = 1 * MIB
 """Going back this far is still the same stream."""
 
 SLACK = 2 * UNIT
-"""A read this far beyond what was asked for is the kernel's reordering, not a jump."""
+"""A read this far beyond what was asked for is the kernel's reordering, not a jump. At the start of a stream, where it
+would make one of random reads near each other, it is two of the reads."""
 
 
 class Cursor:
@@ -29,18 +30,23 @@ class Cursor:
     __slots__ = (
         "blocks",
         "frontier",
+        "high",
         "hits",
         "lost",
+        "low",
+        "marked",
         "position",
         "private",
         "ran_full",
         "reach",
         "run",
         "skipped",
+        "step",
         "used",
     )
 
-    def __init__(self, offset: int, reach: int, now: float) -> None:
+    def __init__(self, offset: int, end: int, reach: int, now: float) -> None:
+        """The first read of the stream is `offset`..`end`."""
         self.position = offset  # end of the furthest read
         self.frontier = offset  # end of what was asked for
         self.run = 0
@@ -52,16 +58,23 @@ class Cursor:
         self.blocks: deque[Block] = deque()  # the window: blocks this cursor has joined, in order
         self.private: Block | None = None  # a block off the grid, asked for before a pattern was known
         self.used = now
+        self.step = min(end - offset, UNIT)  # how far a second read may be from the first
+        self.marked = now, offset  # since when, and from where, the present window is judged
+        self.low = self.high = offset  # where a read may begin that belongs to this stream
+        self.bound()
 
     @property
     def sequential(self) -> bool:
         return self.hits > 1 and self.run > 0
 
-    def follows(self, offset: int) -> bool:
-        """Whether a read at `offset` belongs to this stream."""
+    def bound(self) -> None:
+        """After a change of `position`, `frontier` or `hits`: what belongs to this stream now."""
         if self.hits > 1:
-            return self.position - BACKWARD <= offset <= max(self.frontier, self.position + SLACK)
-        return self.position - UNIT <= offset <= self.position + SLACK
+            self.low = self.position - BACKWARD
+            self.high = max(self.frontier, self.position + SLACK)
+        else:
+            self.low = self.position - self.step
+            self.high = self.position + 2 * self.step
 
     def advance(self, offset: int, end: int, now: float) -> None:
         """Bytes `offset`..`end` were read."""
@@ -82,6 +95,20 @@ class Cursor:
             self.hits += 1
             self.run += end - max(offset, self.position)
             self.position = end
+        self.bound()
+
+    def judge(self, quickest: float, largest: int) -> None:
+        """Once a window's worth has been read: twice what is read while a request takes must fit the window.
+
+        A request that waits for its turn takes longer than the `quickest`; more of a window would not help there.
+        """
+        since, begin = self.marked
+        read = self.position - begin
+        if read >= self.reach:
+            took = self.used - since
+            if took * self.reach < 2 * read * quickest:
+                self.reach = min(self.reach * 2, largest)
+            self.marked = self.used, self.position
 
     def stalled(self, largest: int) -> None:
         """A read had to wait. If the network had stood still before, the window was too small for this rhythm."""
