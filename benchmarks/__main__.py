@@ -69,7 +69,7 @@ def _run_work(
     server.provide(work.files(setting.ground.sizes))
     kinds = {client.name: client.kind for client in clients.CLIENTS}
     for case in cases:
-        result = runner.run_case(work, case, chosen, server, setting)
+        result = runner.run_case(work, case, _taking_part(work, chosen), server, setting)
         made = report.rows_of(work, result, kinds)
         report.show(console, work, result, made)
         if options.quick and not options.write:
@@ -118,6 +118,13 @@ def _clients(names: str, place: Place) -> tuple[list[Client], dict[str, str]]:
         wanted.insert(0, clients.by_name(OURS))
     missing = {client.name: reason for client in wanted if (reason := clients.why_missing(client, place))}
     return [client for client in wanted if client.name not in missing], missing
+
+
+def _taking_part(work: Work, chosen: Sequence[Client]) -> list[Client]:
+    """A work names its clients, or takes all that were asked for but those that are for one work only."""
+    if work.only:
+        return [client for client in clients.CLIENTS if client.name in work.only]
+    return [client for client in chosen if client.kind != clients.FOR_ONE_WORK]
 
 
 def _cases(work: Work, sizes: Sizes, wanted: str) -> Sequence[Case]:

@@ -10,10 +10,15 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from benchmarks.model import GIB, OURS
+
+UNLIMITED = "ossfuse without a limit"
+"""Ours with more memory than it can use, for what a small limit costs."""
+FOR_ONE_WORK = "unlimited"
+"""The kind of clients that take part only where a work names them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +31,13 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Mounting:
-    """What to mount where. `session` and `memory` are for ours alone, '' being its default; `mode` likewise."""
+    """What to mount where; `source` is where the objects below the prefix lie as files. `session`, `memory` and `mode`
+    are for ours alone, '' being its default."""
 
     endpoint: str
     bucket: str
     prefix: str
+    source: Path
     target: Path
     scratch: Path
     credential_file: Path
@@ -66,6 +73,10 @@ def _ossfuse(wanted: Mounting, place: Place) -> list[str]:
     return command
 
 
+def _unlimited(wanted: Mounting, place: Place) -> list[str]:
+    return _ossfuse(replace(wanted, memory="8Gi"), place)
+
+
 def _s3fs(wanted: Mounting, place: Place) -> list[str]:
     options = f"url={wanted.endpoint},use_path_request_style,public_bucket=1,allow_other,max_stat_cache_size=1000000"
     return ["s3fs", f"{wanted.bucket}:/{wanted.prefix.rstrip('/')}", str(wanted.target), "-f", "-o", options]
@@ -91,7 +102,7 @@ def _mountpoint(wanted: Mounting, place: Place) -> list[str]:
 
 
 def _memory_fs(wanted: Mounting, place: Place) -> list[str]:
-    return [str(_built("memory_fs")(place)), str(wanted.target)]
+    return [str(_built("memory_fs")(place)), str(wanted.source), str(wanted.target)]
 
 
 def _built(name: str) -> Callable[[Place], Path]:
@@ -110,10 +121,11 @@ def _library(name: str) -> Callable[[Place], Path]:
     return find
 
 
-_NO_PROXY = "is no longer to be had as a Go module: the module proxy answers “This module version is not available”"
+_NO_PROXY = "is not to be had as a Go module: the module proxy answers “This module version is not available”"
 
 CLIENTS = (
     Client(OURS, "ours", _ossfuse, lambda place: Path(sys.executable).with_name("ossfuse"), "run `make setup`"),
+    Client(UNLIMITED, FOR_ONE_WORK, _unlimited, lambda place: Path(sys.executable).with_name("ossfuse")),
     Client("s3fs", "old", _s3fs, _debian("s3fs"), "apt-get install s3fs", ("s3fs", "--version")),
     Client("rclone", "old", _rclone, _debian("rclone"), "apt-get install rclone", ("rclone", "version")),
     Client(
@@ -130,10 +142,10 @@ CLIENTS = (
     Client("obstore", "library", None, _library("obstore"), "benchmarks/builds/build.sh libraries"),
     Client("opendal", "library", None, _library("opendal"), "benchmarks/builds/build.sh libraries"),
     Client("pyjindosdk", "library", None, _library("pyjindo"), "benchmarks/builds/build.sh libraries"),
-    Client("osstorchconnector", "library", None, _library("osstorchconnector"), "benchmarks/builds/build.sh torch"),
 )
 
 ABSENT: Mapping[str, str] = {
+    "osstorchconnector": "reads objects for PyTorch data sets and checkpoints only: a peer of the works torch-*",
     "geesefs": _NO_PROXY,
     "juicefs": f"{_NO_PROXY}; besides, it keeps files as chunks of its own format and cannot show a bucket's objects",
     "gcsfuse": f"{_NO_PROXY}; besides, it speaks the JSON API of Google Cloud Storage, which this server does not",

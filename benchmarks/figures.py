@@ -28,12 +28,13 @@ def ratio(ours: float, theirs: float, *, higher: bool) -> float:
     return better / worse if worse else float("inf") if better else 1.0
 
 
-def rows(work: str, case: str, metric: Metric, first: Metric, values: Values, kinds: Mapping[str, str]) -> list[Row]:
-    """The rows of one metric. Ratios of the spread are of the same round; `kinds`: client → kind, for bars by kind."""
+def rows(work: str, case: str, metric: Metric, first: bool, values: Values, kinds: Mapping[str, str]) -> list[Row]:
+    """The rows of one metric. Ratios of the spread are of the same round; `kinds`: client → kind, for bars by kind. The
+    `first` metric of a work is the case itself; others are named behind it."""
     ours = values.get(OURS)
     if not ours:
         return []
-    label = case if metric == first else f"{case}: {metric.name}"
+    label = case if first else f"{case}: {metric.name}"
     made = [
         _against(work, label, metric, ours, peer, theirs, kinds.get(peer, ""))
         for peer, theirs in values.items()

@@ -10,6 +10,9 @@ from pathlib import Path
 from benchmarks.model import Outcome
 from benchmarks.processes import ENVIRONMENT, run
 
+PATIENCE = 300.0
+"""Seconds a client may take for one run of the load program."""
+KILLED = -9
 _SOURCE = Path(__file__).with_name("load") / "load.c"
 
 
@@ -26,7 +29,9 @@ def build(built: Path) -> Path:
 
 def load(program: Path, *arguments: str | int | Path) -> Outcome:
     """Run the load program; what it found wrong is in the outcome."""
-    finished = run([str(program), *map(str, arguments)], ENVIRONMENT)
+    finished = run([str(program), *map(str, arguments)], ENVIRONMENT, PATIENCE)
+    if finished.status == KILLED:
+        return Outcome(finished.seconds, 0, 0, wrong=f"was not done after {PATIENCE:g} s")
     return outcome(finished.output, finished.status)
 
 

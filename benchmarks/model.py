@@ -65,7 +65,8 @@ class Files:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One setting of a work. `threads` of the program that reads; `count` what it reads, where that is not all."""
+    """One setting of a work. `threads` of the program that reads; `count` what it reads, where that is not all,
+    in an order made from `seed` (0: of the names). `limits` of metrics go before those of the metrics themselves."""
 
     name: str
     threads: int = 1
@@ -74,6 +75,8 @@ class Case:
     size: int = 0
     memory: str = ""
     mode: str = ""
+    seed: int = 0
+    limits: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,10 +143,10 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A command that is not a mount: a library's script or curl. It prints what the load program prints."""
+    """A command that is not a mount: a library's script or curl. It prints what the load program prints; its standard
+    input is the credential file."""
 
     command: Sequence[str]
-    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +171,13 @@ class Work(Protocol):
     @property
     def metrics(self) -> Sequence[Metric]: ...
     @property
-    def writes(self) -> bool: ...
+    def writes(self) -> bool:
+        """Whether mounts are writable; what lies below the prefix is removed before each run."""
+
+    @property
+    def only(self) -> frozenset[str]:
+        """The clients that take part; empty for all but those that are for one work only."""
+
     def cases(self, sizes: Sizes) -> Sequence[Case]: ...
     def prefix(self, case: Case) -> str:
         """What is mounted."""

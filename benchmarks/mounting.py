@@ -9,8 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.clients import Client, Mounting, Place
-from benchmarks.model import OURS
+from benchmarks.clients import FOR_ONE_WORK, Client, Mounting, Place
 from benchmarks.processes import ENVIRONMENT, descendants
 
 READY_SECONDS = 60
@@ -63,7 +62,7 @@ def mounted(client: Client, wanted: Mounting, place: Place) -> Iterator[Mounted]
 
 
 def _end(client: Client, target: Path, process: subprocess.Popen[bytes]) -> None:
-    if client.name == OURS:
+    if client.kind in ("ours", FOR_ONE_WORK):
         process.terminate()
     else:
         subprocess.run(["umount", str(target)], check=False, stderr=subprocess.DEVNULL)

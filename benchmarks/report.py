@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -43,7 +44,14 @@ def rows_of(work: Work, result: CaseResult, kinds: Mapping[str, str]) -> list[Ro
     return [
         row
         for metric in work.metrics
-        for row in rows(work.name, result.case.name, metric, first, values_of(work, result, metric), kinds)
+        for row in rows(
+            work.name,
+            result.case.name,
+            replace(metric, limit=result.case.limits.get(metric.name, metric.limit)),
+            metric == first,
+            values_of(work, result, metric),
+            kinds,
+        )
     ]
 
 

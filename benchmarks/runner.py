@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from benchmarks.clients import Client, Mounting, Place
 from benchmarks.loads import outcome
-from benchmarks.model import Case, Cost, Ground, Outcome, Sample, Work
+from benchmarks.model import Case, Cost, Files, Ground, Outcome, Sample, Work
 from benchmarks.mounting import MountFailed, mounted
 from benchmarks.nginx import Line
 from benchmarks.processes import cpu_seconds, descendants, drop_caches, peak_memory, run
@@ -94,7 +94,7 @@ def _run_program(work: Work, case: Case, client: Client, server: Server, ground:
         return None
     drop_caches()
     server.log.mark()
-    finished = run(program.command, program.environment)
+    finished = run(program.command, {}, given=server.credential_file)
     requests, sent = server.log.since()
     found = outcome(finished.output, finished.status)
     return Sample(found, Cost(finished.cpu, {client.name: finished.peak}, requests, sent))
@@ -107,6 +107,7 @@ def _run_mount(
         endpoint=ground.endpoint,
         bucket=server.bucket,
         prefix=work.prefix(case),
+        source=server.www / server.bucket / work.prefix(case),
         target=ground.scratch / f"mnt-{client.name.replace(' ', '-')}",
         scratch=ground.scratch,
         credential_file=server.credential_file,
@@ -115,8 +116,10 @@ def _run_mount(
         memory=case.memory,
         mode=case.mode,
     )
-    if client.kind == "limit" and work.writes:
+    if client.kind == "limit" and not any(file.prefix == work.prefix(case) for file in _readable(work, ground)):
         return None
+    if work.writes:
+        server.remove(work.prefix(case))
     with mounted(client, wanted, setting.place) as mount:
         drop_caches()
         server.log.mark()
@@ -126,3 +129,7 @@ def _run_mount(
         memory = peak_memory(descendants(mount.pid))
         requests, sent = server.log.since()
     return Sample(found, Cost(cost, memory, requests, sent))
+
+
+def _readable(work: Work, ground: Ground) -> list[Files]:
+    return [files for files in work.files(ground.sizes) if not files.listed_only]

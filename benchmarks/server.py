@@ -93,8 +93,9 @@ def seed(endpoint: str, bucket: str, wanted: Files) -> None:
         request(endpoint, "POST", "/_emulator/seed", "\n".join(lines[start : start + _BATCH]).encode())
 
 
-def list_keys(endpoint: str, bucket: str, prefix: str) -> list[str]:
-    body = request(endpoint, "GET", f"/{bucket}?list-type=2&max-keys=1000&prefix={prefix}")
+def list_keys(endpoint: str, bucket: str, prefix: str, after: str = "") -> list[str]:
+    """Up to 1000 keys below a prefix, after a key."""
+    body = request(endpoint, "GET", f"/{bucket}?list-type=2&max-keys=1000&prefix={prefix}&start-after={after}")
     return [piece.partition(b"</Key>")[0].decode() for piece in body.split(b"<Key>")[1:]]
 
 

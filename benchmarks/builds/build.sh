@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Bring the clients of the benchmarks: build.sh [debian|limits|goofys|mountpoint|libraries|torch]..., all but torch without
+# Bring the clients of the benchmarks: build.sh [debian|limits|goofys|mountpoint|libraries]..., all of them without
 # arguments. What is built lies in .cache/bench by version, and is built once. A client that cannot be had is named and
 # left out; the others go on.
 set -uo pipefail
@@ -69,10 +69,6 @@ environment() { [ -x "$cache/venv/bin/python" ] || .venv/bin/python -m venv "$ca
 libraries() {
     environment && "$cache/venv/bin/python" -m pip install -q --disable-pip-version-check \
         pyjindosdk==6.10.4 obstore==0.12.1 opendal==0.47.12
-}
-
-torch() { # large: osstorchconnector needs it
-    environment && "$cache/venv/bin/python" -m pip install -q --disable-pip-version-check osstorchconnector==1.2.3 torch
 }
 
 [ $# -gt 0 ] || set -- debian limits goofys mountpoint libraries

@@ -5,11 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from benchmarks.model import Work
+from benchmarks.works.first_byte import FirstByte
+from benchmarks.works.listing import Listing
+from benchmarks.works.memory import Memory
 from benchmarks.works.random_read import RandomRead
 from benchmarks.works.sequential_read import SequentialRead
+from benchmarks.works.sequential_write import SequentialWrite
 from benchmarks.works.small_files import SmallFiles
+from benchmarks.works.small_write import SmallWrite
 
-WORKS: Sequence[Work] = (SequentialRead(), SmallFiles(), RandomRead())
+WORKS: Sequence[Work] = (
+    SequentialRead(),
+    SmallFiles(),
+    RandomRead(),
+    SequentialWrite(),
+    SmallWrite(),
+    Listing(),
+    FirstByte(),
+    Memory(),
+)
 
 
 def by_name(name: str) -> Work:

@@ -17,6 +17,7 @@ class Reading:
     """Defaults of a work that reads."""
 
     writes = False
+    only: frozenset[str] = frozenset()
 
     def program(self, case: Case, client: str, ground: Ground) -> Program | None:
         return None

@@ -1,6 +1,10 @@
-"""Many small files: listed once, then read whole by 1, 8 and 64 threads in a shuffled order, with and without latency.
+"""Many small files: listed once, then read whole by 1, 8 and 64 threads, with and without latency.
 
-With latency, fewer threads read fewer of the files, so that a round takes no hours; every client reads the same ones.
+They are read in the order of the listing, each thread every so-manieth, as a program does that walks a directory; with
+eight threads also in a shuffled order, as training does, where nobody can know the next file.
+
+All are listed; few threads read fewer of them, more so with latency, so that a round takes no hours. Every client reads
+the same ones.
 """
 
 from __future__ import annotations
@@ -13,14 +17,15 @@ from benchmarks.model import Case, Files, Ground, Metric, Outcome, Program, Samp
 from benchmarks.works.common import SMALL, Reading, curl, library, peak_mib, small
 
 SEED = 20_241
+SHUFFLED_THREADS = 8
 LATENCY_MS = 20
-_READ_WITH_LATENCY = {1: 40, 8: 5, 64: 1}
-"""Threads → the share of the files that is read is one part in so many."""
+_ONE_IN = {(0, 1): 8, (0, 8): 1, (0, 64): 1, (LATENCY_MS, 1): 40, (LATENCY_MS, 8): 8, (LATENCY_MS, 64): 2}
+"""Latency and threads → one in so many of the files is read."""
 
 
 class SmallFiles(Reading):
     name = "small-files"
-    title = "Small files, listed once, then read in a shuffled order"
+    title = "Small files, listed once, then read"
     metrics: Sequence[Metric] = (
         Metric("files/s", bars={"rclone": 2.5, "mount": 1.2, "curl": 0.5}),
         Metric("GET a file", higher=False, limit=1.0, digits=3, compare=False),
@@ -32,9 +37,12 @@ class SmallFiles(Reading):
         made = []
         for latency in (0, LATENCY_MS):
             for threads in (1, 8, 64):
-                count = sizes.small_files // (_READ_WITH_LATENCY[threads] if latency else 1)
-                name = f"{count} × {sizes.small_size >> 10} KiB, {latency} ms, {threads} thread{'s' * (threads > 1)}"
+                count = sizes.small_files // _ONE_IN[latency, threads]
+                what = f"{count} of {sizes.small_files} × {sizes.small_size >> 10} KiB"
+                name = f"{what}, {latency} ms, {threads} thread{'s' * (threads > 1)}"
                 made.append(Case(name, threads, latency, count, sizes.small_size))
+                if threads == SHUFFLED_THREADS:
+                    made.append(Case(f"{name}, shuffled", threads, latency, count, sizes.small_size, seed=SEED))
         return made
 
     def prefix(self, case: Case) -> str:
@@ -44,7 +52,7 @@ class SmallFiles(Reading):
         return small(sizes)
 
     def run(self, case: Case, root: Path, ground: Ground) -> Outcome:
-        return load(ground.load, "files", root, case.threads, case.count, SEED)
+        return load(ground.load, "files", root, case.threads, case.count, case.seed)
 
     def program(self, case: Case, client: str, ground: Ground) -> Program | None:
         if client == "curl":

@@ -15,7 +15,7 @@ KINDS = {"ossfuse": "ours", "s3fs": "old", "curl": "limit", "goofys": "mount"}
 
 
 def of(values: dict[str, list[float]], metric: Metric = SPEED) -> dict[str, Row]:
-    return {row.peer: row for row in rows("work", "case", metric, SPEED, values, KINDS)}
+    return {row.peer: row for row in rows("work", "case", metric, metric == SPEED, values, KINDS)}
 
 
 def test_more_is_better_for_a_speed_and_less_for_a_cost() -> None:
