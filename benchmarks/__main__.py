@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import clients, loads, report, results, runner
+from benchmarks import alone, clients, growth, loads, report, results, runner
 from benchmarks.clients import Client, Place
 from benchmarks.model import OURS, QUICK, Case, Ground, Row, Sizes, Work
 from benchmarks.nginx import Line
@@ -30,26 +30,33 @@ def main() -> None:
     options = _options()
     console = Console()
     sizes = QUICK if options.quick else Sizes()
-    works = [by_name(name) for name in options.work.split(",")] if options.work else list(WORKS)
+    wanted = options.work.split(",") if options.work else [*(work.name for work in WORKS), alone.NAME, growth.NAME]
+    works = [by_name(name) for name in wanted if name not in (alone.NAME, growth.NAME)]
     place = Place(CACHE / "bin", CACHE / "venv")
     chosen, missing = _clients(options.peers, place)
     for name, reason in missing.items():
         console.print(f"[yellow]{name}[/] takes no part: {reason}")
-    lines = sorted({case.latency_ms for work in works for case in work.cases(sizes)})
+    latencies = sorted({0, *(case.latency_ms for work in works for case in work.cases(sizes))})
     with tempfile.TemporaryDirectory(prefix="ossfuse-bench-") as directory:
         load = loads.build(place.built)
         python = place.venv / "bin" / "python"
         ground = Ground(load, "", "", Path(directory), python if python.exists() else Path(sys.executable), sizes)
-        with serving(Path(directory), load, [Line(latency) for latency in lines]) as server:
+        with serving(Path(directory), load, [Line(latency, options.rate) for latency in latencies]) as server:
             setting = runner.Setting(
                 1 if options.quick and not options.rounds else options.rounds or ROUNDS,
                 options.session,
+                options.rate,
                 place,
                 _at(ground, server),
                 lambda text: console.print(text, style="dim", highlight=False, soft_wrap=True),
             )
             for work in works:
                 _run_work(work, _cases(work, sizes, options.cases), chosen, missing, server, setting, options, console)
+            if growth.NAME in wanted:
+                _finish(growth.NAME, growth.measure(server, setting), setting, options, console)
+    if alone.NAME in wanted:
+        found = alone.measure(setting.rounds, setting.tell, quick=options.quick)
+        _finish(alone.NAME, found, setting, options, console)
     if not options.quick or options.write:
         write_plots(results.read(HERE / "results.json"), ROOT / "docs" / "benchmarks")
 
@@ -80,6 +87,28 @@ def _run_work(
         )
 
 
+def _finish(
+    name: str,
+    found: tuple[list[Row], list[str]],
+    setting: runner.Setting,
+    options: argparse.Namespace,
+    console: Console,
+) -> None:
+    """The rows and the section of what is no comparison of clients."""
+    rows, lines = found
+    console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+    if options.quick and not options.write:
+        return
+    date = datetime.datetime.now(datetime.UTC).date().isoformat()
+    _merge(rows, date)
+    report.write_section(HERE / "RESULTS.md", name, lines, after="preface")
+
+
+def _merge(rows: Sequence[Row], date: str) -> None:
+    path = HERE / "results.json"
+    results.write(path, results.merged(results.read(path), rows, report.machine(), date, commit()))
+
+
 def _write(
     work: Work,
     result: runner.CaseResult,
@@ -89,8 +118,8 @@ def _write(
     date: str,
     present: Sequence[Client],
 ) -> None:
-    path, text = HERE / "results.json", HERE / "RESULTS.md"
-    results.write(path, results.merged(results.read(path), made, report.machine(), date, commit()))
+    text = HERE / "RESULTS.md"
+    _merge(made, date)
     versions = {client.name: clients.version_of(client, setting.place) for client in clients.CLIENTS}
     here = {
         name: version
@@ -146,11 +175,14 @@ def commit() -> str:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--work", default="", help=f"of {', '.join(work.name for work in WORKS)}; commas; all")
+    parser.add_argument(
+        "--work", default="", help=f"of {', '.join(work.name for work in WORKS)}, session, growth; commas; all"
+    )
     parser.add_argument("--cases", default="", help="only cases with this text in their name; several with ;")
     parser.add_argument("--peers", default="", help="only these clients, with commas; ours is always there")
     parser.add_argument("--rounds", type=int, default=0, help=f"{ROUNDS}, or 1 with --quick")
     parser.add_argument("--session", default="", help="session layer of ours: pyfuse3 or the other; its default")
+    parser.add_argument("--rate", type=int, default=0, help="bytes a second a connection may have; without it any")
     parser.add_argument("--quick", action="store_true", help="small sizes, one round, nothing written")
     parser.add_argument("--write", action="store_true", help="write results also with --quick")
     return parser.parse_args()

@@ -6,8 +6,9 @@ result is not right, or that does not come up, is named with the reason and take
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from benchmarks.clients import Client, Mounting, Place
 from benchmarks.loads import outcome
@@ -17,15 +18,17 @@ from benchmarks.nginx import Line
 from benchmarks.processes import cpu_seconds, descendants, drop_caches, peak_memory, run
 from benchmarks.server import Server
 
-Samples = Mapping[str, Sequence[Sample]]
+Thing = TypeVar("Thing")
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """How a run is made: rounds, the session of ours, where programs are, what to tell the terminal."""
+    """How a run is made: rounds, the session of ours, bytes a second a connection may have (0: any), where programs are,
+    what to tell the terminal."""
 
     rounds: int
     session: str
+    rate: int
     place: Place
     ground: Ground
     tell: Callable[[str], None]
@@ -68,14 +71,14 @@ def run_case(work: Work, case: Case, clients: Sequence[Client], server: Server, 
     return result
 
 
-def rotated(clients: Sequence[Client], turn: int) -> Sequence[Client]:
-    start = turn % len(clients)
-    return [*clients[start:], *clients[:start]]
+def rotated(things: Sequence[Thing], turn: int) -> Sequence[Thing]:
+    start = turn % len(things)
+    return [*things[start:], *things[:start]]
 
 
 def _run(work: Work, case: Case, client: Client, server: Server, setting: Setting) -> Sample | None:
     """One sample; None where this client has no part in the work. Raises Wrong and MountFailed."""
-    ground = replace(setting.ground, endpoint=server.endpoints[Line(case.latency_ms)])
+    ground = replace(setting.ground, endpoint=server.endpoints[Line(case.latency_ms, setting.rate)])
     if client.command is None:
         sample = _run_program(work, case, client, server, ground)
     else:

@@ -7,6 +7,7 @@
  *   load make FILE BYTES                              a file with this content
  *   load make-many DIR COUNT BYTES                    COUNT of them, 000000 and up
  *   load sequential FILE STREAMS BLOCK                STREAMS readers, each its part of the file from start to end
+ *   load part FILE BYTES BLOCK                        the first BYTES of the file, by one reader
  *   load files DIR THREADS COUNT SEED                 list DIR (timed apart), read COUNT of its files whole, in an order
  *                                                     made from SEED, 0 for the order of the names
  *   load random FILE THREADS COUNT BYTES SEED         COUNT reads of BYTES at aligned random offsets
@@ -420,6 +421,19 @@ int main(int count, char **vector) {
     }
     if (!strcmp(what, "sequential") && count == 3)
         return run(sequential, (unsigned)number(1), 0, 0);
+    if (!strcmp(what, "part") && count == 3) {
+        struct job job = {0};
+        size_t block = strtoul(arguments[2], 0, 10);
+        unsigned char *data = buffer_of(block);
+        start = now();
+        int descriptor = open(arguments[0], O_RDONLY);
+        if (descriptor < 0)
+            fail(&job.tally, arguments[0], errno);
+        else
+            read_range(descriptor, arguments[0], data, block, 0, strtoull(arguments[1], 0, 10), &job.tally);
+        close(descriptor);
+        return report(&job, 1, (double)(now() - start) / 1e9, 0, 0);
+    }
     if (!strcmp(what, "files") && count == 4) {
         list(arguments[0], strtoul(arguments[2], 0, 10), strtoull(arguments[3], 0, 10));
         return run(files, (unsigned)number(1), (double)(now() - start) / 1e9, 0);
