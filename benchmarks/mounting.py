@@ -55,7 +55,10 @@ def mounted(client: Client, wanted: Mounting, place: Place) -> Iterator[Mounted]
             if process.poll() is not None or time.monotonic() > deadline:
                 raise MountFailed(f"{client.name} did not mount: {_last_line(log_path)}")
             time.sleep(0.02)
-        wanted.target.stat()  # answered only once the daemon serves
+        try:
+            wanted.target.stat()  # answered only once the daemon serves
+        except OSError as error:
+            raise MountFailed(f"{client.name} mounted and died ({error.strerror}): {_last_line(log_path)}") from error
         yield Mounted(wanted.target, process.pid)
     finally:
         _end(client, wanted.target, process)

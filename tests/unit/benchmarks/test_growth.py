@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from benchmarks.growth import CPU, KINDS, MEMORY, growth_rows
 from benchmarks.model import Sizes
 
@@ -10,7 +12,7 @@ def test_four_sizes_of_each_kind_each_twice_the_one_before() -> None:
     for kind in KINDS:
         counts = [case.count for case in kind.cases(Sizes())]
         assert len(counts) == 4
-        assert all(after // before == 2 for before, after in zip(counts, counts[1:], strict=False))
+        assert all(after // before == 2 for before, after in pairwise(counts))
 
 
 def test_a_unit_that_becomes_dearer_by_a_sixth_is_too_much() -> None:
