@@ -56,7 +56,7 @@ class Knowledge:
         self._absences = Absences()
         self._arguments = arguments
         self._serials = itertools.count(1)
-        self._publishes = not isinstance(table.published, NothingPublished)
+        self._publishes = type(table.published) is not NothingPublished
 
     def serial(self) -> int:
         return next(self._serials)

@@ -10,6 +10,7 @@ from csi.data.engine import DataEngine
 from csi.data.ledger import MemoryLedger
 from csi.fs.filesystem import Filesystem
 from csi.fs.openers import Openers
+from csi.fs.published import Published
 from csi.fs.reports import FilesystemReport
 from csi.volume.spec import CachePolicy, MountArguments, ReadOptions, WriteOptions
 from csi.volume.units import KIB, MIB, Bytes, Seconds
@@ -42,6 +43,7 @@ class World:
         store: Any = None,
         read_only: bool = False,
         openers: Openers | None = None,
+        published: Published | None = None,
     ) -> Program:
         store = store if store is not None else self.store
         write = WriteOptions(threads=2, part_size=Bytes(100 * KIB), buffer_size=Bytes(64 * KIB), append=append)
@@ -57,6 +59,7 @@ class World:
             write=write,
             read_only=read_only,
             openers=openers,
+            published=published,
             clock=self.clock,
         )
         self._mounts.append((filesystem, engine))

@@ -1,0 +1,103 @@
+"""A kernel session's tables of names and attributes, as a test can look into them (csi/fs/published.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from csi.fs.published import NothingPublished, PublishedStatistics
+from csi.fs.types import Attributes
+from csi.volume.units import InodeNumber, Seconds
+
+
+@dataclass
+class Said:
+    """Something published: believed until `until`; the kernel may keep it until `told`."""
+
+    what: Attributes | InodeNumber | None
+    until: float
+    told: float
+
+
+class PublishedNames(NothingPublished):
+    """Names, absences and attributes; opens and blocks are refused. `full` refuses everything."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self.inodes: dict[InodeNumber, Said] = {}
+        self.names: dict[tuple[InodeNumber, bytes], Said] = {}
+        self.lookups: dict[InodeNumber, int] = {}
+        self.full = False
+
+    # --- the kernel's side ---
+
+    def getattr(self, inode: InodeNumber) -> Said | None:
+        return self._believed(self.inodes.get(inode))
+
+    def lookup(self, parent: InodeNumber, name: bytes) -> Said | None:
+        """The name, if LOOKUP is answered: with attributes, or (what None) with ENOENT."""
+        said = self._believed(self.names.get((parent, name)))
+        if said is None or said.what is None:
+            return said
+        assert isinstance(said.what, int)
+        return said if self.getattr(said.what) is not None else None
+
+    def answer_lookup(self, parent: InodeNumber, name: bytes) -> InodeNumber | None:
+        """LOOKUP answered without the filesystem, and counted."""
+        said = self.lookup(parent, name)
+        if said is None or said.what is None:
+            return None
+        assert isinstance(said.what, int)
+        self.lookups[said.what] = self.lookups.get(said.what, 0) + 1
+        return said.what
+
+    def forget(self, inode: InodeNumber, count: int) -> int:
+        """FORGET of the kernel: what is left for the filesystem."""
+        own = min(count, self.lookups.get(inode, 0))
+        if own:
+            self.lookups[inode] -= own
+        return count - own
+
+    # --- Published ---
+
+    def publish_inode(self, attributes: Attributes, *, believed: Seconds, told: Seconds, generation: int = 0) -> bool:
+        if not self.full:
+            now = self._clock()
+            self.inodes[attributes.inode] = Said(attributes, now + believed, now + told)
+        return not self.full
+
+    def publish_name(
+        self, parent: InodeNumber, name: bytes, inode: InodeNumber, *, believed: Seconds, told: Seconds
+    ) -> bool:
+        if not self.full:
+            now = self._clock()
+            self.names[parent, name] = Said(inode, now + believed, now + told)
+        return not self.full
+
+    def publish_absence(self, parent: InodeNumber, name: bytes, *, believed: Seconds, told: Seconds) -> bool:
+        if not self.full:
+            now = self._clock()
+            self.names[parent, name] = Said(None, now + believed, now + told)
+        return not self.full
+
+    def retract_inode(self, inode: InodeNumber) -> None:
+        self.inodes.pop(inode, None)
+
+    def retract_name(self, parent: InodeNumber, name: bytes) -> None:
+        self.names.pop((parent, name), None)
+
+    def retract_all(self) -> None:
+        self.inodes.clear()
+        self.names.clear()
+
+    def withdraw_inode(self, inode: InodeNumber) -> int:
+        self.inodes.pop(inode, None)
+        return self.lookups.pop(inode, 0)
+
+    def statistics(self) -> PublishedStatistics:
+        return PublishedStatistics(len(self.inodes), len(self.names), lookups=sum(self.lookups.values()))
+
+    # --- private ---
+
+    def _believed(self, said: Said | None) -> Said | None:
+        return said if said is not None and self._clock() < said.until else None
