@@ -16,6 +16,7 @@ from functools import partial
 from csi.data.buffers import BufferPool, charged_size
 from csi.data.pace import Pace
 from csi.data.shelves import UNIT, Block, Shelf, Shelves
+from csi.data.streams import BlockTable
 from csi.data.workers import URGENT, WorkerPool
 from csi.errors import BadHandle, DeadlineExceeded, OssFuseError, ServerFailure
 from csi.oss.store import ObjectStore, ObjectVersion
@@ -51,6 +52,7 @@ class BlockCache:
         retained: int,
         patience: Seconds,
         clock: Callable[[], float],
+        published: BlockTable | None = None,
     ) -> None:
         """`retained`: how many bytes of spent blocks are kept; `patience`: how long `result` waits while no request at
         all succeeds."""
@@ -61,7 +63,7 @@ class BlockCache:
         self._patience = patience
         self._clock = clock
         self._lock = threading.Lock()
-        self._shelves = Shelves(retained=retained)
+        self._shelves = Shelves(retained=retained, published=published)
         self._in_flight = 0
         self._requests = 0
         self._requested_bytes = 0
@@ -78,6 +80,16 @@ class BlockCache:
     def close(self, shelf: Shelf) -> None:
         with self._lock:
             self._shelves.close(shelf)
+
+    def show(self, shelf: Shelf) -> int | None:
+        """Publish the blocks of this version until `conceal`: by which number; None if there is nothing to publish
+        to."""
+        with self._lock:
+            return self._shelves.show(shelf)
+
+    def conceal(self, shelf: Shelf) -> None:
+        with self._lock:
+            self._shelves.conceal(shelf)
 
     def forget(self, key: ObjectKey) -> None:
         """Nobody finds the blocks of this key any more; reads under way still get theirs."""
@@ -334,6 +346,7 @@ class BlockCache:
             self._shelves.remove(block)
         else:
             block.view = view
+            self._shelves.publish(block)
             self._shelves.arrange(block)
         return gates
 

@@ -23,7 +23,7 @@ from csi.data.plan import SMALLEST_PART, PartPlan
 from csi.data.reader import BlockReader
 from csi.data.shelves import UNIT
 from csi.data.staging import StagingMemory, StagingStatistics
-from csi.data.streams import Reader, Writer
+from csi.data.streams import BlockTable, Reader, Writer
 from csi.data.ticker import Ticker
 from csi.data.whole import WholeReader
 from csi.data.window import Streams
@@ -72,7 +72,8 @@ class DataEngine:
     to it looks at `_closed` afterwards.
 
     `patience` is how long a call waits for memory or for a queue that does not move before it raises DeadlineExceeded;
-    `admission` how long opening a file for writing waits for memory before it raises OutOfMemoryBudget.
+    `admission` how long opening a file for writing waits for memory before it raises OutOfMemoryBudget. `published`
+    is where blocks are published for reads that are answered without the engine.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class DataEngine:
         clock: Callable[[], float] = time.monotonic,
         patience: Seconds = PATIENCE,
         admission: Seconds = ADMISSION,
+        published: BlockTable | None = None,
     ) -> None:
         self._store = store
         self._write = write
@@ -99,7 +101,13 @@ class DataEngine:
         self._uploads = WorkerPool("ossfuse-write", write.threads)
         self._retained = min(ledger.budget // 4, _RETAINED)
         self._cache = BlockCache(
-            store, self._pool, self._downloads, retained=self._retained, patience=patience, clock=clock
+            store,
+            self._pool,
+            self._downloads,
+            retained=self._retained,
+            patience=patience,
+            clock=clock,
+            published=published,
         )
         self._staging = StagingMemory(self._pool, limit=ledger.budget // 2)
         self._streams = Streams(self._read_ahead_capacity)

@@ -41,7 +41,7 @@ class Pace:
         kind = size.bit_length()
         known = self._overdue.get(kind)
         if known is None or known[0] + _ENOUGH <= self._serial:
-            taken = sorted(tuple(self._taken.get(kind, ())))
+            taken = sorted(self._taken.get(kind, ()))
             if len(taken) < _ENOUGH:
                 return None
             known = self._serial, Seconds(max(_SHORTEST, 2 * taken[len(taken) * 99 // 100 - (len(taken) % 100 == 0)]))

@@ -26,6 +26,7 @@ WHOLE = 1 * MIB
 _ALIGNMENT = 8 * KIB
 _MOST_CURSORS = 32
 _LOOKED_AT = 4
+_STEPS = 8  # how many times on its length a window is moved along
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +70,25 @@ class Pattern:
             if (block := cursor.private) is not None:
                 yield block
 
-    def read(self, offset: int, end: int) -> None:
-        """These bytes were read: move the window along."""
-        cursor = self._cursor(offset, end)
+    def read(self, offset: int, end: int) -> int:
+        """These bytes were read: move the window along. Returns where it has to be moved next; 0: there is none."""
+        return self._move(self._cursor(offset, end), offset, end)
+
+    def reached(self, offset: int, end: int) -> int:
+        """All that is there up to these bytes was read, which is told late: as `read`, but nothing new begins here."""
+        for cursor in reversed(self._cursors):
+            if cursor.low <= offset <= cursor.high:
+                return self._move(cursor, min(offset, cursor.position), end)
+        return 0
+
+    def _move(self, cursor: Cursor, offset: int, end: int) -> int:
         cursor.advance(offset, end, self._clock())
         while cursor.blocks and cursor.blocks[0].end <= cursor.position:
             self._cache.leave(cursor.blocks.popleft())
-        if cursor.sequential:
-            self._extend(cursor)
+        if not cursor.sequential or self._exact:
+            return 0
+        self._extend(cursor)
+        return cursor.position + max(UNIT, min(cursor.run, cursor.reach) // _STEPS)
 
     def begin(self, offset: int, end: int, pinned: list[Block] | None) -> bool:
         """Ask for whatever of the range is missing; False when there is no memory for it now.

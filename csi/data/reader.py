@@ -53,6 +53,8 @@ class BlockReader:
         self._lock = threading.Lock()
         self._pattern = Pattern(self._shelf, cache, streams, plan, exact=exact, clock=clock)
         self._open = True
+        self._shown = False
+        self.notice = 0
 
     @property
     def version(self) -> ObjectVersion:
@@ -93,12 +95,27 @@ class BlockReader:
         self._note(offset, end, None)
         return read
 
+    def publish(self) -> int | None:
+        with self._lock:
+            self._check_open()
+            content = None if self._shown else self._cache.show(self._shelf)
+            self._shown = self._shown or content is not None
+            return self._shelf.content if self._shown else None
+
+    def reached(self, offset: int, end: int) -> int:
+        with self._lock:
+            if self._open:
+                self.notice = self._pattern.reached(offset, end)
+            return self.notice
+
     def close(self) -> None:
         with self._lock:
             if not self._open:
                 return
             self._open = False
             self._pattern.close()
+            if self._shown:
+                self._cache.conceal(self._shelf)
         self._cache.close(self._shelf)
         self._on_close(self)
 
@@ -144,7 +161,7 @@ class BlockReader:
         if self._size > WHOLE:
             with self._lock:
                 if self._open:
-                    self._pattern.read(offset, end)
+                    self.notice = self._pattern.read(offset, end)
         if block is not None and not block.users:
             self._cache.touch(block)
 

@@ -8,10 +8,12 @@ recently used first out. Nothing here waits or makes a request: that is `blocks`
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import OrderedDict
 
 from csi.data.buffers import charged_size
+from csi.data.streams import BlockTable
 from csi.data.workers import Task
 from csi.errors import OssFuseError
 from csi.oss.store import ObjectVersion
@@ -37,6 +39,7 @@ class Block:
         "on_grid",
         "pins",
         "shelf",
+        "shown",
         "start",
         "target",
         "task",
@@ -57,6 +60,7 @@ class Block:
         self.pins = 0  # reads that must not lose it
         self.gates: list[threading.Lock] | None = []  # closed semaphores of waiting threads; None: the request ended
         self.task: Task | None = None
+        self.shown = False  # published: reads may be answered from it without the engine
         self.detached = False  # not to be found or kept any more
 
     @property
@@ -68,10 +72,12 @@ class Block:
 class Shelf:
     """The blocks of one version. `grid` may be read without a lock; `readers` is guarded by `BlockCache`'s."""
 
-    __slots__ = ("grid", "readers", "shared", "version")
+    __slots__ = ("content", "grid", "readers", "shared", "shown", "version")
 
-    def __init__(self, version: ObjectVersion) -> None:
+    def __init__(self, version: ObjectVersion, content: int) -> None:
         self.version = version
+        self.content = content  # the number its blocks are published by
+        self.shown = 0  # readers that want them published
         self.grid: dict[int, Block] = {}
         self.readers = 0
         self.shared = bool(version.etag)  # without an ETag no two readers know that they mean the same bytes
@@ -81,9 +87,11 @@ class Shelves:
     """All blocks by version, and two lists of those that are there. Every method is called with `BlockCache`'s lock
     held."""
 
-    def __init__(self, *, retained: int) -> None:
+    def __init__(self, *, retained: int, published: BlockTable | None) -> None:
         """`retained`: how many bytes of spent blocks are kept."""
         self._retained = retained
+        self._published = published
+        self._contents = itertools.count(1)
         self._shelves: dict[ObjectVersion, Shelf] = {}
         self._ahead: OrderedDict[Block, None] = OrderedDict()
         self._spent: OrderedDict[Block, None] = OrderedDict()
@@ -100,7 +108,7 @@ class Shelves:
     def open(self, version: ObjectVersion) -> Shelf:
         shelf = self._shelves.get(version) if version.etag else None
         if shelf is None:
-            shelf = Shelf(version)
+            shelf = Shelf(version, next(self._contents))
             if shelf.shared:
                 self._shelves[version] = shelf
         shelf.readers += 1
@@ -127,6 +135,29 @@ class Shelves:
                 self.drop(block)
         self._shelves.clear()
 
+    def show(self, shelf: Shelf) -> int | None:
+        """Publish the blocks of a version: those on the grid that are there, and those that come."""
+        if self._published is None:
+            return None
+        shelf.shown += 1
+        if shelf.shown == 1:
+            for block in dict.fromkeys(shelf.grid.values()):
+                self.publish(block)
+        return shelf.content
+
+    def conceal(self, shelf: Shelf) -> None:
+        """The opposite, when nobody else wants it."""
+        shelf.shown -= 1
+        if shelf.shown == 0 and self._published is not None:
+            self._published.retract_content(shelf.content)
+            for block in shelf.grid.values():
+                block.shown = False
+
+    def publish(self, block: Block) -> None:
+        """A block that may be there, of a version that may be shown."""
+        if block.shelf.shown and block.on_grid and block.view is not None and self._published is not None:
+            block.shown = self._published.publish_block(block.shelf.content, block.start, block.view)
+
     # --- blocks ---
 
     def place(self, block: Block) -> None:
@@ -137,6 +168,9 @@ class Shelves:
 
     def remove(self, block: Block) -> None:
         """A block is not found any more."""
+        if block.shown and self._published is not None:
+            block.shown = False
+            self._published.retract_block(block.shelf.content, block.start)
         if block.on_grid:
             grid = block.shelf.grid
             for index in _units(block):

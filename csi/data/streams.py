@@ -30,7 +30,35 @@ class Reader(Protocol):
         """
 
     def close(self) -> None:
-        """Give up the window; idempotent. Reads under way finish or raise BadHandle."""
+        """Give up the window, and take back its blocks; idempotent. Reads under way finish or raise BadHandle."""
+
+    # --- for who answers reads from published blocks ---
+
+    @property
+    def notice(self) -> int:
+        """Reads are worth answering from published blocks: whoever does it says `reached` when one ends beyond this
+        offset. 0: they are not."""
+
+    def publish(self) -> int | None:
+        """Publish the blocks there are, and from now on those that come, until `close`: by which content number.
+        None when the engine was given nothing to publish to."""
+
+    def reached(self, offset: int, end: int) -> int:
+        """All up to a read of `offset`..`end` was read from published blocks; returns the next `notice`. Never waits,
+        never raises."""
+
+
+class BlockTable(Protocol):
+    """Where blocks are published for reads that are answered without the engine (`csi/fs/published.py` says more)."""
+
+    def publish_block(self, content: int, start: int, data: Buffer) -> bool:
+        """The bytes of `content`, a version, from `start`; they are held until taken back. False: no room."""
+
+    def retract_block(self, content: int, start: int) -> None:
+        """The memory is not used any more when this returns."""
+
+    def retract_content(self, content: int) -> None:
+        """All blocks of `content`."""
 
 
 class Writer(Protocol):

@@ -21,7 +21,19 @@ from csi.volume.units import Seconds
 class WholeReader:
     """A `Reader` (csi/data/streams.py). `_lock` guards that it is closed once."""
 
-    __slots__ = ("_cache", "_lock", "_on_close", "_open", "_patience", "_shelf", "_size", "_store", "version")
+    __slots__ = (
+        "_cache",
+        "_lock",
+        "_on_close",
+        "_open",
+        "_patience",
+        "_shelf",
+        "_shown",
+        "_size",
+        "_store",
+        "notice",
+        "version",
+    )
 
     def __init__(
         self,
@@ -41,6 +53,8 @@ class WholeReader:
         self._shelf: Shelf = cache.open(version)
         self._lock = threading.Lock()
         self._open = True
+        self._shown = False
+        self.notice = 0
 
     def try_read(self, offset: int, size: int) -> Buffer | None:
         end = min(offset + size, self._size)
@@ -61,13 +75,25 @@ class WholeReader:
             view = self._cache.whole(self._shelf)
             if view is None:
                 return read_directly(self.version, self._store, self._cache, offset, end, self._patience)
+        self.notice = self._size if end < self._size else 0
         return view[offset:end]
+
+    def publish(self) -> int | None:
+        with self._lock:
+            if self._open and not self._shown:
+                self._shown = self._cache.show(self._shelf) is not None
+            return self._shelf.content if self._shown else None
+
+    def reached(self, offset: int, end: int) -> int:
+        return 0
 
     def close(self) -> None:
         with self._lock:
             if not self._open:
                 return
             self._open = False
+            if self._shown:
+                self._cache.conceal(self._shelf)
         self._cache.close(self._shelf)
         self._on_close(self)
 

@@ -216,6 +216,9 @@ class Filesystem:
     def read_ready(self, handle: FileHandle, offset: int, size: int) -> Buffer | None:
         return self._reading.read_ready(handle, offset, size)
 
+    def read_reached(self, handle: FileHandle, offset: int, end: int) -> None:
+        self._reading.reached(handle, offset, end)
+
     def read(self, handle: FileHandle, offset: int, size: int) -> Buffer:
         """Exactly `size` bytes, fewer only at the end of the file."""
         return self._reading.read(handle, offset, size)
@@ -320,6 +323,7 @@ class Filesystem:
             draft = handle.node.draft
             if draft is not None:
                 draft.writer.abandon()
+            self._table.conceal(handle)
             if handle.reader is not None:
                 handle.reader.close()
         self._renames.close()

@@ -19,8 +19,9 @@ from csi.volume.units import FileHandle
 @dataclass(slots=True, eq=False)
 class OpenHandle:
     """One open(2). `facts` are those of the node when `version` was taken from it; the same value means that nothing
-    was learned since. `failed` is why what was written through this handle will never be an object. `deserted`: the
-    last to close it was a program that was being killed, and nothing was written since."""
+    was learned since. `shown`: the kernel session may answer reads by itself (`InodeTable.show`). `failed` is why what
+    was written through this handle will never be an object. `deserted`: the last to close it was a program that was
+    being killed, and nothing was written since."""
 
     id: FileHandle
     node: Node
@@ -33,6 +34,7 @@ class OpenHandle:
     failed: OssFuseError | None = None
     opener: Opener | None = None
     deserted: bool = False
+    shown: bool = False
 
 
 class Handles:
@@ -64,6 +66,7 @@ class Handles:
         with self._table.lock:
             if self._handles.pop(handle.id, None) is None:
                 return
+            self._table.conceal(handle)
             reader, handle.reader = handle.reader, None
             self._table.local(handle.node).handles -= 1
             self._table.drop_unused(handle.node)

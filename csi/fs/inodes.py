@@ -26,7 +26,9 @@ from csi.fs.types import ROOT_INODE, FileKind
 from csi.volume.units import ETag, InodeNumber, ObjectKey, Seconds
 
 if TYPE_CHECKING:
+    from csi.data.streams import Reader
     from csi.fs.drafts import Draft
+    from csi.fs.handles import OpenHandle
     from csi.fs.metadata import Facts
 
 _MASK = (1 << 63) - 1
@@ -232,6 +234,34 @@ class InodeTable:
                 del self._absent[parent.inode, name]
                 self.published.retract_name(parent.inode, name)
 
+    def show(self, handle: OpenHandle, reader: Reader, content: int) -> bool:
+        """READ of `handle` may be answered from the published blocks of `content`, which are those of `reader`, until
+        anything is learned of its node. False: it may not, or there is no room."""
+        node = handle.node
+        with self.lock:
+            if handle.reader is not reader or handle.shown or handle.writable or node.draft is not None:
+                return handle.shown
+            if node.facts is not handle.facts or not self.published.publish_file(
+                handle.id, content, reader.version.size
+            ):
+                return False
+            local = self.local(node)
+            if local.shown is None:
+                local.shown = []
+            local.shown.append(handle)
+            handle.shown = True
+            return True
+
+    def conceal(self, handle: OpenHandle) -> None:
+        """READs of `handle` come here again."""
+        with self.lock:
+            if handle.shown:
+                handle.shown = False
+                self.published.withdraw_file(handle.id)
+                local = handle.node.local
+                if local is not None and local.shown is not None:
+                    local.shown.remove(handle)
+
     def retract_all(self) -> None:
         """More has changed than single nodes."""
         with self.lock:
@@ -243,6 +273,9 @@ class InodeTable:
     # --- private; the lock is held ---
 
     def _retract(self, node: Node) -> None:
+        if node.local is not None and node.local.shown:
+            for handle in list(node.local.shown):
+                self.conceal(handle)
         if node.published:
             node.published = False
             self.published.retract_inode(node.inode)

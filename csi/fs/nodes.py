@@ -15,6 +15,7 @@ from csi.volume.units import ETag, InodeNumber
 
 if TYPE_CHECKING:
     from csi.fs.drafts import Draft
+    from csi.fs.handles import OpenHandle
     from csi.fs.metadata import Facts
 
 NEVER = float("-inf")
@@ -27,7 +28,8 @@ class LocalState:
     `handles` counts open files, `draft` is the version being written, `lineage` holds the ETags of versions that the
     current one has as its beginning (an open reader of one of them may go on with the current one), `opened` is the
     ETag that was last opened, `refused` says that since then the kernel was refused pages which it may still show,
-    `times` are utimensat's until another version is found. Of directories: when (nanoseconds) and at which serial this
+    `times` are utimensat's until another version is found, `shown` are open files whose reads the kernel session may
+    answer by itself. Of directories: when (nanoseconds) and at which serial this
     mount last changed a name in it.
     """
 
@@ -45,6 +47,7 @@ class LocalState:
     has_marker: bool = False
     changed_ns: int = 0
     changed: int = 0
+    shown: list[OpenHandle] | None = None
 
 
 @dataclass(slots=True, eq=False)

@@ -17,6 +17,7 @@ from csi.fs.metadata import APPENDABLE_TYPE, Facts
 from csi.fs.names import shown
 from csi.fs.namespace import Namespace
 from csi.fs.nodes import Node
+from csi.fs.published import NothingPublished
 from csi.oss.store import Buffer, ObjectVersion
 from csi.volume.units import FileHandle
 
@@ -36,6 +37,8 @@ class Reading:
         self._drafts = drafts
         self._handles = handles
         self._exact = exact
+        self._published = namespace.table.published
+        self._shows = type(self._published) is not NothingPublished
 
     def read_ready(self, number: FileHandle, offset: int, size: int) -> Buffer | None:
         """`read` if it needs no waiting; called on an event loop."""
@@ -45,7 +48,19 @@ class Reading:
         node, reader = handle.node, handle.reader
         if reader is None or node.draft is not None or node.facts is not handle.facts:
             return None
-        return reader.try_read(offset, size)
+        found = reader.try_read(offset, size)
+        if self._shows and found is not None and reader.notice:
+            self._show(handle, reader)
+        return found
+
+    def reached(self, number: FileHandle, offset: int, end: int) -> None:
+        """A read was answered from published blocks; see `ReadListener`."""
+        handle = self._handles.find(number)
+        reader = handle.reader if handle is not None else None
+        if reader is not None:
+            notice = reader.reached(offset, end)
+            if notice:
+                self._published.tell_at(number, notice)
 
     def read(self, number: FileHandle, offset: int, size: int) -> Buffer:
         handle = self._handles.get(number)
@@ -63,15 +78,30 @@ class Reading:
             else:
                 reader = self._current_reader(handle)
             try:
-                return reader.read(offset, size)
+                read = reader.read(offset, size)
             except BadHandle:
                 if handle.reader is reader or self._handles.find(handle.id) is None:
                     raise  # otherwise another read moved the handle to a newer version: use that
             except _CHANGED as error:
                 if not self._has_grown(handle):
                     raise self._stale(handle) from error
+            else:
+                if self._shows and reader.notice:
+                    self._show(handle, reader)
+                return read
 
     # --- private ---
+
+    def _show(self, handle: OpenHandle, reader: Reader) -> None:
+        """Let the kernel session answer what is read ahead of `handle`."""
+        if not handle.shown:
+            try:
+                content = reader.publish()
+            except BadHandle:  # closed meanwhile
+                return
+            if content is None or not self._table.show(handle, reader, content):
+                return
+        self._published.tell_at(handle.id, reader.notice)
 
     def check_readable(self, node: Node) -> None:
         draft = node.draft
@@ -136,6 +166,7 @@ class Reading:
                 return handle.reader
         opened = self._engine.open_reader(version, exact=self._exact)
         with self._table.lock:
+            self._table.conceal(handle)
             old, handle.reader = handle.reader, opened
             if facts is not None:
                 handle.facts, handle.version = facts, version

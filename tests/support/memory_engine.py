@@ -16,6 +16,7 @@ class MemoryReader:
     def __init__(self, store: ObjectStore, version: ObjectVersion) -> None:
         self.version = version
         self.closed = False
+        self.notice = 0
         self._store = store
         self._data: bytes | None = None
 
@@ -29,6 +30,12 @@ class MemoryReader:
         if target:
             self._store.read_into(self.version.key, offset, memoryview(target), if_match=self.version.etag)
         return bytes(target)
+
+    def publish(self) -> int | None:
+        return None
+
+    def reached(self, offset: int, end: int) -> int:
+        return 0
 
     def close(self) -> None:
         self.closed = True
