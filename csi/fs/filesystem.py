@@ -110,9 +110,9 @@ class Filesystem:
             try:
                 self._links.target(node)
             except OssFuseError:
-                self._table.drop_unused(node)
+                self._table.forget(node.inode, 1)
                 raise
-        return self._namespace.knowledge.tell(node, count=True)
+        return self._namespace.knowledge.tell(node)
 
     def lookup_cached(self, parent: InodeNumber, name: bytes) -> Entry | None:
         """`lookup` from what is known, else None; raises NoSuchEntry when the absence of the name is known."""
@@ -169,13 +169,13 @@ class Filesystem:
     def symlink(self, parent: InodeNumber, name: bytes, target: bytes, caller: Caller | None = None) -> Entry:
         self._require_writable()
         node = self._links.make(self._namespace.directory(parent), name, target)
-        return self._namespace.knowledge.tell(node, count=True)
+        return self._namespace.knowledge.tell(node)
 
     def mkdir(self, parent: InodeNumber, name: bytes, mode: int, caller: Caller | None = None) -> Entry:
         """Writes the marker object; of two clients that make one directory at the same time, one gets EntryExists."""
         self._require_writable()
         node = self._tree.make_directory(self._namespace.directory(parent), name)
-        return self._namespace.knowledge.tell(node, count=True)
+        return self._namespace.knowledge.tell(node)
 
     def rmdir(self, parent: InodeNumber, name: bytes) -> None:
         self._require_writable()

@@ -63,13 +63,14 @@ class Knowledge:
 
     # --- questions ---
 
-    def known(self, parent: Node, name: bytes) -> Node | None:
+    def known(self, parent: Node, name: bytes, *, count: bool = False) -> Node | None:
         """What a LOOKUP may be told without asking OSS; None if it has to be asked. Raises NoSuchEntry when the
-        absence of the name is known."""
+        absence of the name is known. `count`: the kernel is told of it."""
         check_lookup(name)
         with self.table.lock:
             node = self.table.child(parent, name)
             if node is not None and (node.draft is not None or self.fresh.of_name(node.checked_at)):
+                node.lookups += count
                 return node
             listing = self.listings.get(parent)
             if listing is not None and self._absences.asked(parent, name) < listing.asked:
@@ -77,11 +78,11 @@ class Knowledge:
                 if facts is None and node is None and self.fresh.of_absence(listing.at):
                     raise self._absent(parent, name, listing.at)
                 if facts is not None and self.fresh.of_name(listing.at):
-                    return self.learned(parent, name, facts, listing.asked, listing.at)
+                    return self.learned(parent, name, facts, listing.asked, listing.at, count=count)
                 page = listing.renewal.page(name)
                 if page is not None and self.fresh.of_name(page.at):
                     listing.renewal.used += 1
-                    return self.learned(parent, name, page.names[name], page.asked, page.at)
+                    return self.learned(parent, name, page.names[name], page.asked, page.at, count=count)
             at = self._absences.at(parent, name)
             if node is None and self.fresh.of_absence(at):
                 raise self._absent(parent, name, at)
@@ -166,7 +167,7 @@ class Knowledge:
     # --- our own changes ---
 
     def made(self, parent: Node, name: bytes, kind: FileKind) -> Node:
-        """The node for a name this mount is making."""
+        """The node for a name this mount is making, counted as told to the kernel: who makes it answers with it."""
         with self.table.lock:
             node = self.table.child(parent, name)
             if node is not None and node.kind is not kind:
@@ -174,6 +175,7 @@ class Knowledge:
                 node = None
             if node is None:
                 node = self.table.add(parent, name, kind)
+            node.lookups += 1
             self._absences.drop(parent, name)
             self._touch(parent)
             return node

@@ -52,23 +52,26 @@ class Namespace:
         return node
 
     def look_up(self, parent: Node, name: bytes) -> Node:
-        """The node of a name as LOOKUP sees it. Raises NoSuchEntry and what OSS raises."""
-        node = self.knowledge.known(parent, name) or self._renewed(parent, name) or self._ask(parent, name)
+        """The node of a name as LOOKUP sees it, counted as told to the kernel: a node that is not counted may be
+        forgotten at any moment. Raises NoSuchEntry and what OSS raises."""
+        node = self.knowledge.known(parent, name, count=True) or self._renewed(parent, name)
+        node = node or self._ask(parent, name, count=True)
         if node is None:
             raise missing(name)
         node.ticket = True
         return node
 
     def find(self, parent: Node, name: bytes) -> Node | None:
-        """The node of a name that is about to be changed: what the LOOKUP before it found is good enough."""
+        """The node of a name that is about to be changed, counted: what the LOOKUP before it found is good enough."""
         check_lookup(name)
         with self.table.lock:
             node = self.table.child(parent, name)
             if node is not None and (node.draft is not None or self.knowledge.fresh.for_change(node.checked_at)):
+                node.lookups += 1
                 return node
             if node is None and self.knowledge.absent_for_making(parent, name):
                 return None
-        return self._ask(parent, name)
+        return self._ask(parent, name, count=True)
 
     @contextmanager
     def held(self, parent: Node, name: bytes) -> Iterator[Node | None]:
@@ -77,8 +80,6 @@ class Namespace:
         if node is None:
             yield None
             return
-        with self.table.lock:
-            node.lookups += 1
         try:
             yield node
         finally:
@@ -134,7 +135,7 @@ class Namespace:
 
     def _renewed(self, parent: Node, name: bytes) -> Node | None:
         """Ask OSS about a name of a kept listing and those that follow it, or wait for a request under way that does;
-        None if the name has to be asked for by itself."""
+        None if the name has to be asked for by itself. The node is counted."""
         if not self.knowledge.fresh.keeps_names:
             return None
         with self.table.lock:
@@ -152,7 +153,7 @@ class Namespace:
             return None
         with self.table.lock:
             listing.renewal.used += not is_new
-            return self.knowledge.learned(parent, name, facts, page.asked, page.at)
+            return self.knowledge.learned(parent, name, facts, page.asked, page.at, count=True)
 
     def _fly(self, renewal: Renewal, flight: Flight, directory: ObjectKey) -> None:
         """Ask for a page. A failure is kept for all who wait for it."""
@@ -166,7 +167,7 @@ class Namespace:
             with self.table.lock:
                 renewal.land(flight)
 
-    def _ask(self, parent: Node, name: bytes) -> Node | None:
+    def _ask(self, parent: Node, name: bytes, *, count: bool = False) -> Node | None:
         """Ask OSS about one name."""
         if parent.detached or name in (b".", b"..") or b"/" in name or not name:
             return None
@@ -175,4 +176,4 @@ class Namespace:
         facts = None
         if len(directory_key(self.table.prefix, path).encode("utf-8", "surrogateescape")) <= 1024:
             facts = ask(self._store, ObjectKey(self.table.prefix + path), symlinks=self._symlinks)
-        return self.knowledge.learned(parent, name, facts, asked, at)
+        return self.knowledge.learned(parent, name, facts, asked, at, count=count)

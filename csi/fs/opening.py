@@ -52,10 +52,14 @@ class Opening:
                 return knowledge.tell(node, count=True), opened
         node = knowledge.made(directory, name, FileKind.FILE)
         opener = self._opener(flags, caller)
-        opened = self._files.create(node, flags, opener)
+        try:
+            opened = self._files.create(node, flags, opener)
+        except BaseException:
+            self._table.forget(node.inode, 1)
+            raise
         if opener is not None:
             opener.identify()
-        return knowledge.tell(node, count=True), opened
+        return knowledge.tell(node), opened
 
     def _opener(self, flags: int, caller: Caller | None) -> Opener | None:
         if self._openers is None or caller is None or flags & os.O_ACCMODE == os.O_RDONLY:

@@ -6,8 +6,10 @@ import contextlib
 import random
 import threading
 from collections.abc import Callable
+from typing import Any
 
 from csi.errors import FilesystemError, StoreError
+from csi.fs.types import ROOT_INODE, Entry
 from tests.support.filesystems import World
 from tests.support.programs import WRITE, Program
 
@@ -100,3 +102,21 @@ def test_programs_that_do_anything_anywhere_neither_hang_nor_leave_anything_behi
     tree = {key for key in world.store.objects if not key.endswith("/")}
     for key in tree:
         assert consistent.exists(key)
+
+
+def test_an_inode_is_counted_before_another_thread_can_forget_it(world: World, consistent: Program) -> None:
+    world.store.seed("a", b"x")
+    filesystem = consistent.filesystem
+    inode = filesystem.lookup(ROOT_INODE, b"a").attributes.inode
+    knowledge = filesystem._namespace.knowledge
+    tell = knowledge.tell
+
+    def tell_late(*arguments: Any, **options: Any) -> Entry:
+        knowledge.tell = tell
+        filesystem.forget(inode, 1)  # what the kernel was told first
+        return tell(*arguments, **options)
+
+    knowledge.tell = tell_late
+    assert filesystem.lookup(ROOT_INODE, b"a").attributes.inode == inode
+    assert filesystem.getattr(inode).attributes.size == 1
+    filesystem.forget(inode, 1)
