@@ -1,6 +1,7 @@
 """The configuration of the nginx in front of everything, and what its log says about the requests that came.
 
-nginx sends the bodies of objects that lie as files, with sendfile; everything else goes on to the emulator. One
+nginx sends the bodies of objects that lie as files, with sendfile; everything else goes on to the emulator, and what is
+uploaded reaches it as a file in memory that nginx has written, so that Python moves none of it. One
 listener for each pair of latency and bandwidth, so that all clients of a round meet the same process. The latency is a
 timer in nginx's event loop before a request is answered (Debian's lua module; this kernel has no netem): it costs no
 CPU and is the same for every client and every kind of request. The bandwidth is nginx's own limit of a connection.
@@ -30,7 +31,7 @@ http {{
     access_log {scratch}/access.log short buffer=64k flush=100ms;
     sendfile on; tcp_nopush on; tcp_nodelay on; keepalive_requests 1000000000; keepalive_timeout 3600;
     open_file_cache max=40000 inactive=1h; default_type application/octet-stream; client_max_body_size 0;
-    client_body_temp_path {scratch}/nginx-body; proxy_temp_path {scratch}/nginx-proxy;
+    client_body_temp_path {bodies}; client_body_buffer_size 1m; proxy_temp_path {scratch}/nginx-proxy;
     fastcgi_temp_path {scratch}/nginx-f; uwsgi_temp_path {scratch}/nginx-u; scgi_temp_path {scratch}/nginx-s;
     upstream emulator {{ server 127.0.0.1:{emulator_port}; keepalive 128; keepalive_requests 1000000000; }}
     map $args $plain {{ default 0; "" 1; "~^x-id=(GetObject|HeadObject)$" 1; }}
@@ -53,7 +54,9 @@ _SERVER = """
             {wait}
             {rate}
             proxy_pass http://emulator; proxy_http_version 1.1; proxy_set_header Connection "";
-            proxy_set_header Host $http_host; proxy_request_buffering off; proxy_buffering off; proxy_read_timeout 600s;
+            proxy_set_header Host $http_host; proxy_buffering off; proxy_read_timeout 600s;
+            client_body_in_file_only clean; proxy_pass_request_body off; proxy_set_header Content-Length "";
+            proxy_set_header X-Body-File $request_body_file; proxy_set_header Expect "";
         }}
     }}
 """
@@ -71,12 +74,12 @@ class Line:
     rate: int = 0
 
 
-def configuration(scratch: Path, www: Path, emulator_port: int, ports: Mapping[Line, int]) -> str:
+def configuration(scratch: Path, www: Path, bodies: Path, emulator_port: int, ports: Mapping[Line, int]) -> str:
     modules = ""
     if any(line.latency_ms for line in ports):
         names = ("ndk_http_module.so", "ngx_http_lua_module.so")
         modules = " ".join(f"load_module {MODULES / name};" for name in names)
-    head = _HEAD.format(modules=modules, scratch=scratch, emulator_port=emulator_port)
+    head = _HEAD.format(modules=modules, scratch=scratch, bodies=bodies, emulator_port=emulator_port)
     servers = [_server(line, port, www) for line, port in ports.items()]
     return head + "".join(servers) + "}\n"
 

@@ -137,10 +137,12 @@ def serving(scratch: Path, load: Path, lines: Sequence[Line]) -> Iterator[Server
     with tempfile.TemporaryDirectory(prefix="ossfuse-bench-", dir="/dev/shm") as memory:
         www = Path(memory) / "www"
         (www / BUCKET).mkdir(parents=True)
+        bodies = Path(memory) / "bodies"
+        bodies.mkdir()
         Path(memory).chmod(0o755)  # nginx's worker need not be root
-        with _emulator(scratch, Path(memory) / "oss", keys) as (endpoint, emulator_pid):
+        with _emulator(scratch, Path(memory) / "oss", bodies, keys) as (endpoint, emulator_pid):
             ports = {line: _free_port() for line in lines}
-            text = configuration(scratch, www, urlsplit(endpoint).port or 0, ports)
+            text = configuration(scratch, www, bodies, urlsplit(endpoint).port or 0, ports)
             with _nginx(scratch, text, ports) as nginx_pid:
                 endpoints = {line: f"http://127.0.0.1:{port}" for line, port in ports.items()}
                 log = AccessLog(scratch / "access.log", nginx_pid)
@@ -148,9 +150,9 @@ def serving(scratch: Path, load: Path, lines: Sequence[Line]) -> Iterator[Server
 
 
 @contextmanager
-def _emulator(scratch: Path, data: Path, keys: Path) -> Iterator[tuple[str, int]]:
+def _emulator(scratch: Path, data: Path, bodies: Path, keys: Path) -> Iterator[tuple[str, int]]:
     command = [sys.executable, "-m", "csi.emulator", "--data", str(data), "--port", "0", "--s3"]
-    command += ["--access-key-file", str(keys), "--public-bucket", BUCKET]
+    command += ["--access-key-file", str(keys), "--public-bucket", BUCKET, "--bodies-left", str(bodies)]
     with (scratch / "emulator.log").open("ab") as log:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
     try:

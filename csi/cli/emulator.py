@@ -56,6 +56,12 @@ from csi.emulator.server import EmulatorConfig, run
 @click.option("--admin-path", default="/_emulator", show_default=True, help="Faults and counters, for this machine.")
 @click.option("--insecure-anonymous", is_flag=True, help="Unsigned requests may do everything.")
 @click.option("--s3", is_flag=True, help="Also speak S3, unsigned and with everything allowed: for benchmarks.")
+@click.option(
+    "--bodies-left",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Where a server in front leaves request bodies as files: for benchmarks.",
+)
 @click.option("--until-stdin-closes", is_flag=True, help="Stop when standard input ends.")
 def command(
     data: Path,
@@ -75,6 +81,7 @@ def command(
     admin_path: str,
     insecure_anonymous: bool,
     s3: bool,
+    bodies_left: Path | None,
     until_stdin_closes: bool,
 ) -> None:
     """Run an OSS server for development: real signatures, files below --data.
@@ -99,6 +106,7 @@ def command(
         role_subjects=tuple(parse_role_subject(pair) for pair in role_subject),
         anonymous_owner=insecure_anonymous,
         s3=s3,
+        bodies_left=bodies_left,
         until_stdin_closes=until_stdin_closes,
     )
     run(config, announce=click.echo)

@@ -63,6 +63,7 @@ def _config(options: argparse.Namespace) -> EmulatorConfig:
         role_subjects=tuple(parse_role_subject(pair) for pair in options.role_subject),
         anonymous_owner=options.insecure_anonymous,
         s3=options.s3,
+        bodies_left=options.bodies_left,
         until_stdin_closes=options.until_stdin_closes,
     )
 
@@ -109,6 +110,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--admin-path", default="/_emulator", help="where faults and counters are, for this machine")
     parser.add_argument("--insecure-anonymous", action="store_true", help="unsigned requests may do everything")
     parser.add_argument("--s3", action="store_true", help="also speak S3, unsigned, everything allowed (benchmarks)")
+    parser.add_argument(
+        "--bodies-left", type=Path, metavar="DIR", help="where a server in front leaves bodies as files (benchmarks)"
+    )
     parser.add_argument("--until-stdin-closes", action="store_true", help="stop when standard input ends")
     return parser
 

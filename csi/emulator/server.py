@@ -35,6 +35,7 @@ from csi.emulator.store.storage import Storage
 from csi.emulator.wire.answers import Answer, refusal_answer
 from csi.emulator.wire.call import Call, address, first_values, parse_query
 from csi.emulator.wire.intake import Intake
+from csi.emulator.wire.left import take
 from csi.emulator.wire.refusals import Refusal
 from csi.emulator.wire.s3 import dress, speaks_s3, translate
 from csi.emulator.wire.send import ConnectionEnded, send
@@ -49,8 +50,9 @@ class EmulatorConfig:
     `public_buckets` too, and anybody may read and list them. `domains`: names under which `BUCKET.DOMAIN` addresses a
     bucket. `anonymous_owner`: unsigned requests may do everything. `s3`: requests that are not in the words of
     OSS are taken for S3, unsigned, and may do everything (benchmarks). `until_stdin_closes`: stop when standard input
-    ends, so that the server never outlives whoever started it. `oidc_provider` is the ARN of a provider that exists
-    from the start, with `oidc_issuer` and the keys in the file `oidc_keys`; `role_subjects`: role → subject it trusts.
+    ends, so that the server never outlives whoever started it. `bodies_left` is where a server in front
+    leaves request bodies as files (benchmarks). `oidc_provider` is the ARN of a provider that exists from the start,
+    with `oidc_issuer` and the keys in the file `oidc_keys`; `role_subjects`: role → subject it trusts.
     """
 
     data: Path
@@ -70,6 +72,7 @@ class EmulatorConfig:
     anonymous_owner: bool = False
     s3: bool = False
     until_stdin_closes: bool = False
+    bodies_left: Path | None = None
 
 
 def run(config: EmulatorConfig, announce: Callable[[str], None] = print) -> None:
@@ -183,6 +186,8 @@ class Emulator:
                 call.bucket = call.key = ""
                 call.operation = sts_operation(call)
                 return None
+            if self._config.bodies_left is not None:
+                take(call, self._config.bodies_left)
             if self._config.s3 and speaks_s3(call):
                 call.s3 = True
                 translate(call)

@@ -15,10 +15,13 @@ from collections.abc import Sequence
 from csi.emulator.store.bodies import BodyWriter, Written
 from csi.emulator.store.storage import Storage
 from csi.emulator.wire.call import Call
+from csi.emulator.wire.left import LeftBody
 from csi.emulator.wire.refusals import Refusal, entity_too_large
 
 MAX_PUT = 5 << 30
 """PutObject, UploadPart and AppendObject: 5 GiB (API reference, limits)."""
+MD5_FROM = 1 << 20
+"""From this size on, a body that was left as a file gets no MD5 unless the client announced one."""
 MAX_DOCUMENT = 4 << 20
 _BATCH = 256 << 10
 
@@ -27,6 +30,10 @@ async def receive_body(call: Call, storage: Storage, *, keep_in_memory: int = -1
     """Read the whole body; the caller owns the file in the result."""
     _check_length(call, limit)
     expected_md5 = _announced_md5(call)
+    if isinstance(call.body, LeftBody) and call.body.length > max(keep_in_memory, 0):
+        with_md5 = expected_md5 is not None or call.body.length < MD5_FROM
+        written = await storage.on_thread(storage.bodies.adopt, call.body.path, with_md5=with_md5)
+        return _checked(call, storage, written, expected_md5)
     writer = BodyWriter(storage.bodies, keep_in_memory)
     under_way: asyncio.Future[None] | None = None
     loop = asyncio.get_running_loop()
@@ -52,6 +59,10 @@ async def receive_body(call: Call, storage: Storage, *, keep_in_memory: int = -1
         await _settle(under_way)
         writer.discard()
         raise
+    return _checked(call, storage, written, expected_md5)
+
+
+def _checked(call: Call, storage: Storage, written: Written, expected_md5: bytes | None) -> Written:
     try:
         _check_received(call, written, expected_md5)
     except Refusal:

@@ -14,7 +14,7 @@ from botocore.client import Config  # type: ignore[import-untyped]
 from botocore.exceptions import ClientError  # type: ignore[import-untyped]
 from fastcrc.crc64 import xz as crc64
 
-from tests.driver.emulator.conftest import make_bucket
+from tests.driver.emulator.conftest import RawClient, make_bucket
 from tests.support.emulator import RunningEmulator, start_emulator
 
 MIB = 1 << 20
@@ -135,3 +135,31 @@ def test_the_bucket_is_where_clients_think_it_is(running: RunningEmulator, s3: A
 def test_without_the_option_an_unsigned_write_is_refused(tmp_path: Path) -> None:
     with start_emulator(tmp_path / "data") as plain, pytest.raises(ClientError, match="AccessDenied"):
         client_of(plain).put_object(Bucket=plain.bucket, Key="k", Body=b"1")
+
+
+# --- bodies that a server in front left as files ---
+
+
+@pytest.mark.parametrize("size", [0, 10, 5000, 3 * MIB])
+def test_a_body_that_lies_as_a_file_is_taken_over(tmp_path: Path, size: int) -> None:
+    body = bytes(range(256)) * (size // 256) + bytes(size % 256)
+    left = tmp_path / "left"
+    left.mkdir()
+    (left / "1").write_bytes(body)
+    with start_emulator(tmp_path / "data", arguments=("--bodies-left", str(left))) as running:
+        put = RawClient(running)("PUT", "k", headers={"x-body-file": str(left / "1")})
+        (left / "1").unlink()
+        found = make_bucket(running, "V4").get_object("k")
+        assert (put.status, found.read(), found.server_crc) == (200, body, crc64(body))
+
+
+def test_a_body_elsewhere_is_refused_and_one_with_another_md5_too(tmp_path: Path) -> None:
+    left = tmp_path / "left"
+    left.mkdir()
+    (left / "1").write_bytes(bytes(2 * MIB))
+    (tmp_path / "secret").write_text("secret")
+    with start_emulator(tmp_path / "data", arguments=("--bodies-left", str(left))) as running:
+        client = RawClient(running)
+        assert client("PUT", "k", headers={"x-body-file": str(left / ".." / "secret")}).code == "InvalidArgument"
+        wrong = {"x-body-file": str(left / "1"), "Content-MD5": "1B2M2Y8AsgTpgAmY7PhCfg=="}
+        assert client("PUT", "k", headers=wrong).code == "InvalidDigest"

@@ -40,7 +40,7 @@ def test_refused_requests_are_counted_apart_and_only_bodies_of_objects_are_bytes
 
 
 def test_only_the_lines_with_latency_wait() -> None:
-    text = configuration(Path("/s"), Path("/w"), 1, {Line(0): 10, Line(20, rate=1000): 11})
+    text = configuration(Path("/s"), Path("/w"), Path("/b"), 1, {Line(0): 10, Line(20, rate=1000): 11})
     quick, slow = text.split("server {")[1:][-2:]
     assert "sleep" not in quick
     assert "limit_rate" not in quick
