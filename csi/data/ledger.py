@@ -41,8 +41,12 @@ def budget_for(memory_limit: Bytes) -> Bytes:
     inodes and listings, which grow with the files looked at, and the kernel's socket buffers, which cgroup v2 charges
     to the sidecar. So 128Mi leaves 16 MiB, 256Mi 112 MiB, 1Gi 784 MiB.
     """
-    others = min(memory_limit // 8, _LARGEST_SHARE_OF_OTHERS)
-    return Bytes(max(memory_limit - _FIXED - others, _SMALLEST_BUDGET))
+    return Bytes(max(memory_limit - _FIXED - metadata_allowance(memory_limit), _SMALLEST_BUDGET))
+
+
+def metadata_allowance(memory_limit: Bytes) -> Bytes:
+    """What of a sidecar's memory limit is set aside for inodes and listings; `budget_for` leaves it out."""
+    return Bytes(min(memory_limit // 8, _LARGEST_SHARE_OF_OTHERS))
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,8 @@ _KEPT = 4096
 _STEP = 64
 """Entries taken from a listing at a time."""
 
+_WEIGHED = 16 * _STEP
+
 _log = logging.getLogger(__name__)
 
 
@@ -65,10 +67,14 @@ class Position:
 class OpenDirectory:
     """`turn`: one step of a listing at a time, requests included; it guards `_position`."""
 
-    def __init__(self, node: Node, namespace: Namespace, walks: Walks, *, symlinks: bool) -> None:
+    def __init__(
+        self, node: Node, namespace: Namespace, walks: Walks, weigh: Callable[[], None], *, symlinks: bool
+    ) -> None:
+        """`weigh` is called now and then, when there are more inodes than before."""
         self.node = node
         self._namespace = namespace
         self._walks = walks
+        self._weigh = weigh
         self._symlinks = symlinks
         self._turn = Turn()
         self._position: Position | None = None
@@ -113,6 +119,8 @@ class OpenDirectory:
                 step = self._step(position, index)
             if not step:
                 return
+            if index % _WEIGHED == 0:
+                self._weigh()
             place = self._namespace.table.place(self.node)
             for found in step:
                 index += 1

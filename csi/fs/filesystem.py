@@ -14,8 +14,10 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 
+from csi.data.ledger import MemoryLedger
 from csi.data.streams import StreamSource
 from csi.errors import AccessRefused, OssFuseError, ReadOnlyVolume
+from csi.fs import memory
 from csi.fs.attributes import ExtendedAttributes
 from csi.fs.changing import AttributeChanges
 from csi.fs.copying import Copying
@@ -25,6 +27,7 @@ from csi.fs.files import Files
 from csi.fs.handles import Handles
 from csi.fs.inodes import InodeTable
 from csi.fs.links import Links
+from csi.fs.memory import DEFAULT_ALLOWANCE, MetadataMemory
 from csi.fs.names import shown
 from csi.fs.namespace import Namespace
 from csi.fs.opendirs import OpenDirectories
@@ -50,7 +53,7 @@ from csi.fs.types import (
 from csi.fs.walks import Walks
 from csi.oss.store import Buffer, ObjectStore
 from csi.volume.spec import MountArguments, Ownership, WriteOptions
-from csi.volume.units import FileHandle, InodeNumber, Seconds
+from csi.volume.units import Bytes, FileHandle, InodeNumber, Seconds
 
 _BLOCK = 4096
 _ENDLESS = FilesystemStatistics(_BLOCK, 1 << 38, 1 << 38, 1 << 40, 1 << 40)
@@ -72,18 +75,20 @@ class Filesystem:
         read_only: bool = False,
         openers: Openers | None = None,
         published: Published | None = None,
+        ledger: MemoryLedger | None = None,
+        allowance: Bytes = DEFAULT_ALLOWANCE,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`prefix` is '' or ends with '/'. `openers` tells of programs that are killed; without it none is.
         `published` is what the kernel session answers from by itself. `clock` tells seconds since the epoch: it dates
-        what is written here and measures the timeouts of `arguments`. The caller closes store and engine, after
-        `close`."""
+        what is written here and measures the timeouts of `arguments`. Inodes and listings may take `allowance` bytes
+        and are charged to `ledger` beyond that. The caller closes store and engine, after `close`."""
         arguments = arguments if arguments is not None else MountArguments()
         self._read_only = read_only or arguments.read_only
         self._table = InodeTable(prefix, published)
-        self._namespace = Namespace(
-            store, self._table, arguments, ownership if ownership is not None else Ownership(), clock
-        )
+        self._memory = MetadataMemory(ledger, allowance)
+        ownership = ownership if ownership is not None else Ownership()
+        self._namespace = Namespace(store, self._table, arguments, ownership, clock, self._memory.most_names)
         self._pages = Pages(store, self._namespace.knowledge.serial, clock)
         self._walks = Walks(self._namespace.knowledge, self._pages)
         self._gate = Gate()
@@ -97,8 +102,9 @@ class Filesystem:
         self._renames = Renames(store, self._namespace, self._files, self._drafts, self._gate)
         self._opening = Opening(self._namespace, self._files, openers)
         self._changes = AttributeChanges(self._table, self._files)
-        self._directories = OpenDirectories(self._namespace, self._walks, symlinks=arguments.symlinks)
+        self._directories = OpenDirectories(self._namespace, self._walks, self._memory, symlinks=arguments.symlinks)
         self._copying = Copying(self._table, self._handles, self._files, self._drafts)
+        self._memory.watch(self._held, self._give_up)
         self._ending = Ending(self._table, self._files, knows_programs=openers is not None)
 
     # --- names ---
@@ -296,6 +302,7 @@ class Filesystem:
         return reports
 
     def statistics(self) -> FilesystemReport:
+        weight = self._memory.statistics()
         with self._table.lock:
             writing = sum(node.draft is not None for node in self._table.nodes())
             return FilesystemReport(
@@ -307,6 +314,7 @@ class Filesystem:
                 self._walks.statistics(),
                 self._pages.statistics(),
                 self._table.published.statistics(),
+                weight,
             )
 
     def flush_all(self, deadline: Seconds) -> Sequence[OssFuseError]:
@@ -329,9 +337,21 @@ class Filesystem:
         self._renames.close()
         self._walks.close()
         self._pages.close()
+        self._memory.close()
 
     # --- private ---
 
     def _require_writable(self) -> None:
         if self._read_only:
             raise ReadOnlyVolume("the volume is mounted read-only", hint="mount it without -oro, in a writing mode")
+
+    def _held(self) -> int:
+        """Bytes that names take, by estimate."""
+        knowledge = self._namespace.knowledge.statistics()
+        pages = len(self._directories) + self._walks.statistics().waiting
+        names = knowledge.names * memory.NAME + knowledge.absent * memory.ABSENCE
+        return (len(self._table) - 1) * memory.INODE + names + pages * memory.PAGE
+
+    def _give_up(self, size: int) -> int:
+        with self._table.lock:
+            return self._namespace.knowledge.listings.give_up(-(-size // memory.NAME)) * memory.NAME

@@ -18,7 +18,7 @@ from csi.fs.absences import Absences
 from csi.fs.appearance import Appearance
 from csi.fs.freshness import Freshness
 from csi.fs.inodes import InodeTable
-from csi.fs.listings import Listing, ListingCache
+from csi.fs.listings import MOST_NAMES, Listing, ListingCache
 from csi.fs.metadata import APPENDABLE_TYPE, Facts
 from csi.fs.names import check_lookup, shown
 from csi.fs.nodes import NEVER, Node
@@ -45,13 +45,19 @@ class Knowledge:
     """`table.lock` guards everything here."""
 
     def __init__(
-        self, table: InodeTable, arguments: MountArguments, ownership: Ownership, clock: Callable[[], float]
+        self,
+        table: InodeTable,
+        arguments: MountArguments,
+        ownership: Ownership,
+        clock: Callable[[], float],
+        most_names: int = MOST_NAMES,
     ) -> None:
+        """`most_names` is how many names of listings are kept."""
         self.table = table
         self.clock = clock
         self.shown = Appearance(table, arguments, ownership, clock)
         self.fresh = Freshness(arguments, clock)
-        self.listings = ListingCache()
+        self.listings = ListingCache(most_names)
         self.recent = RecentChanges()
         self._absences = Absences()
         self._arguments = arguments

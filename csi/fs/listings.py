@@ -57,6 +57,13 @@ class ListingCache:
             _, oldest = self._listings.popitem(last=False)
             self.names -= len(oldest.names)
 
+    def give_up(self, names: int) -> int:
+        """Drop the oldest listings, with `names` names together if there are as many; returns how many they had."""
+        before = self.names
+        while self._listings and before - self.names < names:
+            self.drop(next(iter(self._listings)))
+        return before - self.names
+
     def drop(self, directory: Node) -> None:
         dropped = self._listings.pop(directory, None)
         if dropped is not None:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from csi.errors import EntryExists, NoSuchEntry, NotADirectory, OssFuseError, PermissionDenied, StaleFile
 from csi.fs.inodes import InodeTable
 from csi.fs.knowledge import Knowledge, missing
+from csi.fs.listings import MOST_NAMES
 from csi.fs.metadata import ask, ask_from
 from csi.fs.names import check_lookup, directory_key, join, shown
 from csi.fs.nodes import Node
@@ -34,10 +35,11 @@ class Namespace:
         arguments: MountArguments,
         ownership: Ownership,
         clock: Callable[[], float],
+        most_names: int = MOST_NAMES,
     ) -> None:
         self.table = table
         self.clock = clock
-        self.knowledge = Knowledge(table, arguments, ownership, clock)
+        self.knowledge = Knowledge(table, arguments, ownership, clock, most_names)
         self.shown = self.knowledge.shown
         self._store = store
         self._symlinks = arguments.symlinks

@@ -7,14 +7,12 @@ from collections.abc import Iterator
 
 from csi.errors import BadHandle
 from csi.fs.directories import OpenDirectory
+from csi.fs.memory import MetadataMemory
 from csi.fs.namespace import Namespace
 from csi.fs.nodes import Node
 from csi.fs.types import DirectoryEntry, DirectoryName
 from csi.fs.walks import Walks
 from csi.volume.units import FileHandle
-
-MOST_TOLD = 100_000
-"""Inodes that the kernel is told of before anybody asks for them: about half a kilobyte each."""
 
 _FIRST = 1 << 62  # apart from files, so that a mix-up is an error and not another file
 
@@ -22,10 +20,12 @@ _FIRST = 1 << 62  # apart from files, so that a mix-up is an error and not anoth
 class OpenDirectories:
     """`_lock` guards the table."""
 
-    def __init__(self, namespace: Namespace, walks: Walks, *, symlinks: bool) -> None:
+    def __init__(self, namespace: Namespace, walks: Walks, memory: MetadataMemory, *, symlinks: bool) -> None:
+        """`memory` bounds the inodes that the kernel is told of before anybody asks for them."""
         self._namespace = namespace
         self._table = namespace.table
         self._walks = walks
+        self._memory = memory
         self._symlinks = symlinks
         self._lock = threading.Lock()
         self._opened: dict[int, OpenDirectory] = {}
@@ -35,7 +35,7 @@ class OpenDirectories:
         return len(self._opened)
 
     def open(self, node: Node) -> FileHandle:
-        opened = OpenDirectory(node, self._namespace, self._walks, symlinks=self._symlinks)
+        opened = OpenDirectory(node, self._namespace, self._walks, self._memory.weigh, symlinks=self._symlinks)
         with self._table.lock:
             self._table.local(node).handles += 1
         with self._lock:
@@ -59,6 +59,7 @@ class OpenDirectories:
         with self._table.lock:
             self._table.local(opened.node).handles -= 1
             self._table.drop_unused(opened.node)
+        self._memory.weigh()
 
     def _get(self, handle: FileHandle) -> OpenDirectory:
         with self._lock:
@@ -69,4 +70,4 @@ class OpenDirectories:
 
     def _has_room(self) -> bool:
         """Whether the kernel may be told of an inode that nobody has asked for."""
-        return len(self._table) < MOST_TOLD
+        return len(self._table) < self._memory.most_inodes

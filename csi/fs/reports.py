@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from csi.data.workers import WorkerStatistics
 from csi.fs.knowledge import KnowledgeStatistics
+from csi.fs.memory import MetadataMemoryStatistics
 from csi.fs.published import PublishedStatistics
 from csi.fs.walks import WalkStatistics
 from csi.volume.units import FileHandle
@@ -35,3 +36,4 @@ class FilesystemReport:
     walks: WalkStatistics = field(default=WalkStatistics(0, 0, 0), compare=False)
     pages: WorkerStatistics = field(default=WorkerStatistics(0, 0, 0, 0, 0, 0), compare=False)
     published: PublishedStatistics = field(default=PublishedStatistics(), compare=False)
+    memory: MetadataMemoryStatistics = field(default=MetadataMemoryStatistics(0, 0, 0), compare=False)

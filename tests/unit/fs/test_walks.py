@@ -150,10 +150,10 @@ def test_a_name_has_the_number_its_inode_will_have(opened: tuple[Program, int]) 
 
 
 def test_files_are_told_by_name_when_there_are_inodes_enough(
-    opened: tuple[Program, int], monkeypatch: pytest.MonkeyPatch
+    opened: tuple[Program, int],
 ) -> None:
-    monkeypatch.setattr("csi.fs.opendirs.MOST_TOLD", 2)
     program, handle = opened
+    program.filesystem._memory.most_inodes = 2
     found = list(program.filesystem.scan(handle, 0, plus=True))
     told = [entry for entry in found if isinstance(entry, DirectoryEntry)]
     assert len(told) == 40  # directories always
