@@ -1,11 +1,32 @@
-"""Build step: generate the CSI messages and services (csi/v1) from proto/csi/v1/csi.proto."""
+"""Build steps: the CSI messages and services (csi/v1) from proto/csi/v1/csi.proto, and the extensions in Cython.
+
+An extension that cannot be built is left out (`optional`): what it does is then done in Python, more slowly.
+"""
 
 from pathlib import Path
 
-from setuptools import setup
+from Cython.Build import cythonize
+from setuptools import Extension, setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
+
+# tables, answers and requests read without the interpreter's lock (csi/fuse/native), one HTTP exchange (csi/oss/wire)
+SOURCES = (
+    "csi/fuse/native/tables",
+    "csi/fuse/native/quick",
+    "csi/fuse/native/answers",
+    "csi/fuse/native/device",
+    "csi/oss/wire",
+)
+
+
+def extensions() -> list[Extension]:
+    there = [source for source in SOURCES if (ROOT / f"{source}.pyx").is_file()]
+    return [
+        Extension(source.replace("/", "."), [f"{source}.pyx"], extra_compile_args=["-O2", "-pthread"], optional=True)
+        for source in there
+    ]
 
 
 def generate_csi() -> None:
@@ -37,4 +58,7 @@ class BuildWithProto(build_py):
         super().run()
 
 
-setup(cmdclass={"build_py": BuildWithProto})
+setup(
+    cmdclass={"build_py": BuildWithProto},
+    ext_modules=cythonize(extensions(), build_dir="build/cython", language_level=3),
+)

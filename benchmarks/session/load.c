@@ -46,6 +46,12 @@ static double now(void) {
     return time.tv_sec + time.tv_nsec * 1e-9;
 }
 
+/* Counted; the first one of a thread is told in words. */
+static void wrong(struct worker *self, const char *what) {
+    if (!self->errors++) fprintf(stderr, "%s: %s\n", what, strerror(errno));
+    errno = 0;
+}
+
 static uint64_t next_random(uint64_t *state) { /* xorshift */
     *state ^= *state << 13;
     *state ^= *state >> 7;
@@ -71,7 +77,7 @@ static int is_page(const char *buffer, uint64_t expected) { return !memcmp(buffe
 static void check_big(struct worker *self, uint64_t offset, ssize_t length, size_t wanted) {
     if (length != (ssize_t)wanted || !is_page(self->buffer, page_of_big(offset / PAGE)) ||
         !is_page(self->buffer + wanted - PAGE, page_of_big((offset + wanted) / PAGE - 1)))
-        self->errors++;
+        wrong(self, "a read of big");
     self->operations++;
     self->bytes += length > 0 ? length : 0;
 }
@@ -121,8 +127,8 @@ static void small_files(struct worker *self) {
         while ((length = read(file, self->buffer + total, MIB - total)) > 0) total += length;
         if (total != (ssize_t)SMALL_SIZE || !is_page(self->buffer, page_of_small(number, 0)) ||
             !is_page(self->buffer + SMALL_SIZE - PAGE, page_of_small(number, SMALL_PAGES - 1)))
-            self->errors++;
-        if (close(file)) self->errors++;
+            wrong(self, name);
+        if (close(file)) wrong(self, "close");
         self->bytes += total;
         self->operations++;
     }
@@ -136,7 +142,7 @@ static void stats(struct worker *self) {
     wait_for_start();
     for (uint64_t number = SMALL_COUNT / threads * self->number; !over; number = (number + 1) % SMALL_COUNT) {
         snprintf(name, sizeof name, "f%05lu", (unsigned long)number);
-        if (fstatat(where, name, &found, 0) || found.st_size != (off_t)SMALL_SIZE) self->errors++;
+        if (fstatat(where, name, &found, 0) || found.st_size != (off_t)SMALL_SIZE) wrong(self, name);
         self->operations++;
     }
     close(where);
@@ -149,7 +155,7 @@ static void lookups(struct worker *self) { /* O_PATH: the kernel asks for the na
     for (uint64_t number = SMALL_COUNT / threads * self->number; !over; number = (number + 1) % SMALL_COUNT) {
         snprintf(name, sizeof name, "f%05lu", (unsigned long)number);
         int file = openat(where, name, O_PATH);
-        if (file < 0 || close(file)) self->errors++;
+        if (file < 0 || close(file)) wrong(self, name);
         self->operations++;
     }
     close(where);
@@ -163,7 +169,7 @@ static void attributes(struct worker *self) {
     int file = openat(where, name, O_RDONLY);
     wait_for_start();
     while (!over) {
-        if (fstat(file, &found) || found.st_size != (off_t)SMALL_SIZE) self->errors++;
+        if (fstat(file, &found) || found.st_size != (off_t)SMALL_SIZE) wrong(self, name);
         self->operations++;
     }
     close(file);
@@ -178,7 +184,8 @@ static void readdirs(struct worker *self) {
         while ((length = syscall(SYS_getdents64, where, self->buffer, MIB)) > 0)
             for (long offset = 0; offset < length; entries++)
                 offset += ((struct dirent64 *)(self->buffer + offset))->d_reclen;
-        if (length < 0 || entries != (long)SMALL_COUNT + 2) self->errors++;
+        if (length < 0) wrong(self, "getdents");
+        else if (entries != (long)SMALL_COUNT + 2) wrong(self, "too many or too few entries");
         self->operations += entries;
         close(where);
     }
@@ -191,11 +198,11 @@ static void write_in_order(struct worker *self, int flags) {
     memset(self->buffer, 'x', MIB);
     wait_for_start();
     for (uint64_t offset = 0; !over; offset = (offset + MIB) % REWRITTEN) {
-        if (pwrite(file, self->buffer, MIB, offset) != (ssize_t)MIB) self->errors++;
+        if (pwrite(file, self->buffer, MIB, offset) != (ssize_t)MIB) wrong(self, "write");
         self->bytes += MIB;
         self->operations++;
     }
-    if (close(file)) self->errors++;
+    if (close(file)) wrong(self, "close");
 }
 
 static void write_buffered(struct worker *self) { write_in_order(self, 0); }

@@ -27,6 +27,7 @@ _ENDING_SECONDS = 10
 
 OURS, PYFUSE3, C_SINGLE, C_MULTI = "own", "pyfuse3", "c-single", "c-multi"
 SERVERS: Mapping[str, Sequence[str]] = {
+    OURS: (sys.executable, "-m", "benchmarks.session.server", "--session", "own", "--descriptor", "{fd}"),
     PYFUSE3: (sys.executable, "-m", "benchmarks.session.server", "--session", "pyfuse3", "--descriptor", "{fd}"),
     C_SINGLE: ("{reference}", "{fd}", "0"),
     C_MULTI: ("{reference}", "{fd}", str(C_THREADS)),

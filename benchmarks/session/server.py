@@ -14,8 +14,12 @@ import sys
 import threading
 
 from benchmarks.session.tree import MemoryTree
-from csi.fuse.pyfuse3_session import Pyfuse3Session
+from csi.fuse.choice import SESSIONS, choose
 from csi.volume.spec import MountArguments
+from csi.volume.units import Seconds
+
+ARGUMENTS = MountArguments(entry_timeout=Seconds(0.0), attr_timeout=Seconds(0.0), negative_timeout=Seconds(0.0))
+"""The kernel keeps no names, so that it asks for each, and no listings."""
 
 WORKERS = 8
 """Threads of a session for what may block; here nothing does."""
@@ -58,7 +62,7 @@ def obey() -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--descriptor", type=int, required=True)
-    parser.add_argument("--session", choices=("pyfuse3",), required=True)
+    parser.add_argument("--session", choices=SESSIONS, required=True)
     options = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
 
@@ -66,7 +70,10 @@ def main() -> int:
         print("ready", flush=True)
         threading.Thread(target=obey, daemon=True).start()
 
-    session = Pyfuse3Session(options.descriptor, MemoryTree(), MountArguments(), workers=WORKERS, on_started=started)
+    chosen = choose(options.session)
+    published = chosen.publish()
+    tree = MemoryTree(published)
+    session = chosen.open(options.descriptor, tree, ARGUMENTS, published, workers=WORKERS, on_started=started)
     signal.signal(signal.SIGTERM, lambda *_: session.stop())
     session.serve()
     return 0

@@ -1,16 +1,18 @@
 """The tree of tree.h as a filesystem that a kernel session serves: everything is in memory and nothing ever waits.
 
-Handles of files are their inodes, handles of directories too: nothing is kept for an open file. No lock: the only state
-is what writers made, and one step of a dictionary or a list is a single step for other threads.
+Every open has a handle of its own, but for those that a session answers by itself: theirs is the inode of the file. No
+lock: the only state is what is open and what writers made, and one step of a dictionary is a single step for others.
 """
 
 from __future__ import annotations
 
 import itertools
+import mmap
 import stat
 from collections.abc import Iterator, Sequence
 
 from csi import errors
+from csi.fs.published import NothingPublished, Published
 from csi.fs.types import (
     AttributeChange,
     Attributes,
@@ -22,7 +24,7 @@ from csi.fs.types import (
     OpenFile,
 )
 from csi.oss.store import Buffer
-from csi.volume.units import FileHandle, InodeNumber, Seconds
+from csi.volume.units import Bytes, FileHandle, InodeNumber, Seconds
 
 PAGE = 4096
 SPAN = 128 << 20
@@ -33,24 +35,31 @@ SMALL_SIZE = 100 << 10
 SMALL_PAGES = SMALL_SIZE // PAGE
 
 ROOT, BIG, SMALL, FIRST_SMALL, FIRST_WRITTEN = 1, 2, 3, 100, 1_000_000
+_FIRST_HANDLE = 1 << 40  # below are the inodes, as handles that sessions share
 _RING = 8 << 20
 _FIRST_COOKIE = 3  # cookies up to 2 are the session's own, for "." and ".."
 _MTIME_NS = 1_700_000_000 * 10**9
 _DIRECTORY_TIMEOUT = Seconds(300.0)
 _FILE_TIMEOUT = Seconds(0.0)
+_FOREVER = Seconds(86400.0)
 
 
 class MemoryTree:
     """`span` is what all files show; `written` maps the inode of a writer's file to its size."""
 
-    def __init__(self) -> None:
-        self.span = bytearray(SPAN)
+    def __init__(self, published: Published | None = None) -> None:
+        """`published`: tables of a session that answers from them; all files that are read are put there."""
+        self._published = published or NothingPublished()
+        self._handles = itertools.count(_FIRST_HANDLE)
+        self._opened: dict[int, int] = {}
+        # page-aligned and private, as the C program has it: the kernel copies from a bytearray a quarter slower
+        self.span = mmap.mmap(-1, SPAN, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         for page in range(SPAN_PAGES):
             begin = page * PAGE
             self.span[begin : begin + PAGE] = bytes([page % 251]) * PAGE
             self.span[begin : begin + 8] = page.to_bytes(8, "little")
         self._view = memoryview(self.span).toreadonly()
-        self._ring = bytearray(_RING)
+        self._ring = memoryview(mmap.mmap(-1, _RING, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
         self._names: dict[bytes, int] = {b"big": BIG, b"small": SMALL}
         self._inodes = itertools.count(FIRST_WRITTEN)
         self.written: dict[int, int] = {}
@@ -59,6 +68,27 @@ class MemoryTree:
             for number in range(SMALL_COUNT)
         ]
         self._small_by_name = {entry.name: entry.entry for entry in self._small}
+        self._publish()
+
+    def _publish(self) -> None:
+        """As a filesystem does with what it holds: names, attributes, one shared handle a file, blocks in memory."""
+        for name, inode in self._names.items():
+            self._publish_entry(ROOT, name, self.entry(inode))
+        for found in self._small:
+            self._publish_entry(SMALL, found.name, found.entry)
+            self._publish_bytes(found.entry.attributes.inode, SMALL_SIZE, SMALL_SIZE)
+        self._publish_bytes(InodeNumber(BIG), BIG_SIZE, SPAN)
+
+    def _publish_entry(self, parent: int, name: bytes, entry: Entry) -> None:
+        published, inode = self._published, entry.attributes.inode
+        published.publish_inode(entry.attributes, believed=_FOREVER, told=entry.attr_timeout)
+        published.publish_name(InodeNumber(parent), name, inode, believed=_FOREVER, told=entry.entry_timeout)
+
+    def _publish_bytes(self, inode: InodeNumber, size: int, block: int) -> None:
+        for start in range(0, size, block):
+            self._published.publish_block(inode, start, memoryview(self.piece(inode, start, block)))
+        self._published.publish_file(FileHandle(inode), inode, Bytes(size))
+        self._published.publish_open(inode, FileHandle(inode), keep_cache=False, believed=_FOREVER)
 
     def entry(self, inode: int) -> Entry:
         if FIRST_SMALL <= inode < FIRST_SMALL + SMALL_COUNT:
@@ -97,19 +127,19 @@ class MemoryTree:
         return self.entry(inode)
 
     def open_cached(self, inode: InodeNumber, flags: int) -> OpenFile | None:
-        return OpenFile(FileHandle(inode), keep_cache=False, direct_io=False)
+        return self._open(inode)
 
     def read_ready(self, handle: FileHandle, offset: int, size: int) -> Buffer | None:
-        return self.piece(handle, offset, size)
+        return self.piece(self._opened.get(handle, handle), offset, size)
 
     def forget(self, inode: InodeNumber, count: int) -> None:
         return
 
     def opendir(self, inode: InodeNumber) -> FileHandle:
-        return FileHandle(inode)
+        return self._open(inode).handle
 
     def releasedir(self, handle: FileHandle) -> None:
-        return
+        del self._opened[handle]
 
     def statfs(self) -> FilesystemStatistics:
         return FilesystemStatistics(PAGE, 1 << 40, 1 << 39, 1 << 30, 1 << 29)
@@ -130,24 +160,25 @@ class MemoryTree:
         return self.entry(inode)
 
     def open(self, inode: InodeNumber, flags: int, caller: Caller) -> OpenFile:
-        return OpenFile(FileHandle(inode), keep_cache=False, direct_io=False)
+        return self._open(inode)
 
     def create(self, parent: InodeNumber, name: bytes, mode: int, flags: int, caller: Caller) -> tuple[Entry, OpenFile]:
         inode = next(self._inodes)
         self.written[inode] = 0
         self._names[name] = inode
-        return self.entry(inode), OpenFile(FileHandle(inode), keep_cache=False, direct_io=False)
+        return self.entry(inode), self._open(inode)
 
     def read(self, handle: FileHandle, offset: int, size: int) -> Buffer:
-        return self.piece(handle, offset, size)
+        return self.piece(self._opened.get(handle, handle), offset, size)
 
     def write(self, handle: FileHandle, offset: int, data: Buffer) -> int:
         size, start = len(data), offset % _RING
         room = min(size, _RING - start)
         self._ring[start : start + room] = data[:room]
         self._ring[: size - room] = data[room:]
-        if offset + size > self.written[handle]:
-            self.written[handle] = offset + size
+        inode = self._opened[handle]
+        if offset + size > self.written[inode]:
+            self.written[inode] = offset + size
         return size
 
     def flush(self, handle: FileHandle) -> None:
@@ -157,16 +188,24 @@ class MemoryTree:
         return
 
     def release(self, handle: FileHandle) -> None:
-        return
+        self._published.withdraw_file(handle)
+        self._opened.pop(handle, None)
 
     def readdir(self, handle: FileHandle, cookie: int) -> Iterator[DirectoryEntry]:
-        if handle == SMALL:
+        if self._opened[handle] == SMALL:
             return iter(self._small[max(0, cookie - _FIRST_COOKIE + 1) :])
         entries = [
             DirectoryEntry(name, self.entry(inode), position)
             for position, (name, inode) in enumerate(list(self._names.items()), _FIRST_COOKIE)
         ]
         return iter([entry for entry in entries if entry.cookie > cookie])
+
+    def _open(self, inode: int) -> OpenFile:
+        handle = FileHandle(next(self._handles))
+        self._opened[handle] = inode
+        if inode == BIG or FIRST_SMALL <= inode < FIRST_SMALL + SMALL_COUNT:
+            self._published.publish_file(handle, inode, Bytes(self.entry(inode).attributes.size))
+        return OpenFile(handle, keep_cache=False, direct_io=False)
 
     def readlink(self, inode: InodeNumber) -> bytes:
         raise errors.InvalidOperation("no links here")

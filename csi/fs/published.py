@@ -23,7 +23,7 @@ told to keep it (both shrink with age by themselves; `told` may be 0 or less, th
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from csi.fs.types import Attributes
 from csi.oss.store import Buffer
@@ -112,6 +112,7 @@ class Published(Protocol):
     def statistics(self) -> PublishedStatistics: ...
 
 
+@runtime_checkable
 class ReadListener(Protocol):
     """A filesystem that asks for `tell_at` has this."""
 

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import errno
-from typing import NoReturn
-
 import pyfuse3
 
 from csi.fs.types import AttributeChange, Attributes, Caller, Entry, FilesystemStatistics, OpenFile
+from csi.fuse.protocol.replies import PREFERRED_IO, blocks_of
+from csi.fuse.xattrs import refusal_of_xattr
 from csi.volume.units import Seconds
-
-_BLOCK = 512  # st_blocks counts these, stat(2)
-_PREFERRED_IO = 128 * 1024
-"""st_blksize: what cp and buffered readers take as a hint; large because under direct_io each read is a request."""
 
 
 def entry_attributes(entry: Entry) -> pyfuse3.EntryAttributes:
@@ -29,8 +24,8 @@ def entry_attributes(entry: Entry) -> pyfuse3.EntryAttributes:
     reply.st_gid = found.gid
     reply.st_rdev = 0
     reply.st_size = found.size
-    reply.st_blocks = (found.size + _BLOCK - 1) // _BLOCK
-    reply.st_blksize = _PREFERRED_IO
+    reply.st_blocks = blocks_of(found.size)
+    reply.st_blksize = PREFERRED_IO
     reply.st_atime_ns = found.atime_ns
     reply.st_mtime_ns = found.mtime_ns
     reply.st_ctime_ns = found.ctime_ns
@@ -83,15 +78,7 @@ def statvfs_data(statistics: FilesystemStatistics) -> pyfuse3.StatvfsData:
 
 
 def check_xattr_name(name: bytes, *, writing: bool) -> None:
-    """Answer without any I/O for namespaces an object store has nothing in.
-
-    The kernel asks for `security.capability` before every write, `ls` for SELinux labels and ACLs of every file.
-    Raises FUSEError with ENODATA (nothing there) or EOPNOTSUPP (cannot be stored here; `cp -a` and `rsync -X` go on).
-    """
-    if name.startswith(b"user."):
-        return
-    _refuse(errno.ENODATA if name.startswith(b"security.") and not writing else errno.EOPNOTSUPP)
-
-
-def _refuse(number: int) -> NoReturn:
-    raise pyfuse3.FUSEError(number)
+    """Raises FUSEError for what is refused without asking anybody."""
+    refusal = refusal_of_xattr(name, writing=writing)
+    if refusal:
+        raise pyfuse3.FUSEError(refusal)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import threading
 import time
 from collections.abc import Callable
 from types import MappingProxyType
@@ -104,12 +105,13 @@ def errno_of(error: BaseException) -> int:
 
 
 class ErrorReporter:
-    """Maps an error and writes its log line. Used by one thread (the session's)."""
+    """Maps an error and writes its log line; from any thread. `_lock` guards the allowances."""
 
     def __init__(self, log: logging.Logger, clock: Callable[[], float] = time.monotonic) -> None:
         self._log = log
         self._clock = clock
         self._allowances: dict[str, _Allowance] = {}
+        self._lock = threading.Lock()
 
     def report(self, operation: str, error: BaseException) -> int:
         """errno of `error`, raised while answering the FUSE request `operation` ('lookup', 'read', …).
@@ -123,8 +125,9 @@ class ErrorReporter:
         if foreseen and store_error is None and not isinstance(error, errors.OutOfMemoryBudget):
             self._log.debug("%s: %s: %s", operation, errno.errorcode[number], error)
             return number
-        allowance = self._allowances.setdefault(type(error).__name__, _Allowance(self._clock()))
-        withheld = allowance.take(self._clock())
+        with self._lock:
+            allowance = self._allowances.setdefault(type(error).__name__, _Allowance(self._clock()))
+            withheld = allowance.take(self._clock())
         if withheld is None:
             return number
         more = f" ({withheld} more of this kind not shown)" if withheld else ""

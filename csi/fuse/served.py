@@ -12,12 +12,13 @@ that was yielded but never reached the kernel is given back with `forget(inode, 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from csi.fs.types import (
     AttributeChange,
     Caller,
     DirectoryEntry,
+    DirectoryName,
     Entry,
     FilesystemStatistics,
     OpenFile,
@@ -100,3 +101,27 @@ class ServedFilesystem(Protocol):
     def setxattr(self, inode: InodeNumber, name: bytes, value: bytes) -> None: ...
 
     def removexattr(self, inode: InodeNumber, name: bytes) -> None: ...
+
+
+# --- what a filesystem may have besides; only our own session asks for it ---
+
+
+@runtime_checkable
+class Scanning(Protocol):
+    def scan(self, handle: FileHandle, cookie: int, *, plus: bool) -> Iterator[DirectoryEntry | DirectoryName]:
+        """`readdir` that may tell of a name without its inode, which counts for nothing; of nothing else unless
+        `plus`."""
+
+
+@runtime_checkable
+class Copying(Protocol):
+    def copy_range(
+        self, source: FileHandle, offset: int, destination: FileHandle, destination_offset: int, size: int
+    ) -> int:
+        """copy_file_range(2): how many bytes were copied. Raises OperationNotSupported: the program copies them."""
+
+
+@runtime_checkable
+class Allocating(Protocol):
+    def allocate(self, handle: FileHandle, offset: int, size: int, mode: int) -> None:
+        """fallocate(2). Raises OperationNotSupported."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from csi.volume.units import InodeNumber
+from csi.fuse.requests import SessionStatistics
+from csi.volume.units import InodeNumber, Seconds
 
 
 class KernelSession(Protocol):
@@ -16,3 +17,9 @@ class KernelSession(Protocol):
 
     def invalidate_inode(self, inode: InodeNumber) -> None:
         """Ask the kernel to drop attributes and cached pages of `inode`; from any thread, never from a handler."""
+
+    def statistics(self) -> SessionStatistics:
+        """Requests answered and under way; from any thread."""
+
+    def wait_for_closes(self, patience: Seconds) -> None:
+        """Until no file is being closed or synced, for at most `patience`; from any thread but the session's."""

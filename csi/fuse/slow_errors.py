@@ -28,7 +28,7 @@ class _Failure:
 
 
 class SlowErrors:
-    """The last slow failure of each open file. Used on the event loop only."""
+    """The last slow failure of each open file. Any thread: each step on the dictionary is atomic."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -43,7 +43,7 @@ class SlowErrors:
         if found is None:
             return
         if self._clock() >= found.until:
-            del self._failures[handle]
+            self._failures.pop(handle, None)
         elif found.start <= offset < found.end:
             raise found.error
 

@@ -1,8 +1,7 @@
 """Threads for the calls that may block, seen from the trio event loop.
 
-Each kind of call has threads of its own (`Lanes`), because kinds wait for each other: an open may wait for memory that
-only the flush of another file gives back, so opens must never occupy the threads that flushes need. Threads are started
-when they are first needed. A hop costs 24 µs here, half of `trio.to_thread.run_sync`, which is most of a small request.
+Each kind of call has threads of its own (`csi/fuse/lanes.py`), started when they are first needed. A hop costs 24 µs
+here, half of `trio.to_thread.run_sync`, which is most of a small request.
 """
 
 from __future__ import annotations
@@ -15,6 +14,8 @@ from typing import Any, TypeVar, cast
 import outcome
 import trio
 from trio.lowlevel import Abort, Task, TrioToken
+
+from csi.fuse.lanes import KindsOfCalls
 
 T = TypeVar("T")
 
@@ -81,17 +82,8 @@ class Workers:
             trio.lowlevel.reschedule(job.task, result)
 
 
-class Lanes:
-    """The threads of a session, by what their calls wait for."""
+class Lanes(KindsOfCalls[Workers]):
+    """The threads of a session on an event loop."""
 
     def __init__(self, size: int) -> None:
-        self.names = Workers("fuse-names", size)  # lookups, listings, renames: requests to OSS
-        self.opens = Workers("fuse-opens", size)  # for writing: may wait for memory
-        self.reads = Workers("fuse-reads", size)  # wait for blocks
-        self.writes = Workers("fuse-writes", size)  # wait for the uploader
-        self.finishes = Workers("fuse-finishes", size)  # flush, fsync: end uploads and give memory back
-        self.releases = Workers("fuse-releases", size)  # never in the way of anything that has a caller
-
-    def close(self) -> None:
-        for lane in (self.names, self.opens, self.reads, self.writes, self.finishes, self.releases):
-            lane.close()
+        super().__init__(lambda name: Workers(name, size))

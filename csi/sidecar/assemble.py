@@ -19,10 +19,11 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from csi.data.engine import DataEngine
-from csi.data.ledger import MemoryLedger, budget_for
+from csi.data.ledger import MemoryLedger, budget_for, metadata_allowance
 from csi.errors import CredentialsMissing
 from csi.fs.filesystem import Filesystem
-from csi.fuse.pyfuse3_session import Pyfuse3Session
+from csi.fuse.choice import OWN, SessionChoice, choose
+from csi.fuse.session import KernelSession
 from csi.handover.wire import Mount
 from csi.oss.client import OssClient
 from csi.oss.credentials import (
@@ -55,7 +56,7 @@ _WORKERS: Final = 16
 class ServedVolume:
     """Everything one volume needs, from the store to the session; `close` takes it down from the top."""
 
-    def __init__(self, store: OssClient, engine: DataEngine, filesystem: Filesystem, session: Pyfuse3Session) -> None:
+    def __init__(self, store: OssClient, engine: DataEngine, filesystem: Filesystem, session: KernelSession) -> None:
         self._store = store
         self._engine = engine
         self._filesystem = filesystem
@@ -86,9 +87,11 @@ def assemble(
     informant: Informant | None = None,
     *,
     environ: Mapping[str, str],
+    session: SessionChoice | None = None,
 ) -> ServedVolume:
     """Make the volume of a MOUNT frame servable. `credentials` is a directory of secret files, '' when there is none;
-    `environ` may hold some instead. `informant` knows the programs that write.
+    `environ` may hold some instead. `informant` knows the programs that write. `session` serves the mount, our own if
+    none is said.
 
     Raises ProtocolError for a spec that cannot be decoded, CredentialsMissing. Nothing is asked of the network yet.
     """
@@ -96,6 +99,8 @@ def assemble(
     store = OssClient(spec.location, spec.http, spec.write, credentials_of(spec, credentials, environ))
     ledger = MemoryLedger(budget_for(Bytes(volume.memory_limit)))
     engine = DataEngine(store, read=spec.read, write=spec.write, ledger=ledger)
+    chosen = session if session is not None else choose(OWN)
+    published = chosen.publish()
     filesystem = Filesystem(
         store,
         engine,
@@ -105,9 +110,12 @@ def assemble(
         write=spec.write,
         read_only=volume.read_only or spec.arguments.read_only,
         openers=AskedOpeners(informant) if informant is not None else None,
+        published=published,
+        ledger=ledger,
+        allowance=metadata_allowance(Bytes(volume.memory_limit)),
     )
-    session = Pyfuse3Session(descriptor, filesystem, spec.arguments, workers=_WORKERS, on_started=on_started)
-    return ServedVolume(store, engine, filesystem, session)
+    served = chosen.open(descriptor, filesystem, spec.arguments, published, workers=_WORKERS, on_started=on_started)
+    return ServedVolume(store, engine, filesystem, served)
 
 
 def credentials_of(spec: VolumeSpec, directory: str, environ: Mapping[str, str]) -> CredentialsProvider:

@@ -11,7 +11,7 @@ import sys
 import threading
 
 from csi import errors
-from csi.fuse.pyfuse3_session import Pyfuse3Session
+from csi.fuse.choice import OWN, SESSIONS, choose
 from csi.volume.spec import MountArguments
 from csi.volume.units import Seconds
 from tests.support.tree_filesystem import TreeFilesystem
@@ -24,6 +24,7 @@ def main() -> int:
     parser.add_argument("--failing-flush", action="store_true")
     parser.add_argument("--failing-start", action="store_true")
     parser.add_argument("--arguments", default="{}", help="fields of MountArguments as JSON")
+    parser.add_argument("--session", choices=SESSIONS, default=OWN)
     parser.add_argument("--calls", help="file that gets the filesystem's call counters as JSON at the end")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
@@ -46,8 +47,15 @@ def main() -> int:
         print("ready", flush=True)
 
     arguments = MountArguments(**json.loads(options.arguments))
-    session = Pyfuse3Session(
-        options.descriptor, filesystem, arguments, workers=8, on_started=started, stop_grace=Seconds(0.5)
+    chosen = choose(options.session)
+    session = chosen.open(
+        options.descriptor,
+        filesystem,
+        arguments,
+        chosen.publish(),
+        workers=8,
+        on_started=started,
+        stop_grace=Seconds(0.5),
     )
     signal.signal(signal.SIGTERM, lambda *_: session.stop())
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -58,6 +66,15 @@ def main() -> int:
         if options.calls:
             with open(options.calls, "w", encoding="utf-8") as file:
                 json.dump({**filesystem.calls, "handles": len(filesystem.handles)}, file)
+    print(
+        "serve returned",
+        session._failure,
+        session._ended.is_set(),
+        session._device.counters(),
+        session._device.is_over(),
+        session.agreed,
+        file=sys.stderr,
+    )
     return 0
 
 

@@ -16,11 +16,11 @@ from csi.fuse.protocol.constants import MAJOR, NEWEST_MINOR, OLDEST_MINOR, InitF
 _OUT = struct.Struct("<IIIIHHIIHHIIH22x")
 assert _OUT.size == 64  # noqa: S101 - a layout that is wrong must not be used at all
 
-_PAGE = 4096
+PAGE = 4096
 _MIB = 1024 * 1024
 DEFAULT_MAX_PAGES = 256
 """/proc/sys/fs/fuse/max_pages_limit as the kernel has it from the start; older kernels know no other."""
-_MOST_PAGES = 4 * _MIB // _PAGE
+MOST_PAGES = 4 * _MIB // PAGE
 
 MAX_BACKGROUND = 64
 CONGESTION_THRESHOLD = 48
@@ -31,7 +31,6 @@ _WANTED = (
     | InitFlag.BIG_WRITES
     | InitFlag.AUTO_INVAL_DATA
     | InitFlag.DO_READDIRPLUS
-    | InitFlag.READDIRPLUS_AUTO
     | InitFlag.ASYNC_DIO
     | InitFlag.PARALLEL_DIROPS
     | InitFlag.HANDLE_KILLPRIV
@@ -105,27 +104,34 @@ def answer_to_other_major() -> bytes:
     return _OUT.pack(MAJOR, NEWEST_MINOR, *([0] * 11))
 
 
-def negotiate(asked: Init, *, max_pages: int = DEFAULT_MAX_PAGES, symlinks_last: bool = False) -> InitResult:
+def negotiate(
+    asked: Init, *, max_pages: int = DEFAULT_MAX_PAGES, symlinks_last: bool = False, bare_names: bool = True
+) -> InitResult:
     """The answer to INIT. `max_pages` is what the kernel allows a request to carry. `symlinks_last`: a symlink's target
-    may be kept for as long as the symlink.
+    may be kept for as long as the symlink. `bare_names`: a directory may be read without attributes where the kernel
+    has no use for them.
 
     Raises VersionNotSupported.
     """
     if asked.major != MAJOR or asked.minor < OLDEST_MINOR:
         raise VersionNotSupported(f"the kernel speaks FUSE {asked.major}.{asked.minor}, not {MAJOR}.{OLDEST_MINOR}")
-    wanted = _WANTED | (InitFlag.CACHE_SYMLINKS if symlinks_last else InitFlag(0))
+    wanted = _WANTED
+    if symlinks_last:
+        wanted |= InitFlag.CACHE_SYMLINKS
+    if bare_names:
+        wanted |= InitFlag.READDIRPLUS_AUTO
     flags = int(wanted) & asked.flags
     if asked.flags & InitFlag.INIT_EXT:
         flags |= InitFlag.INIT_EXT
     else:
         flags &= 0xFFFFFFFF
-    pages = max(1, min(max_pages, _MOST_PAGES)) if flags & InitFlag.MAX_PAGES else 32
+    pages = max(1, min(max_pages, MOST_PAGES)) if flags & InitFlag.MAX_PAGES else 32
     return InitResult(
         major=MAJOR,
         minor=min(asked.minor, NEWEST_MINOR),
         flags=flags,
         max_readahead=asked.max_readahead,
-        max_write=pages * _PAGE,
+        max_write=pages * PAGE,
         max_pages=pages,
         max_background=MAX_BACKGROUND,
         congestion_threshold=CONGESTION_THRESHOLD,

@@ -1,0 +1,118 @@
+"""Which kernel session serves: our own, or the conservative one on pyfuse3, used too where ours was not built.
+
+What a session needs is imported when it is chosen, before the process gives up its rights, and nothing of the other.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from csi.fs.published import NothingPublished, Published
+from csi.fuse.served import ServedFilesystem
+from csi.fuse.session import KernelSession
+from csi.volume.spec import MountArguments
+from csi.volume.units import Seconds
+
+_log = logging.getLogger(__name__)
+
+OWN: Final = "own"
+PYFUSE3: Final = "pyfuse3"
+SESSIONS: Final = (OWN, PYFUSE3)
+STOP_GRACE: Final = Seconds(5.0)
+
+
+class SessionChoice(Protocol):
+    """One kind of session. For each mount: `publish` first, then the filesystem that publishes there, then `open`."""
+
+    name: str
+
+    def publish(self) -> Published: ...
+
+    def open(
+        self,
+        descriptor: int,
+        filesystem: ServedFilesystem,
+        arguments: MountArguments,
+        published: Published,
+        *,
+        workers: int,
+        on_started: Callable[[], None],
+        stop_grace: Seconds = STOP_GRACE,
+    ) -> KernelSession:
+        """The session of a mounted descriptor, not serving yet; `published` is of `publish`."""
+
+
+def choose(name: str) -> SessionChoice:
+    """`name` is one of SESSIONS. Says so in the log when our own was asked for and cannot be had."""
+    if name == OWN:
+        try:
+            return _Own()
+        except ImportError as error:
+            _log.warning("our own kernel session is not built here (%s): serving with pyfuse3", error)
+    return _Pyfuse3()
+
+
+class _Own:
+    name = OWN
+
+    def __init__(self) -> None:
+        from csi.fuse.native.answers import Answers  # noqa: PLC0415 - may not be built
+        from csi.fuse.own.session import OwnSession  # noqa: PLC0415
+
+        self._answers = Answers
+        self._session = OwnSession
+
+    def publish(self) -> Published:
+        return self._answers()
+
+    def open(
+        self,
+        descriptor: int,
+        filesystem: ServedFilesystem,
+        arguments: MountArguments,
+        published: Published,
+        *,
+        workers: int,
+        on_started: Callable[[], None],
+        stop_grace: Seconds = STOP_GRACE,
+    ) -> KernelSession:
+        if not isinstance(published, self._answers):
+            raise TypeError(f"{published!r} was not made by this kind of session")
+        return self._session(
+            descriptor,
+            filesystem,
+            arguments,
+            answers=published,
+            workers=workers,
+            on_started=on_started,
+            stop_grace=stop_grace,
+        )
+
+
+class _Pyfuse3:
+    name = PYFUSE3
+
+    def __init__(self) -> None:
+        from csi.fuse.pyfuse3_session import Pyfuse3Session  # noqa: PLC0415 - not needed beside our own
+
+        self._session = Pyfuse3Session
+
+    def publish(self) -> Published:
+        return NothingPublished()
+
+    def open(
+        self,
+        descriptor: int,
+        filesystem: ServedFilesystem,
+        arguments: MountArguments,
+        published: Published,
+        *,
+        workers: int,
+        on_started: Callable[[], None],
+        stop_grace: Seconds = STOP_GRACE,
+    ) -> KernelSession:
+        return self._session(
+            descriptor, filesystem, arguments, workers=workers, on_started=on_started, stop_grace=stop_grace
+        )

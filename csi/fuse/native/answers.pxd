@@ -1,0 +1,9 @@
+"""The tables as an object; the device answers from `tables`."""
+
+from csi.fuse.native.tables cimport Tables
+
+
+cdef class Answers:
+    cdef Tables* tables
+
+    cdef void settle(self) noexcept

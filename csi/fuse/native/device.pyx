@@ -1,0 +1,515 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""The descriptor of /dev/fuse: threads that read requests, answer what can be answered from the tables, and bring the
+rest to Python; and replies, written from the buffers they lie in.
+
+One thread at a time reads (the leader): the one that answered the last small request is warm, and with one program
+waiting at a time, waking another costs more than the request. It passes the lead on before a reply that takes long, if
+more requests wait. It keeps it while it calls Python, which is a matter of microseconds when nobody else holds the
+interpreter's lock; `watch` takes the lead from a thread that stays there for longer than PATIENCE and wakes another, so
+that requests which need no Python never wait for it, whatever happens there. A thread that stayed there for long passes
+the lead on in advance the next times.
+
+`gate` guards the lead and the counters; it is never held across a system call or while the interpreter's lock is taken.
+Reading blocks; `stop` sets a flag and interrupts the readers with a signal until all have seen it. `close` closes the
+descriptor when no thread uses it any more; who stays in a call then comes back to a closed device and ends.
+"""
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
+from libc.errno cimport EAGAIN, EBADF, EINTR, ENODEV, ENOENT, errno
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport free
+from libc.string cimport memset
+
+from csi.fuse.native.answers cimport Answers
+from csi.fuse.native.quick cimport answer, send
+from csi.fuse.native.tables cimport (
+    Tables, monotonic, pthread_cond_broadcast, pthread_cond_t, pthread_mutex_lock, pthread_mutex_t,
+    pthread_mutex_unlock,
+)
+
+cdef extern from "<unistd.h>" nogil:
+    ssize_t read(int, void*, size_t)
+    int close(int)
+
+cdef extern from "<stdlib.h>" nogil:
+    int posix_memalign(void**, size_t, size_t)
+
+cdef extern from "<sys/uio.h>" nogil:
+    struct iovec:
+        void* iov_base
+        size_t iov_len
+    ssize_t writev(int, const iovec*, int)
+
+cdef extern from "<poll.h>" nogil:
+    struct pollfd:
+        int fd
+        short events
+        short revents
+    int poll(pollfd*, unsigned long, int)
+    short POLLIN
+
+cdef extern from "<time.h>" nogil:
+    struct timespec:
+        long tv_sec
+        long tv_nsec
+    int nanosleep(const timespec*, timespec*)
+
+cdef extern from "<pthread.h>" nogil:
+    ctypedef unsigned long pthread_t
+    pthread_t pthread_self()
+    int pthread_kill(pthread_t, int)
+    int pthread_mutex_init(pthread_mutex_t*, void*)
+    int pthread_mutex_destroy(pthread_mutex_t*)
+    int pthread_cond_init(pthread_cond_t*, void*)
+    int pthread_cond_destroy(pthread_cond_t*)
+    int pthread_cond_signal(pthread_cond_t*)
+    int pthread_cond_wait(pthread_cond_t*, pthread_mutex_t*)
+
+cdef extern from "<signal.h>" nogil:
+    """
+    #include <signal.h>
+    #define OSSFUSE_WAKE (SIGRTMIN + 6)
+    static void ossfuse_woken(int number) { (void)number; }
+    static int ossfuse_catch_wake(void) {
+        struct sigaction action = {0};
+        action.sa_handler = ossfuse_woken;  /* without SA_RESTART: the read returns */
+        return sigaction(OSSFUSE_WAKE, &action, NULL);
+    }
+    """
+    int OSSFUSE_WAKE
+    int ossfuse_catch_wake()
+
+cdef enum:
+    HEADER = 16
+    IN_HEADER = 40
+    READ = 15
+    LARGE = 32768  # bytes of a reply that takes long enough to pass the lead on
+    MOST_THREADS = 64
+    MOST_PARTS = 64
+    PATIENCE = 500000  # nanoseconds in Python before another thread takes the lead
+    QUIET = 40  # ticks of the watch without a call of Python before it sleeps
+    WARY = 256  # calls of Python in which the lead is passed on in advance after a slow one
+    PAGE = 4096
+
+cdef struct InHeader:
+    uint32_t length
+    uint32_t opcode
+    uint64_t unique
+    uint64_t node
+    uint32_t uid
+    uint32_t gid
+    uint32_t pid
+    uint16_t extensions
+    uint16_t padding
+
+cdef struct OutHeader:
+    uint32_t length
+    int error
+    uint64_t unique
+
+
+cdef class RequestBuffer:
+    """Memory for one request. It goes back to its pool once nobody has a view of it any more."""
+
+    cdef char* memory
+    cdef Py_ssize_t size
+    cdef int views
+    cdef bint lent
+    cdef list pool
+
+    def __cinit__(self, list pool, Py_ssize_t size):
+        cdef void* memory = NULL
+        if posix_memalign(&memory, PAGE, size) != 0:
+            raise MemoryError
+        self.memory = <char*>memory
+        self.size = size
+        self.pool = pool
+
+    def __dealloc__(self):
+        free(self.memory)
+
+    def __getbuffer__(self, Py_buffer* view, int flags):
+        PyBuffer_FillInfo(view, self, self.memory, self.size, 1, flags)
+        self.views += 1
+
+    def __releasebuffer__(self, Py_buffer* view):
+        self.views -= 1
+        if self.views == 0 and self.lent:
+            self.lent = False
+            if self.pool is None:  # cleared by a garbage collection: the device is gone
+                return
+            self.pool.append(self)
+
+
+cdef class Device:
+    """`descriptor` is an open /dev/fuse, owned from now on; `buffer_size` is the largest request with its headers;
+    `buffers` bounds the buffers that views may keep."""
+
+    cdef int descriptor
+    cdef Answers answers
+    cdef Tables* tables
+    cdef Py_ssize_t buffer_size
+    cdef int buffers
+    cdef int made
+    cdef list spare
+
+    cdef pthread_mutex_t gate
+    cdef pthread_cond_t lead_free
+    cdef pthread_cond_t python_called
+    cdef uint64_t leader  # serial of the tenure that leads; 0: nobody
+    cdef uint64_t tenures
+    cdef int waiting
+    cdef int64_t in_python  # since when the leader is; 0: it is not
+    cdef uint64_t calls
+    cdef uint64_t deposed
+    cdef int wary
+    cdef bint watching
+    cdef bint stopping
+    cdef bint closed
+    cdef int using  # replies and notifications of Python under way
+    cdef int staying
+    cdef int ended  # errno of the descriptor's end
+    cdef pthread_t[MOST_THREADS] threads
+    cdef int running
+
+    def __cinit__(self, int descriptor, Answers answers not None, Py_ssize_t buffer_size, int buffers):
+        pthread_mutex_init(&self.gate, NULL)
+        pthread_cond_init(&self.lead_free, NULL)
+        pthread_cond_init(&self.python_called, NULL)
+        self.descriptor = descriptor
+        self.answers = answers
+        self.tables = answers.tables
+        self.buffer_size = buffer_size
+        self.buffers = buffers
+        self.spare = []
+        if ossfuse_catch_wake() != 0:
+            raise OSError(errno, "sigaction")
+
+    def __dealloc__(self):
+        pthread_cond_destroy(&self.python_called)
+        pthread_cond_destroy(&self.lead_free)
+        pthread_mutex_destroy(&self.gate)
+
+    def run(self, handle):
+        """Serve on this thread until `stop`, or until the descriptor ends: its errno then, 0 after `stop`.
+
+        `handle(request)` gets a view of one whole message, which it may keep while `has_spare_buffer`; it must not
+        raise and answers by `reply`.
+        """
+        cdef RequestBuffer buffer = self.buffer()
+        cdef uint64_t tenure = 0
+        cdef Py_ssize_t length
+        cdef int64_t called
+        if not self.join():
+            raise RuntimeError(f"at most {MOST_THREADS} threads")
+        try:
+            while True:
+                with nogil:
+                    length = self.next(buffer.memory, &tenure)
+                    called = monotonic()
+                if length <= 0:
+                    return <int>-length
+                view = memoryview(buffer)[:length]
+                handle(view)
+                del view
+                if monotonic() - called > PATIENCE:
+                    self.wary = WARY
+                if buffer.views:
+                    buffer.lent = True
+                    buffer = self.buffer()
+        finally:
+            self.depart(tenure)
+
+    def watch(self):
+        """Run beside the threads that serve, until `stop` or the end: see the module."""
+        with nogil:
+            self.keep_watch()
+
+    def receive(self):
+        """One message, for what comes before the service (INIT); b'' after `stop` or at the end of the descriptor."""
+        cdef RequestBuffer buffer = self.buffer()
+        cdef uint64_t tenure = 0
+        cdef Py_ssize_t length
+        if not self.join():
+            raise RuntimeError(f"at most {MOST_THREADS} threads")
+        try:
+            with nogil:
+                length = self.next(buffer.memory, &tenure)
+            return buffer.memory[:length] if length > 0 else b""
+        finally:
+            self.depart(tenure)
+            self.spare.append(buffer)
+
+    def reply(self, uint64_t unique, int error=0, *parts):
+        """Answer a request with an errno, or with the bytes of `parts` one after another, where they lie.
+
+        Returns 0, or the errno with which the kernel refused it: ENOENT when the request is gone (interrupted,
+        answered before, connection aborted).
+        """
+        cdef Py_buffer views[MOST_PARTS]
+        cdef iovec pieces[MOST_PARTS + 1]
+        cdef OutHeader header
+        cdef int count = 0, at, failure
+        cdef size_t length = 0
+        if len(parts) > MOST_PARTS:
+            parts = (b"".join(parts),)
+        try:
+            for part in parts:
+                PyObject_GetBuffer(part, &views[count], PyBUF_SIMPLE)
+                count += 1
+                pieces[count].iov_base = views[count - 1].buf
+                pieces[count].iov_len = <size_t>views[count - 1].len
+                length += <size_t>views[count - 1].len
+            header.length = <uint32_t>(HEADER + length)
+            header.error = -error
+            header.unique = unique
+            pieces[0].iov_base = &header
+            pieces[0].iov_len = HEADER
+            with nogil:
+                failure = self.write(pieces, count + 1)
+        finally:
+            for at in range(count):
+                PyBuffer_Release(&views[at])
+        return failure
+
+    def notify(self, bytes message):
+        """Send a notification: 0, or the errno with which the kernel refused it."""
+        cdef iovec piece
+        cdef int failure
+        piece.iov_base = <char*>message
+        piece.iov_len = <size_t>len(message)
+        with nogil:
+            failure = self.write(&piece, 1)
+        return failure
+
+    def stay(self):
+        """Whether this thread, in `handle`, may make a call that waits; to be followed by `leave` when it has."""
+        if self.staying + 2 > self.running:
+            return False
+        self.staying += 1
+        return True
+
+    def leave(self):
+        self.staying -= 1
+
+    def has_spare_buffer(self):
+        """Whether the view of a request may be kept for a while: there is another buffer for the thread."""
+        return len(self.spare) > 0 or self.made < self.buffers
+
+    def stop(self):
+        """Make `run` and `watch` return soon, on every thread; from any thread, any number of times."""
+        pthread_mutex_lock(&self.gate)
+        self.stopping = True
+        pthread_cond_broadcast(&self.lead_free)
+        pthread_cond_broadcast(&self.python_called)
+        pthread_mutex_unlock(&self.gate)
+        self.interrupt()
+
+    def interrupt(self):
+        """Wake a thread that was about to block when `stop` was called; to be repeated until all have returned."""
+        cdef int at
+        pthread_mutex_lock(&self.gate)
+        for at in range(self.running):
+            pthread_kill(self.threads[at], OSSFUSE_WAKE)
+        pthread_mutex_unlock(&self.gate)
+
+    def is_over(self):
+        """Whether the descriptor has ended or `stop` was called, and nobody reads it any more."""
+        return (self.stopping or self.ended != 0) and self.running <= self.staying
+
+    def close(self, double patience):
+        """Close the descriptor, once nothing is written to it any more; False when that took longer than `patience`
+        seconds (a notification may wait in the kernel), and it was closed all the same. Replies are refused from now
+        on. Idempotent."""
+        cdef int64_t end = monotonic() + <int64_t>(patience * 1e9)
+        cdef timespec moment
+        cdef bint idle, closed
+        moment.tv_sec = 0
+        moment.tv_nsec = PATIENCE
+        with nogil:
+            pthread_mutex_lock(&self.gate)
+            closed = self.closed
+            self.closed = True
+            self.stopping = True
+            while self.using and monotonic() < end:
+                pthread_mutex_unlock(&self.gate)
+                nanosleep(&moment, NULL)
+                pthread_mutex_lock(&self.gate)
+            idle = self.using == 0
+            pthread_mutex_unlock(&self.gate)
+            if not closed:
+                close(self.descriptor)
+        return idle
+
+    def counters(self):
+        """(requests brought to Python, times the lead was taken from a thread that stayed there)."""
+        return self.calls, self.deposed
+
+    # --- private ---
+
+    cdef int write(self, const iovec* pieces, int count) noexcept nogil:
+        """0 or an errno; the device takes all or nothing."""
+        cdef int failure = 0
+        pthread_mutex_lock(&self.gate)
+        if self.closed:
+            pthread_mutex_unlock(&self.gate)
+            return EBADF
+        self.using += 1
+        pthread_mutex_unlock(&self.gate)
+        while writev(self.descriptor, pieces, count) < 0:
+            if errno != EINTR:
+                failure = errno
+                break
+        pthread_mutex_lock(&self.gate)
+        self.using -= 1
+        pthread_mutex_unlock(&self.gate)
+        return failure
+
+    cdef RequestBuffer buffer(self):
+        if self.spare:
+            return self.spare.pop()
+        self.made += 1
+        return RequestBuffer(self.spare, self.buffer_size)
+
+    cdef bint join(self) noexcept:
+        cdef bint joined = False
+        pthread_mutex_lock(&self.gate)
+        if self.running < MOST_THREADS:
+            self.threads[self.running] = pthread_self()
+            self.running += 1
+            joined = True
+        pthread_mutex_unlock(&self.gate)
+        return joined
+
+    cdef void depart(self, uint64_t tenure) noexcept:
+        cdef int at
+        cdef pthread_t own = pthread_self()
+        pthread_mutex_lock(&self.gate)
+        for at in range(self.running):
+            if self.threads[at] == own:
+                self.running -= 1
+                self.threads[at] = self.threads[self.running]
+                break
+        if tenure and self.leader == tenure:
+            self.leader = 0
+            self.in_python = 0
+            pthread_cond_signal(&self.lead_free)
+        pthread_mutex_unlock(&self.gate)
+
+    cdef Py_ssize_t next(self, char* request, uint64_t* tenure) noexcept nogil:
+        """The length of the next request that needs Python, 0 after `stop`, -errno at the end of the descriptor.
+
+        `tenure` is that of this thread as the leader, 0 without one; it may have been ended by the watch meanwhile.
+        """
+        cdef InHeader* header = <InHeader*>request
+        cdef Py_ssize_t length
+        cdef bint wary
+        pthread_mutex_lock(&self.gate)
+        if tenure[0] and self.leader == tenure[0]:
+            self.in_python = 0
+        else:
+            tenure[0] = 0
+        pthread_mutex_unlock(&self.gate)
+        while True:
+            if tenure[0] == 0:
+                tenure[0] = self.take_lead()
+            if self.stopping:
+                return 0
+            if self.ended:
+                return -self.ended
+            length = read(self.descriptor, request, self.buffer_size)
+            if length == 0:  # no device does that; a socket that stands for one ends so
+                self.end(ENODEV)
+                continue
+            if length < 0:
+                if errno == EINTR or errno == ENOENT:
+                    continue
+                if errno == EAGAIN:
+                    self.has_more(100)
+                    continue
+                self.end(errno)
+                continue
+            if length >= IN_HEADER and header.opcode == READ and self.is_large(request) and self.has_more(0):
+                self.pass_lead(tenure)
+            if answer(self.tables, self.descriptor, request, <size_t>length):
+                continue
+            pthread_mutex_lock(&self.gate)
+            self.calls += 1
+            if tenure[0]:
+                if self.wary:
+                    self.wary -= 1
+                    self.leader = 0
+                    tenure[0] = 0
+                    pthread_cond_signal(&self.lead_free)
+                else:
+                    self.in_python = monotonic()
+                    if not self.watching:
+                        pthread_cond_signal(&self.python_called)
+            pthread_mutex_unlock(&self.gate)
+            return length
+
+    cdef bint is_large(self, char* request) noexcept nogil:
+        return (<uint32_t*>(request + IN_HEADER + 16))[0] >= LARGE
+
+    cdef bint has_more(self, int milliseconds) noexcept nogil:
+        cdef pollfd asked
+        asked.fd = self.descriptor
+        asked.events = POLLIN
+        return poll(&asked, 1, milliseconds) > 0
+
+    cdef uint64_t take_lead(self) noexcept nogil:
+        cdef uint64_t tenure
+        pthread_mutex_lock(&self.gate)
+        while self.leader and not self.stopping and not self.ended:
+            self.waiting += 1
+            pthread_cond_wait(&self.lead_free, &self.gate)
+            self.waiting -= 1
+        self.tenures += 1
+        tenure = self.tenures
+        if self.leader == 0:
+            self.leader = tenure
+        pthread_mutex_unlock(&self.gate)
+        return tenure
+
+    cdef void pass_lead(self, uint64_t* tenure) noexcept nogil:
+        """To a thread that waits for it; without one it is kept."""
+        pthread_mutex_lock(&self.gate)
+        if self.waiting:
+            self.leader = 0
+            tenure[0] = 0
+            pthread_cond_signal(&self.lead_free)
+        pthread_mutex_unlock(&self.gate)
+
+    cdef void end(self, int number) noexcept nogil:
+        pthread_mutex_lock(&self.gate)
+        self.ended = number
+        pthread_cond_broadcast(&self.lead_free)
+        pthread_cond_broadcast(&self.python_called)
+        pthread_mutex_unlock(&self.gate)
+
+    cdef void keep_watch(self) noexcept nogil:
+        cdef timespec tick
+        cdef uint64_t calls = 0
+        cdef int quiet = 0
+        tick.tv_sec = 0
+        tick.tv_nsec = PATIENCE
+        pthread_mutex_lock(&self.gate)
+        while not self.stopping and not self.ended:
+            if quiet >= QUIET and self.in_python == 0:
+                self.watching = False
+                pthread_cond_wait(&self.python_called, &self.gate)
+                quiet = 0
+            self.watching = True
+            pthread_mutex_unlock(&self.gate)
+            nanosleep(&tick, NULL)
+            pthread_mutex_lock(&self.gate)
+            quiet = quiet + 1 if self.calls == calls else 0
+            calls = self.calls
+            if self.in_python and self.waiting and monotonic() - self.in_python >= PATIENCE:
+                self.leader = 0
+                self.in_python = 0
+                self.deposed += 1
+                self.wary = WARY
+                pthread_cond_signal(&self.lead_free)
+        self.watching = False
+        pthread_mutex_unlock(&self.gate)

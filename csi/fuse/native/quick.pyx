@@ -1,0 +1,396 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""Requests answered from the tables, without the interpreter: LOOKUP, GETATTR, OPEN and READ, and the FORGET, FLUSH and
+RELEASE that belong to them.
+
+What is told to the kernel is counted before it is told, under the lock, so that who withdraws an inode or a file gets
+every lookup and open there was. A reply that the kernel does not take (its caller was killed) is not counted.
+"""
+
+from libc.errno cimport EINTR, ENOENT, errno
+from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memchr, memcpy, memset
+
+from csi.fuse.native.tables cimport (
+    ATTRIBUTES, Block, Content, File, Inode, Name, Tables, enter, find, find_name, leave, monotonic, name_hash, note,
+    ossfuse_add, position, pthread_mutex_lock, pthread_mutex_unlock,
+)
+
+cdef extern from "<sys/uio.h>" nogil:
+    struct iovec:
+        void* iov_base
+        size_t iov_len
+    ssize_t writev(int, const iovec*, int)
+
+cdef extern from "<fcntl.h>" nogil:
+    """
+    #ifndef O_DIRECT
+    #define O_DIRECT __O_DIRECT
+    #endif
+    """
+    int O_ACCMODE, O_RDONLY, O_TRUNC, O_DIRECT
+
+cdef int64_t SECOND = 1000000000
+
+# --- the wire, as csi/fuse/protocol has it ---
+
+cdef struct InHeader:
+    uint32_t length
+    uint32_t opcode
+    uint64_t unique
+    uint64_t node
+    uint32_t uid
+    uint32_t gid
+    uint32_t pid
+    uint16_t extensions
+    uint16_t padding
+
+cdef struct OutHeader:
+    uint32_t length
+    int32_t error
+    uint64_t unique
+
+cdef struct EntryOut:
+    uint64_t node
+    uint64_t generation
+    uint64_t entry_seconds
+    uint64_t attributes_seconds
+    uint32_t entry_nanoseconds
+    uint32_t attributes_nanoseconds
+    char attributes[88]
+
+cdef struct AttributesOut:
+    uint64_t seconds
+    uint32_t nanoseconds
+    uint32_t padding
+    char attributes[88]
+
+cdef struct OpenIn:
+    uint32_t flags
+    uint32_t open_flags
+
+cdef struct OpenOut:
+    uint64_t handle
+    uint32_t flags
+    uint32_t padding
+
+cdef struct ReadIn:
+    uint64_t handle
+    uint64_t offset
+    uint32_t size
+    uint32_t read_flags
+    uint64_t lock_owner
+    uint32_t flags
+    uint32_t padding
+
+cdef struct ForgetOne:
+    uint64_t node
+    uint64_t count
+
+cdef struct BatchForget:
+    uint32_t count
+    uint32_t padding
+
+cdef enum:
+    LOOKUP = 1
+    FORGET = 2
+    GETATTR = 3
+    OPEN = 14
+    READ = 15
+    RELEASE = 18
+    FLUSH = 25
+    BATCH_FORGET = 42
+
+cdef enum:
+    PIECES = 32  # blocks in one answer
+
+cdef enum:
+    A_LOOKUP = 0
+    A_GETATTR = 1
+    A_OPEN = 2
+    A_READ = 3
+    A_RELEASE = 4
+    A_FLUSH = 5
+
+
+cdef bint answer(Tables* tables, int descriptor, char* request, size_t length) noexcept nogil:
+    """Answer a request of which `length` bytes were read, if it can be. Of a FORGET, what was counted here is taken
+    off in place; True when nothing is left for the filesystem."""
+    cdef InHeader* header = <InHeader*>request
+    cdef uint32_t opcode
+    if length < sizeof(InHeader) or header.length != length or header.extensions:
+        return False
+    opcode = header.opcode
+    if opcode == READ:
+        return length == sizeof(InHeader) + sizeof(ReadIn) and answer_read(tables, descriptor, header)
+    if opcode == LOOKUP:
+        return answer_lookup(tables, descriptor, header, length)
+    if opcode == GETATTR:
+        return answer_getattr(tables, descriptor, header)
+    if opcode == OPEN:
+        return length == sizeof(InHeader) + sizeof(OpenIn) and answer_open(tables, descriptor, header)
+    if opcode == RELEASE or opcode == FLUSH:
+        return length >= sizeof(InHeader) + 8 and answer_end(tables, descriptor, header)
+    if opcode == FORGET:
+        return length == sizeof(InHeader) + 8 and answer_forget(tables, header)
+    if opcode == BATCH_FORGET:
+        return answer_forget_batch(tables, header, length)
+    return False
+
+
+cdef bint answer_lookup(Tables* tables, int descriptor, InHeader* header, size_t length) noexcept nogil:
+    cdef const char* text = <char*>header + sizeof(InHeader)
+    cdef size_t size = length - sizeof(InHeader)
+    cdef EntryOut out
+    cdef Name* name
+    cdef Inode* inode
+    cdef int64_t now
+    cdef uint64_t hash
+    cdef unsigned int epoch
+    cdef bint absent
+    if size < 2 or text[size - 1] != 0 or memchr(text, 0, size - 1) != NULL:
+        return False
+    size -= 1
+    hash = name_hash(header.node, text, size)
+    now = monotonic()
+    pthread_mutex_lock(&tables.lock)
+    name = find_name(tables, header.node, hash, text, size)
+    if name == NULL or name.until <= now or (name.inode != NULL and name.inode.until <= now):
+        pthread_mutex_unlock(&tables.lock)
+        return False
+    inode = name.inode
+    absent = inode == NULL
+    left(name.told, now, &out.entry_seconds, &out.entry_nanoseconds)
+    if absent:
+        out.node = out.generation = out.attributes_seconds = 0
+        out.attributes_nanoseconds = 0
+        memset(out.attributes, 0, ATTRIBUTES)
+    else:
+        out.node = inode.link.number
+        out.generation = inode.generation
+        left(inode.told, now, &out.attributes_seconds, &out.attributes_nanoseconds)
+        memcpy(out.attributes, inode.attributes, ATTRIBUTES)
+        inode.lookups += 1
+        tables.lookups += 1
+    tables.answered[A_LOOKUP] += 1
+    epoch = enter(tables)
+    pthread_mutex_unlock(&tables.lock)
+    if absent:
+        if out.entry_seconds == 0 and out.entry_nanoseconds == 0:
+            send(descriptor, header.unique, ENOENT, NULL, 0)
+        else:
+            send(descriptor, header.unique, 0, &out, sizeof(EntryOut))
+    elif not send(descriptor, header.unique, 0, &out, sizeof(EntryOut)):
+        pthread_mutex_lock(&tables.lock)
+        if inode.lookups:  # a FORGET cannot have come for what was not told
+            inode.lookups -= 1
+            tables.lookups -= 1
+        pthread_mutex_unlock(&tables.lock)
+    leave(tables, epoch)
+    return True
+
+
+cdef bint answer_getattr(Tables* tables, int descriptor, InHeader* header) noexcept nogil:
+    cdef AttributesOut out
+    cdef Inode* inode
+    cdef int64_t now = monotonic()
+    cdef unsigned int epoch
+    pthread_mutex_lock(&tables.lock)
+    inode = <Inode*>find(&tables.inodes, header.node)
+    if inode == NULL or inode.until <= now:
+        pthread_mutex_unlock(&tables.lock)
+        return False
+    left(inode.told, now, &out.seconds, &out.nanoseconds)
+    out.padding = 0
+    memcpy(out.attributes, inode.attributes, ATTRIBUTES)
+    tables.answered[A_GETATTR] += 1
+    epoch = enter(tables)
+    pthread_mutex_unlock(&tables.lock)
+    send(descriptor, header.unique, 0, &out, sizeof(AttributesOut))
+    leave(tables, epoch)
+    return True
+
+
+cdef bint answer_open(Tables* tables, int descriptor, InHeader* header) noexcept nogil:
+    cdef OpenIn* asked = <OpenIn*>(<char*>header + sizeof(InHeader))
+    cdef OpenOut out
+    cdef Inode* inode
+    cdef File* file = NULL
+    cdef int64_t now
+    cdef unsigned int epoch
+    if asked.flags & <uint32_t>O_ACCMODE != <uint32_t>O_RDONLY or asked.flags & <uint32_t>(O_TRUNC | O_DIRECT):
+        return False
+    now = monotonic()
+    pthread_mutex_lock(&tables.lock)
+    inode = <Inode*>find(&tables.inodes, header.node)
+    if inode != NULL and inode.open_until > now:
+        file = <File*>find(&tables.files, inode.open_handle)
+    if file == NULL:
+        pthread_mutex_unlock(&tables.lock)
+        return False
+    file.opens += 1
+    tables.opens += 1
+    tables.answered[A_OPEN] += 1
+    out.handle = file.link.number
+    out.flags = inode.open_flags
+    out.padding = 0
+    epoch = enter(tables)
+    pthread_mutex_unlock(&tables.lock)
+    if not send(descriptor, header.unique, 0, &out, sizeof(OpenOut)):
+        pthread_mutex_lock(&tables.lock)
+        if file.opens:
+            file.opens -= 1
+            tables.opens -= 1
+        pthread_mutex_unlock(&tables.lock)
+    leave(tables, epoch)
+    return True
+
+
+cdef bint answer_end(Tables* tables, int descriptor, InHeader* header) noexcept nogil:
+    """RELEASE of an open that was answered here; FLUSH of a file that is read."""
+    cdef uint64_t handle = (<uint64_t*>(<char*>header + sizeof(InHeader)))[0]
+    cdef File* file
+    pthread_mutex_lock(&tables.lock)
+    file = <File*>find(&tables.files, handle)
+    if file == NULL or (header.opcode == RELEASE and file.opens == 0):
+        pthread_mutex_unlock(&tables.lock)
+        return False
+    if header.opcode == RELEASE:
+        file.opens -= 1
+        tables.opens -= 1
+        tables.answered[A_RELEASE] += 1
+    else:
+        tables.answered[A_FLUSH] += 1
+    pthread_mutex_unlock(&tables.lock)
+    send(descriptor, header.unique, 0, NULL, 0)
+    return True
+
+
+cdef bint answer_read(Tables* tables, int descriptor, InHeader* header) noexcept nogil:
+    cdef ReadIn* asked = <ReadIn*>(<char*>header + sizeof(InHeader))
+    cdef OutHeader out
+    cdef iovec parts[PIECES + 1]
+    cdef Block* used[PIECES]
+    cdef int count = 0, at
+    cdef Py_ssize_t which
+    cdef File* file
+    cdef Content* content
+    cdef Block* block
+    cdef uint64_t offset = asked.offset, end = asked.offset + asked.size, size
+    pthread_mutex_lock(&tables.lock)
+    file = <File*>find(&tables.files, asked.handle)
+    if file == NULL or end < offset:
+        pthread_mutex_unlock(&tables.lock)
+        return False
+    if end > file.size:
+        end = file.size
+    if offset < end:
+        content = <Content*>find(&tables.contents, file.content)
+        which = position(content, offset) if content != NULL else -1
+        while offset < end:
+            if which < 0 or count == PIECES or <size_t>which >= content.count:
+                break
+            block = content.blocks[which]
+            if block.start > offset or block.start + block.length <= offset:
+                break
+            size = block.start + block.length - offset
+            if size > end - offset:
+                size = end - offset
+            parts[count + 1].iov_base = block.data + (offset - block.start)
+            parts[count + 1].iov_len = size
+            used[count] = block
+            count += 1
+            which += 1
+            offset += size
+        if offset < end:  # never short before the end of the file
+            pthread_mutex_unlock(&tables.lock)
+            return False
+    for at in range(count):
+        ossfuse_add(&used[at].uses, 1)
+    ossfuse_add(&file.uses, 1)
+    tables.answered[A_READ] += 1
+    if end > file.tell:
+        note(tables, file.link.number, asked.offset, end)
+        file.tell = <uint64_t>-1
+    pthread_mutex_unlock(&tables.lock)
+    out.length = <uint32_t>(sizeof(OutHeader) + (end - asked.offset if end > asked.offset else 0))
+    out.error = 0
+    out.unique = header.unique
+    parts[0].iov_base = &out
+    parts[0].iov_len = sizeof(OutHeader)
+    while writev(descriptor, parts, count + 1) < 0 and errno == EINTR:
+        pass
+    for at in range(count):
+        ossfuse_add(&used[at].uses, -1)
+    ossfuse_add(&file.uses, -1)
+    return True
+
+
+cdef bint answer_forget(Tables* tables, InHeader* header) noexcept nogil:
+    cdef uint64_t* count = <uint64_t*>(<char*>header + sizeof(InHeader))
+    pthread_mutex_lock(&tables.lock)
+    count[0] = absorb(tables, header.node, count[0])
+    pthread_mutex_unlock(&tables.lock)
+    return count[0] == 0
+
+
+cdef bint answer_forget_batch(Tables* tables, InHeader* header, size_t length) noexcept nogil:
+    cdef BatchForget* batch = <BatchForget*>(<char*>header + sizeof(InHeader))
+    cdef ForgetOne* one = <ForgetOne*>(<char*>batch + sizeof(BatchForget))
+    cdef uint32_t at, kept = 0
+    cdef uint64_t rest
+    if length < sizeof(InHeader) + sizeof(BatchForget):
+        return False
+    if batch.count > (length - sizeof(InHeader) - sizeof(BatchForget)) // sizeof(ForgetOne):
+        return False
+    pthread_mutex_lock(&tables.lock)
+    for at in range(batch.count):
+        rest = absorb(tables, one[at].node, one[at].count)
+        if rest:
+            one[kept].node = one[at].node
+            one[kept].count = rest
+            kept += 1
+    pthread_mutex_unlock(&tables.lock)
+    batch.count = kept
+    return kept == 0
+
+
+cdef uint64_t absorb(Tables* tables, uint64_t node, uint64_t count) noexcept nogil:
+    """What is left of a FORGET of `count` once the lookups counted here are taken off."""
+    cdef Inode* inode = <Inode*>find(&tables.inodes, node)
+    cdef uint64_t taken
+    if inode == NULL:
+        return count
+    taken = count if count < inode.lookups else inode.lookups
+    inode.lookups -= taken
+    tables.lookups -= taken
+    return count - taken
+
+
+cdef bint send(int descriptor, uint64_t unique, int error, const void* body, size_t length) noexcept nogil:
+    """Whether the kernel took it: not if the request was withdrawn or the connection is gone."""
+    cdef OutHeader header
+    cdef iovec parts[2]
+    cdef ssize_t sent
+    header.length = <uint32_t>(sizeof(OutHeader) + length)
+    header.error = -error
+    header.unique = unique
+    parts[0].iov_base = &header
+    parts[0].iov_len = sizeof(OutHeader)
+    parts[1].iov_base = <void*>body
+    parts[1].iov_len = length
+    while True:
+        sent = writev(descriptor, parts, 2 if length else 1)
+        if sent >= 0:
+            return True
+        if errno != EINTR:
+            return False
+
+
+cdef inline void left(int64_t until, int64_t now, uint64_t* seconds, uint32_t* nanoseconds) noexcept nogil:
+    cdef int64_t rest = until - now
+    if rest <= 0:
+        seconds[0] = 0
+        nanoseconds[0] = 0
+    else:
+        seconds[0] = <uint64_t>(rest // SECOND)
+        nanoseconds[0] = <uint32_t>(rest % SECOND)

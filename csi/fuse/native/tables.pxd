@@ -1,0 +1,159 @@
+"""Hash tables of what may be answered without the interpreter, and their one lock; see tables.pyx."""
+
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+cdef extern from "<pthread.h>" nogil:
+    ctypedef struct pthread_mutex_t:
+        pass
+    ctypedef struct pthread_cond_t:
+        pass
+    int pthread_mutex_lock(pthread_mutex_t*)
+    int pthread_mutex_unlock(pthread_mutex_t*)
+    int pthread_cond_broadcast(pthread_cond_t*)
+
+cdef extern from * nogil:
+    """
+    #define ossfuse_add(where, number) __atomic_add_fetch((where), (number), __ATOMIC_ACQ_REL)
+    #define ossfuse_load(where) __atomic_load_n((where), __ATOMIC_ACQUIRE)
+    """
+    int ossfuse_add(int* where, int number)
+    int ossfuse_load(int* where)
+
+cdef enum:
+    ATTRIBUTES = 88  # sizeof(struct fuse_attr)
+    RING = 1024
+    KINDS = 6
+
+
+cdef struct Link:
+    # first member of everything that is kept in a table
+    Link* next
+    uint64_t hash
+    uint64_t number  # of an inode, handle or content; of a name: the inode of its parent
+
+
+cdef struct Table:
+    Link** buckets
+    size_t mask
+    size_t count
+
+
+cdef struct Inode:
+    Link link
+    Name* names
+    uint64_t generation
+    uint64_t lookups  # told to the kernel by this layer and not forgotten yet
+    int64_t until
+    int64_t told
+    uint64_t open_handle
+    int64_t open_until
+    uint32_t open_flags
+    char attributes[88]
+
+
+cdef struct Parent:
+    Link link
+    Name* names
+
+
+cdef struct Name:
+    Link link
+    Parent* parent
+    Name* older  # of the same parent
+    Name* younger
+    Name* sibling  # of the same inode
+    Inode* inode  # NULL: there is no such name
+    int64_t until
+    int64_t told
+    uint32_t length
+    char* text
+
+
+cdef struct File:
+    Link link
+    uint64_t content
+    uint64_t size
+    uint64_t tell
+    uint64_t opens  # answered by this layer and not released yet
+    int uses
+
+
+cdef struct Block:
+    uint64_t start
+    uint64_t length
+    char* data
+    void* view  # a Py_buffer
+    int uses
+
+
+cdef struct Content:
+    Link link
+    size_t count
+    size_t room
+    Block** blocks  # by `start`
+
+
+cdef struct Told:
+    uint64_t handle
+    uint64_t offset
+    uint64_t end
+
+
+cdef struct Tables:
+    pthread_mutex_t lock
+    pthread_mutex_t turn
+    pthread_cond_t noted
+    Table names
+    Table parents
+    Table inodes
+    Table files
+    Table contents
+    size_t capacity
+    size_t blocks
+    uint64_t block_bytes
+    uint64_t lookups
+    uint64_t opens
+    uint64_t refused
+    uint64_t untold
+    uint64_t answered[KINDS]
+    int64_t swept
+    int active[2]
+    unsigned int epoch
+    Told ring[RING]
+    size_t ring_first
+    size_t ring_count
+    bint closed
+
+
+cdef Tables* make_tables(size_t capacity) noexcept nogil
+cdef void free_tables(Tables* tables) noexcept nogil
+
+cdef int64_t monotonic() noexcept nogil
+cdef uint64_t name_hash(uint64_t parent, const char* text, size_t length) noexcept nogil
+
+# with `lock`
+
+cdef Link* find(Table* table, uint64_t number) noexcept nogil
+cdef Name* find_name(Tables* tables, uint64_t parent, uint64_t hash, const char* text, size_t length) noexcept nogil
+cdef Inode* add_inode(Tables* tables, uint64_t number) noexcept nogil
+cdef void unhook_inode(Tables* tables, Inode* inode) noexcept nogil
+cdef Name* add_name(Tables* tables, uint64_t parent, uint64_t hash, const char* text, size_t length) noexcept nogil
+cdef void lead_name(Name* name, Inode* inode) noexcept nogil
+cdef void drop_children(Tables* tables, uint64_t number) noexcept nogil
+cdef void drop_name(Tables* tables, Name* name) noexcept nogil
+cdef File* add_file(Tables* tables, uint64_t handle) noexcept nogil
+cdef void unhook(Table* table, Link* link) noexcept nogil
+cdef bint put_block(Tables* tables, uint64_t content, Block* block) noexcept nogil
+cdef Block* take_block(Tables* tables, uint64_t content, uint64_t start) noexcept nogil
+cdef void drop_content(Tables* tables, Content* content) noexcept nogil
+cdef Py_ssize_t position(Content* content, uint64_t start) noexcept nogil
+cdef void note(Tables* tables, uint64_t handle, uint64_t offset, uint64_t end) noexcept nogil
+cdef unsigned int enter(Tables* tables) noexcept nogil
+
+# without `lock`
+
+cdef void leave(Tables* tables, unsigned int epoch) noexcept nogil
+cdef bint is_settled(Tables* tables) noexcept nogil
+cdef void settle(Tables* tables) noexcept nogil
+cdef void wait_for(int* uses) noexcept nogil
+cdef bint wait_for_notes(Tables* tables, double patience) noexcept nogil

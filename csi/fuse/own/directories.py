@@ -1,0 +1,193 @@
+"""Handlers of open directories: pages of `csi/fuse/pages.py` as READDIR and READDIRPLUS have them."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import stat
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+
+from csi.fs.types import DirectoryEntry, DirectoryName, FileKind
+from csi.fuse.own.work import NOTHING, Done, Lanes, Later, Outcome, Refused, call
+from csi.fuse.pages import Dot, Found, Listing
+from csi.fuse.protocol import replies
+from csi.fuse.protocol.bodies import Header, Open, Read, Release
+from csi.fuse.protocol.constants import OpenFlag
+from csi.fuse.served import Scanning, ServedFilesystem
+from csi.volume.units import FileHandle, InodeNumber, Seconds
+
+_MODES = {
+    FileKind.FILE: stat.S_IFREG,
+    FileKind.DIRECTORY: stat.S_IFDIR,
+    FileKind.SYMLINK: stat.S_IFLNK,
+}
+_REMEMBERED = 4096
+
+
+class DirectoryHandlers:
+    """`_open` is changed by single steps, which are atomic."""
+
+    def __init__(
+        self,
+        filesystem: ServedFilesystem,
+        lanes: Lanes,
+        entry_timeout: Seconds,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._filesystem = filesystem
+        self._lanes = lanes
+        self._kept = KeptListings(entry_timeout, clock)
+        self._open: dict[int, OpenDirectory] = {}
+
+    def opendir(self, header: Header, _body: Open) -> Outcome:
+        inode = InodeNumber(header.node)
+        handle = self._filesystem.opendir(inode)
+        self._open[handle] = OpenDirectory(self._filesystem, inode, handle)
+
+        def dropped() -> None:
+            self._close(handle)
+
+        return Done((replies.opened(handle, self._kept.flags(inode)),), dropped)
+
+    def readdir(self, _header: Header, body: Read) -> Outcome:
+        return self._page(body, plus=False)
+
+    def readdirplus(self, _header: Header, body: Read) -> Outcome:
+        return self._page(body, plus=True)
+
+    def _page(self, body: Read, *, plus: bool) -> Outcome:
+        directory = self._open.get(body.handle)
+        if directory is None:
+            raise Refused(errno.EBADF)
+        work = call(directory.page, body.offset, body.size, plus)
+        return Later(self._lanes.names, work, self._filled, interruptible=True)
+
+    def _filled(self, page: Page) -> Done:
+        return Done(page.records, functools.partial(page.give_back, self._filesystem.forget))
+
+    def releasedir(self, _header: Header, body: Release) -> Outcome:
+        self._close(FileHandle(body.handle))
+        return NOTHING
+
+    def fsyncdir(self, _header: Header, _body: object) -> Outcome:
+        """Every change of a directory is in the bucket before it is answered."""
+        return NOTHING
+
+    def _close(self, handle: FileHandle) -> None:
+        directory = self._open.pop(handle, None)
+        if directory is not None:
+            directory.close()
+        self._filesystem.releasedir(handle)
+
+
+class Page:
+    """Records for the kernel, at most `room` bytes of them; `told` are the inodes it counts when it gets them."""
+
+    def __init__(self, room: int, *, plus: bool) -> None:
+        self.records: list[bytes] = []
+        self.told: list[InodeNumber] = []
+        self._room = room
+        self._plus = plus
+
+    def add(self, found: Dot | Found) -> bool:
+        record = self._record_plus(found) if self._plus else self._record(found)
+        if len(record) > self._room:
+            return False
+        self._room -= len(record)
+        self.records.append(record)
+        if isinstance(found, DirectoryEntry):
+            self.told.append(found.entry.attributes.inode)
+        return True
+
+    def give_back(self, forget: Callable[[InodeNumber, int], None]) -> None:
+        for inode in self.told:
+            forget(inode, 1)
+
+    def join(self) -> None:
+        """An answer has few pieces."""
+        self.records = [b"".join(self.records)]
+
+    def _record(self, found: Dot | Found) -> bytes:
+        if isinstance(found, DirectoryEntry):
+            shown = found.entry.attributes
+            return replies.directory_record(found.name, shown.inode, shown.mode, found.cookie)
+        return replies.directory_record(found.name, found.inode, _mode(found), found.cookie)
+
+    def _record_plus(self, found: Dot | Found) -> bytes:
+        if isinstance(found, DirectoryEntry):
+            return replies.directory_record_plus(found)
+        return replies.directory_record_uncounted(found.name, found.inode, _mode(found), found.cookie)
+
+
+def _mode(found: Dot | DirectoryName) -> int:
+    return stat.S_IFDIR if isinstance(found, Dot) else _MODES[found.kind]
+
+
+class OpenDirectory:
+    """The kernel decides page by page whether it wants attributes; each kind of page has a listing of its own.
+
+    `_lock`: one page at a time; it guards the listings."""
+
+    def __init__(self, filesystem: ServedFilesystem, inode: InodeNumber, handle: FileHandle) -> None:
+        self._filesystem = filesystem
+        self._inode = inode
+        self._handle = handle
+        self._lock = threading.Lock()
+        self._plus = True
+        self._listing = self._start(plus=True)
+
+    def page(self, cookie: int, room: int, plus: bool) -> Page:
+        with self._lock:
+            if plus != self._plus:
+                self._listing.close()
+                self._listing, self._plus = self._start(plus=plus), plus
+            page = Page(room, plus=plus)
+            self._listing.begin(cookie)
+            while self._listing.fill(page.add):
+                self._listing.take()
+        page.join()
+        if not plus:
+            page.give_back(self._filesystem.forget)  # a page without attributes counts nothing
+            page.told = []
+        return page
+
+    def close(self) -> None:
+        with self._lock:
+            self._listing.close()
+
+    def _start(self, *, plus: bool) -> Listing:
+        def read(cookie: int) -> Iterator[Found]:
+            if isinstance(self._filesystem, Scanning):
+                return self._filesystem.scan(self._handle, cookie, plus=plus)
+            return self._filesystem.readdir(self._handle, cookie)
+
+        return Listing(self._inode, read, self._filesystem.forget)
+
+
+class KeptListings:
+    """For how long the kernel may show again what it has read of a directory: as long as it may believe names.
+
+    `_lock` guards `_read`: when a directory was last opened to be read anew."""
+
+    def __init__(self, timeout: Seconds, clock: Callable[[], float]) -> None:
+        self._timeout = timeout
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._read: OrderedDict[InodeNumber, float] = OrderedDict()
+
+    def flags(self, inode: InodeNumber) -> int:
+        if self._timeout <= 0:
+            return 0
+        now = self._clock()
+        with self._lock:
+            since = self._read.get(inode)
+            if since is not None and now - since < self._timeout:
+                return OpenFlag.CACHE_DIR | OpenFlag.KEEP_CACHE
+            self._read[inode] = now
+            self._read.move_to_end(inode)
+            while len(self._read) > _REMEMBERED:
+                self._read.popitem(last=False)
+        return OpenFlag.CACHE_DIR
