@@ -131,7 +131,7 @@ def _write(
     report.write_section(
         text,
         f"{work.name}: {result.case.name}",
-        report.section(work, result, made, setting.rounds, missing, date),
+        report.section(work, result, made, setting.rounds, missing, f"{date}, commit {commit()}"),
         after=work.name,
     )
 

@@ -31,6 +31,14 @@ class Mounted:
         return descendants(self.pid)
 
 
+def _serves(path: Path) -> bool:
+    """Whether the mount is there and answers, which a daemon does only once it serves."""
+    try:
+        return is_mounted(path) and path.stat().st_ino > 0
+    except OSError:
+        return False
+
+
 def is_mounted(path: Path) -> bool:
     return any(line.split()[4] == str(path) for line in Path("/proc/self/mountinfo").read_text().splitlines())
 
@@ -41,7 +49,7 @@ def mounted(client: Client, wanted: Mounting, place: Place) -> Iterator[Mounted]
     assert client.command is not None
     wanted.target.mkdir(parents=True, exist_ok=True)
     log_path = wanted.scratch / f"{client.name.replace(' ', '-')}.log"
-    with log_path.open("ab") as log:
+    with log_path.open("wb") as log:
         process = subprocess.Popen(
             client.command(wanted, place),
             stdout=log,
@@ -51,14 +59,10 @@ def mounted(client: Client, wanted: Mounting, place: Place) -> Iterator[Mounted]
         )
     try:
         deadline = time.monotonic() + READY_SECONDS
-        while not is_mounted(wanted.target):
+        while not _serves(wanted.target):
             if process.poll() is not None or time.monotonic() > deadline:
                 raise MountFailed(f"{client.name} did not mount: {_last_line(log_path)}")
             time.sleep(0.02)
-        try:
-            wanted.target.stat()  # answered only once the daemon serves
-        except OSError as error:
-            raise MountFailed(f"{client.name} mounted and died ({error.strerror}): {_last_line(log_path)}") from error
         yield Mounted(wanted.target, process.pid)
     finally:
         _end(client, wanted.target, process)

@@ -80,7 +80,7 @@ def show(console: Console, work: Work, result: CaseResult, made: Sequence[Row]) 
 
 
 def section(
-    work: Work, result: CaseResult, made: Sequence[Row], rounds: int, missing: Mapping[str, str], date: str
+    work: Work, result: CaseResult, made: Sequence[Row], rounds: int, missing: Mapping[str, str], when: str
 ) -> list[str]:
     """The lines of RESULTS.md for one case."""
     verdicts = {row.peer: row for row in made if row.case == result.case.name}
@@ -90,7 +90,7 @@ def section(
     lines = [
         f"### {result.case.name}",
         "",
-        f"{date}, {rounds} rounds.",
+        f"{when}, {rounds} rounds.",
         "",
         f"| client | {' | '.join(heads)} | requests | ours is … times better | bar |",
         "|" + "---|" * (len(heads) + 4),

@@ -14,7 +14,8 @@ import sys
 import threading
 
 from benchmarks.session.tree import MemoryTree
-from csi.fuse.choice import SESSIONS, choose
+from csi.fuse.choice import choose
+from csi.volume.naming import SESSIONS
 from csi.volume.spec import MountArguments
 from csi.volume.units import Seconds
 

@@ -19,7 +19,7 @@ from benchmarks.works.common import SMALL, Reading, curl, library, peak_mib, sma
 SEED = 20_241
 SHUFFLED_THREADS = 8
 LATENCY_MS = 20
-_ONE_IN = {(0, 1): 8, (0, 8): 1, (0, 64): 1, (LATENCY_MS, 1): 40, (LATENCY_MS, 8): 8, (LATENCY_MS, 64): 2}
+_ONE_IN = {(0, 1): 8, (0, 8): 4, (0, 64): 2, (LATENCY_MS, 1): 80, (LATENCY_MS, 8): 10, (LATENCY_MS, 64): 2}
 """Latency and threads → one in so many of the files is read."""
 
 
