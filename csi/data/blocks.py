@@ -14,19 +14,21 @@ from dataclasses import dataclass
 from functools import partial
 
 from csi.data.buffers import BufferPool, charged_size
+from csi.data.flights import Flight, Flights
 from csi.data.pace import Pace
 from csi.data.shelves import UNIT, Block, Shelf, Shelves
 from csi.data.streams import BlockTable
 from csi.data.workers import URGENT, WorkerPool
 from csi.errors import BadHandle, DeadlineExceeded, OssFuseError, ServerFailure
+from csi.oss.cancellation import Cancellation
 from csi.oss.store import ObjectStore, ObjectVersion
 from csi.volume.units import ObjectKey, Seconds
 
 
 @dataclass(frozen=True, slots=True)
 class CacheStatistics:
-    """Blocks and bytes (as charged) by state; requests made, joined and failed, bytes asked for and blocks given up
-    so far."""
+    """Blocks and bytes (as charged) by state; requests made, joined and failed, bytes asked for, blocks given up and
+    requests made a second time so far."""
 
     blocks: int
     ahead_bytes: int
@@ -37,6 +39,7 @@ class CacheStatistics:
     joined: int
     failed: int
     evicted: int
+    repeated: int
 
 
 class BlockCache:
@@ -58,6 +61,7 @@ class BlockCache:
         all succeeds."""
         self.pool = pool
         self.pace = Pace()
+        self._flights = Flights(self.pace, self._fetch_again, clock=clock)
         self._store = store
         self._workers = workers
         self._patience = patience
@@ -162,6 +166,7 @@ class BlockCache:
                 if target is None:
                     return None
                 block = Block(shelf, 0, size, on_grid=True)
+                block.pins = 1
                 self._shelves.place(block)
                 self._in_flight += 1
                 self._requests += 1
@@ -175,15 +180,12 @@ class BlockCache:
                 self._joined += 1
                 if block.task is not None:
                     self._workers.hasten(block.task, URGENT)
-        if target is None:
-            try:
-                return self.result(block)
-            finally:
-                self.unpin(block)
-        self._fetch_here(block, target)
-        if block.error is not None:
-            raise block.error.with_traceback(None)
-        return target
+        try:
+            if target is not None:
+                self._fetch_here(block, target)
+            return self.result(block)
+        finally:
+            self.unpin(block)
 
     def pin(self, block: Block) -> bool:
         """Keep `block` until `unpin`; False when it is gone already."""
@@ -195,12 +197,13 @@ class BlockCache:
 
     def result(self, block: Block) -> memoryview:
         """The bytes of a pinned block, once they are there. Raises what the request raised."""
-        with self._lock:
-            gate = None
-            if block.gates is not None:
-                gate = threading.Lock()
-                gate.acquire()
-                block.gates.append(gate)
+        gate = None
+        if block.gates is not None:
+            with self._lock:
+                if block.gates is not None:
+                    gate = threading.Lock()
+                    gate.acquire()
+                    block.gates.append(gate)
         if gate is not None:
             seen = self._workers.succeeded
             while not gate.acquire(timeout=self._patience):
@@ -249,6 +252,7 @@ class BlockCache:
     def shut(self) -> None:
         """Give up every block; what is being fetched is given up when it comes."""
         self._undo_pressure()
+        self._flights.close()
         with self._lock:
             self._shelves.clear()
 
@@ -265,6 +269,7 @@ class BlockCache:
                 self._joined,
                 self._failed,
                 shelves.evicted,
+                self._flights.repeated,
             )
 
     # --- requests, on the threads of `workers` ---
@@ -297,32 +302,57 @@ class BlockCache:
             return target
 
     def _fetch(self, block: Block, target: memoryview) -> bool:
+        """Make the request of `block`; True if it has its bytes, these or those of a second request."""
         version = block.shelf.version
-        began = self._clock()
+        flight = self._flights.begin(block)
         try:
-            self._store.fill(version, block.start, target)
+            self._store.fill(version, block.start, target, cancellation=flight.cancellation)
         except OssFuseError as error:
-            self._finish(block, None, error)
-            return False
+            return not self._finish(block, None, error, flight)
         except BaseException as error:
             failure = ServerFailure(f"{version.key}: {type(error).__name__} while reading", key=version.key)
-            self._finish(block, None, failure)
+            self._finish(block, None, failure, flight)
             raise
-        self.pace.note(len(target), self._clock() - began)
-        self._finish(block, target, None)
+        self.pace.note(len(target), self._clock() - flight.began)
+        self._finish(block, target, None, flight)
         return True
+
+    def _fetch_again(self, flight: Flight, second: Cancellation) -> None:
+        """Make the request of a block a second time, and end the first if this is quicker."""
+        block = flight.block
+        if block.gates is None or not block.shelf.version.etag:
+            return
+        target = self.pool.try_take(flight.size)
+        if target is None:
+            return
+        try:
+            self._store.fill(block.shelf.version, block.start, target, cancellation=second)
+        except OssFuseError:
+            return  # it is the first one's to tell what is wrong
+        if self._finish(block, target, None, flight):
+            flight.cancellation.request()
 
     def _refuse(self, block: Block) -> None:
         self._finish(block, None, BadHandle(f"{block.shelf.version.key}: the volume is being unmounted"))
 
-    def _finish(self, block: Block, view: memoryview | None, error: OssFuseError | None) -> None:
+    def _finish(
+        self, block: Block, view: memoryview | None, error: OssFuseError | None, flight: Flight | None = None
+    ) -> bool:
+        """The request of `block` has ended; False if it had before, by another one for the same bytes."""
+        if flight is not None:
+            self._flights.end(flight)
         with self._lock:
+            if block.gates is None:
+                return False
             self._in_flight -= 1
             self._failed += error is not None
             gates = self._end(block, view=view, error=error)
+        if flight is not None and flight.second is not None:
+            flight.second.request()
         for gate in gates:
             gate.release()
         self.pool.ledger.turns.poke()  # what nobody waits for can be given up now
+        return True
 
     # --- with the lock held ---
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from csi.oss import appending, multipart, reading, writing
+from csi.oss.cancellation import Cancellation
 from csi.oss.credentials import CredentialsProvider
 from csi.oss.exchange import Transport
 from csi.oss.session import ClientStatistics, Session
@@ -52,8 +53,10 @@ class OssClient:
             random=random,
         )
 
-    def fill(self, version: ObjectVersion, offset: int, target: memoryview) -> None:
-        reading.fill(self.session, version, offset, target)
+    def fill(
+        self, version: ObjectVersion, offset: int, target: memoryview, *, cancellation: Cancellation | None = None
+    ) -> None:
+        reading.fill(self.session, version, offset, target, cancellation)
 
     def read_into(
         self, key: ObjectKey, offset: int, target: memoryview, *, if_match: ETag | None = None

@@ -48,14 +48,15 @@ _HINTS = {
 class Connection:
     """An easy handle, used by one thread at a time.
 
-    `_lock` guards `_sockets` (descriptors libcurl has open for this handle) and `_interrupted`; it is held only for
-    system calls that do not wait.
+    `_lock` guards `_sockets` (descriptors libcurl has open for this handle), `_interrupted` and `_cut`; it is held only
+    for system calls that do not wait.
     """
 
     def __init__(self, share: pycurl.CurlShare, *, connect_timeout: Seconds, ca_bundle: str, proxy: str) -> None:
         self._lock = threading.Lock()
         self._sockets: set[int] = set()
         self._interrupted = False
+        self._cut = False
         self._line: DirectLine | None = None
         self._takes_lines = not proxy
         self._curl = curl = pycurl.Curl()
@@ -87,6 +88,13 @@ class Connection:
             if request.target is not None and request.method == "GET" and line.leads_to(request.url):
                 started = time.monotonic()
                 answer = line.exchange(request, timeout, stall)
+                if answer is not None:
+                    return answer
+                self._takes_lines = line.understood
+                timeout = Seconds(max(0.001, timeout - (time.monotonic() - started)))
+            elif request.method == "PUT" and request.body and not request.once and line.leads_to(request.url):
+                started = time.monotonic()
+                answer = line.upload(request, timeout, stall)
                 if answer is not None:
                     return answer
                 self._takes_lines = line.understood
@@ -141,13 +149,26 @@ class Connection:
         """End the exchange under way, if any, from another thread; later ones fail. Idempotent."""
         with self._lock:
             self._interrupted = True
-            for descriptor in self._sockets:
-                with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as duplicate:
-                    duplicate.shutdown(socket.SHUT_RDWR)
+            self._shut()
+
+    def cut(self) -> None:
+        """End the exchange that is under way or about to begin, from another thread, until `mend`."""
+        with self._lock:
+            self._cut = True
+            self._shut()
+
+    def mend(self) -> None:
+        """The exchange that was to be cut has ended; the next one has a connection of its own."""
+        self._cut = False
 
     def close(self) -> None:
         """Close the connection; not while an exchange is under way."""
         self._curl.close()
+
+    def _shut(self) -> None:
+        for descriptor in self._sockets:
+            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as duplicate:
+                duplicate.shutdown(socket.SHUT_RDWR)
 
     def _take_line(self, url: str) -> None:
         """After an exchange by libcurl: the connection it keeps, if there is one to use directly."""
@@ -177,7 +198,7 @@ class Connection:
 
     def _opened(self, descriptor: int, _purpose: int) -> int:
         with self._lock:
-            if self._interrupted:
+            if self._interrupted or self._cut:
                 return int(pycurl.SOCKOPT_ERROR)
             self._sockets.add(descriptor)
         return int(pycurl.SOCKOPT_OK)

@@ -1,10 +1,11 @@
-"""The direct way for bodies: a GET spoken on the connection that libcurl keeps, past libcurl.
+"""The direct way for bodies: a GET or a PUT spoken on the connection that libcurl keeps, past libcurl.
 
 libcurl hands a body over in pieces of 16 KiB and a head line by line, and for each the thread has to get hold of the
 interpreter lock; with many threads that costs more than the transfer. Spoken directly, a request is one send, one
-receive for the head and one for the body, straight into the caller's memory. libcurl still makes and closes the
-connections, and does everything that is not a plain GET without encryption or that is not answered in the plainest way:
-then the connection is shut down, which libcurl notices, and libcurl makes the request again, as one may with a GET.
+receive for the head and one for the body, straight into the caller's memory; the body of a PUT goes to the kernel from
+where it lies, where libcurl would have it copied twice. libcurl still makes and closes the connections, and does
+everything that is not a plain GET or PUT without encryption or that is not answered in the plainest way: then the
+connection is shut down, which libcurl notices, and libcurl makes the request again, as one may with these two.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ except ImportError:  # not built
 
 _LONGEST_HEAD = 16 * KIB
 _LONGEST_REFUSAL = 1 * MIB
+_PIECE = 256 * KIB
+"""Bytes of a body sent at a time: while one is copied to the kernel, the server reads the one before."""
 
 
 class DirectLine:
@@ -87,6 +90,31 @@ class DirectLine:
             raise failure
         return HttpAnswer(status, fields, b"", received, failure=failure)
 
+    def upload(self, request: HttpRequest, timeout: Seconds, stall: Seconds) -> HttpAnswer | None:
+        """The answer to a PUT with a body, which may arrive twice; None if libcurl has to make the request."""
+        started = time.monotonic()
+        body = [memoryview(part).cast("B") for part in request.body if len(part)]
+        length = b"Content-Length: %d\r\n" % sum(len(part) for part in body)
+        head = self._head_of(request, b"PUT ", length)
+        self._socket.settimeout(min(timeout, stall))
+        self._blocking = False
+        try:
+            for part in (memoryview(head), *body):
+                sent = 0
+                while sent < len(part):
+                    sent += self._socket.send(part[sent : sent + _PIECE])
+                    if time.monotonic() - started > timeout:
+                        raise TimeoutError  # noqa: TRY301 - the same as when the socket says so
+        except TimeoutError:
+            self._end()
+            raise self._late(timeout, stall) from None
+        except OSError:  # the connection had been closed, or the server does not want the rest
+            self._end()
+            return None
+        left = Seconds(max(0.001, timeout - (time.monotonic() - started)))
+        answer = self.say(b"", memoryview(bytearray()), left, stall)
+        return None if answer is not None and answer.overflow else answer
+
     def release(self) -> None:
         """libcurl is going to use the connection."""
         if self._blocking:
@@ -106,10 +134,10 @@ class DirectLine:
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 
-    def _head_of(self, request: HttpRequest) -> bytes:
+    def _head_of(self, request: HttpRequest, method: bytes = b"GET ", more: bytes = b"") -> bytes:
         path = request.url[len(self._endpoint) :].encode()
         lines = [_line(header) for header in request.headers]
-        return b"".join((b"GET ", path, self._fixed, *lines, b"\r\n"))
+        return b"".join((method, path, self._fixed, *lines, more, b"\r\n"))
 
     def _refusal(
         self, status: int, fields: Mapping[str, str], size: int, begun: bytes, timeout: Seconds, stall: Seconds
@@ -129,7 +157,7 @@ class DirectLine:
 
     def _late(self, timeout: Seconds, stall: Seconds) -> DeadlineExceeded:
         return DeadlineExceeded(
-            f"{self._endpoint}: the rest of an answer did not come (allowed: {timeout:.1f} s, "
+            f"{self._endpoint}: an exchange did not come to its end (allowed: {timeout:.1f} s, "
             f"{stall:.1f} s without a byte)",
             hint="check the network to the endpoint, or raise fs.oss.timeout.millisecond",
         )

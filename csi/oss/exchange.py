@@ -11,6 +11,7 @@ from typing import Protocol
 
 from csi import __version__
 from csi.errors import StoreError
+from csi.oss.cancellation import Cancellation
 from csi.oss.store import Buffer
 from csi.volume.units import Seconds
 
@@ -23,7 +24,7 @@ class HttpRequest:
 
     The body of a 2xx answer goes to `target` if there is one. With `once`, a request that was sent down a connection
     which then died is reported as failed instead of being sent again by the transport itself: the caller has to know
-    whether a first copy may have arrived.
+    whether a first copy may have arrived. `cancellation` may end the exchange from another thread.
     """
 
     method: str
@@ -32,6 +33,7 @@ class HttpRequest:
     body: Sequence[Buffer] = ()
     target: memoryview | None = None
     once: bool = False
+    cancellation: Cancellation | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,14 @@ class Transport(Protocol):
         """
 
     def send_plain(
-        self, endpoint: str, head: bytes, target: memoryview, *, timeout: Seconds, stall: Seconds
+        self,
+        endpoint: str,
+        head: bytes,
+        target: memoryview,
+        *,
+        timeout: Seconds,
+        stall: Seconds,
+        cancellation: Cancellation | None = None,
     ) -> HttpAnswer | None:
         """The short way of a GET: `head` is the whole request, sent down a connection to `endpoint` that is idle.
 

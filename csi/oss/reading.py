@@ -11,6 +11,7 @@ from urllib.parse import unquote_to_bytes
 
 from csi.errors import PreconditionFailed, RangeNotSatisfiable, ServerFailure
 from csi.oss.answers import crc64_in, metadata_of, shown, whole_size
+from csi.oss.cancellation import Cancellation
 from csi.oss.checksum import crc64_of
 from csi.oss.exchange import HttpAnswer
 from csi.oss.listing import parse_page
@@ -23,20 +24,23 @@ from csi.volume.units import ETag, ObjectKey
 SYMLINK_TARGET_METADATA = "symlink-target"
 
 
-def fill(session: Session, version: ObjectVersion, offset: int, target: memoryview) -> None:
+def fill(
+    session: Session, version: ObjectVersion, offset: int, target: memoryview, cancellation: Cancellation | None
+) -> None:
     """See `ObjectStore.fill`."""
     end = offset + len(target)
     whole = offset == 0 and end == version.size
     answer = None
     if end <= version.size and len(target):
-        answer = session.try_get(version.key, None if whole else (offset, end), target, version.etag)
+        span = None if whole else (offset, end)
+        answer = session.try_get(version.key, span, target, version.etag, cancellation)
         if answer is not None and version.etag and _is_right(session, answer, version, offset, target):
             return
     if_match = version.etag or None
     if whole:
-        size = _read_whole(session, version.key, target, if_match, answer)[1]
+        size = _read_whole(session, version.key, target, if_match, answer, cancellation)[1]
     else:
-        size = _read_into(session, version.key, offset, target, if_match, answer).size
+        size = _read_into(session, version.key, offset, target, if_match, answer, cancellation).size
     if size != version.size:
         raise PreconditionFailed(
             f"{shown(version.key)}: {size} bytes where {version.size} were listed",
@@ -64,16 +68,24 @@ def read_into(
     session: Session, key: ObjectKey, offset: int, target: memoryview, if_match: ETag | None
 ) -> ObjectMetadata:
     """See `ObjectStore.read_into`."""
-    return _read_into(session, key, offset, target, if_match, None)
+    return _read_into(session, key, offset, target, if_match, None, None)
 
 
 def _read_into(
-    session: Session, key: ObjectKey, offset: int, target: memoryview, if_match: ETag | None, begun: HttpAnswer | None
+    session: Session,
+    key: ObjectKey,
+    offset: int,
+    target: memoryview,
+    if_match: ETag | None,
+    begun: HttpAnswer | None,
+    cancellation: Cancellation | None,
 ) -> ObjectMetadata:
     if not len(target):
         return _unchanged(head(session, key), if_match)
     wanted = WantedRange(key, offset, target, if_match)
-    answer = session.call(wanted.call(), check=wanted.check, resume=wanted.resume, begun=begun)
+    answer = session.call(
+        wanted.call(), check=wanted.check, resume=wanted.resume, begun=begun, cancellation=cancellation
+    )
     return _unchanged(metadata_of(key, answer.headers), if_match)
 
 
@@ -81,11 +93,16 @@ def read_whole(
     session: Session, key: ObjectKey, target: memoryview, if_match: ETag | None
 ) -> tuple[ObjectMetadata, int]:
     """See `ObjectStore.read_whole`."""
-    return _read_whole(session, key, target, if_match, None)
+    return _read_whole(session, key, target, if_match, None, None)
 
 
 def _read_whole(
-    session: Session, key: ObjectKey, target: memoryview, if_match: ETag | None, begun: HttpAnswer | None
+    session: Session,
+    key: ObjectKey,
+    target: memoryview,
+    if_match: ETag | None,
+    begun: HttpAnswer | None,
+    cancellation: Cancellation | None,
 ) -> tuple[ObjectMetadata, int]:
     headers = {"if-match": if_match} if if_match is not None else {}
     call = Call("GetObject", "GET", key, headers=headers, target=target)
@@ -102,7 +119,7 @@ def _read_whole(
             if found != theirs:
                 raise mismatch("the CRC64 of the body", call, theirs, found)
 
-    answer = session.call(call, check=check, begun=begun)
+    answer = session.call(call, check=check, begun=begun, cancellation=cancellation)
     return _unchanged(metadata_of(key, answer.headers), if_match), answer.received
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, fields
 
 from csi.errors import AuthenticationFailed, ChecksumMismatch, DeadlineExceeded, PermissionDenied, StoreError
 from csi.oss.answers import error_of, shown
+from csi.oss.cancellation import Cancellation
 from csi.oss.credentials import Credentials, CredentialsProvider
 from csi.oss.exchange import HttpAnswer, HttpRequest, Transport
 from csi.oss.heads import GetHeads
@@ -83,7 +84,12 @@ class Session:
         self._heads = GetHeads(location, self._signer)
 
     def try_get(
-        self, key: ObjectKey, span: tuple[int, int] | None, target: memoryview, if_match: ETag
+        self,
+        key: ObjectKey,
+        span: tuple[int, int] | None,
+        target: memoryview,
+        if_match: ETag,
+        cancellation: Cancellation | None = None,
     ) -> HttpAnswer | None:
         """One attempt of a GET by the short way, of the object or the bytes `span` (first, end) of it.
 
@@ -97,7 +103,7 @@ class Session:
                 return None
             timeout = Seconds(policy.timeout + policy.allowance(len(target)))
             answer = self._transport.send_plain(
-                self._heads.endpoint, head, target, timeout=timeout, stall=policy.timeout
+                self._heads.endpoint, head, target, timeout=timeout, stall=policy.timeout, cancellation=cancellation
             )
         except StoreError:
             return None  # the attempts of `call` will find the same, and know what to say
@@ -116,6 +122,7 @@ class Session:
         trace: Trace | None = None,
         policy: RetryPolicy | None = None,
         begun: HttpAnswer | None = None,
+        cancellation: Cancellation | None = None,
     ) -> HttpAnswer:
         """The 2xx answer to `call`. `check` may raise ChecksumMismatch to have the attempt counted as failed.
 
@@ -137,9 +144,10 @@ class Session:
             trace.attempts += 1
             try:
                 if begun is not None:
-                    answer, begun = self._accepted(begun, call), None
+                    answer, begun = begun, None
+                    self._check_status(answer, call)
                 else:
-                    answer = self._attempt(call, credentials, policy, allowance, deadline)
+                    answer = self._attempt(call, credentials, policy, allowance, deadline, cancellation)
                 if answer.failure is not None:
                     rest = resume(answer) if resume is not None else None
                     if rest is not None:
@@ -181,7 +189,13 @@ class Session:
         self._transport.close()
 
     def _attempt(
-        self, call: Call, credentials: Credentials | None, policy: RetryPolicy, allowance: Seconds, deadline: float
+        self,
+        call: Call,
+        credentials: Credentials | None,
+        policy: RetryPolicy,
+        allowance: Seconds,
+        deadline: float,
+        cancellation: Cancellation | None,
     ) -> HttpAnswer:
         headers = dict(call.headers)
         if credentials is not None:
@@ -194,6 +208,7 @@ class Session:
             call.body,
             call.target,
             call.once,
+            cancellation,
         )
         self._count("requests")
         self._count("bytes_out", call.body_size)
@@ -204,12 +219,12 @@ class Session:
             patience=Seconds(deadline - self._monotonic()),
         )
         self._count("bytes_in", answer.received + len(answer.body))
-        return self._accepted(answer, call)
+        self._check_status(answer, call)
+        return answer
 
-    def _accepted(self, answer: HttpAnswer, call: Call) -> HttpAnswer:
+    def _check_status(self, answer: HttpAnswer, call: Call) -> None:
         if not 200 <= answer.status < 300:
             raise error_of(answer, call, self.location)
-        return answer
 
     def _has_newer_credentials(self, error: StoreError, used: Credentials | None) -> bool:
         """Whether another attempt with what the source holds now is worthwhile after a refusal."""

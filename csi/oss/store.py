@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+from csi.oss.cancellation import Cancellation
 from csi.volume.units import Bytes, Crc64, ETag, ObjectKey
 
 Buffer = bytes | bytearray | memoryview
@@ -108,11 +109,14 @@ class DeleteFailure:
 class ObjectStore(Protocol):
     """Object operations of one bucket (API names in the docstrings are OSS's)."""
 
-    def fill(self, version: ObjectVersion, offset: int, target: memoryview) -> None:
+    def fill(
+        self, version: ObjectVersion, offset: int, target: memoryview, *, cancellation: Cancellation | None = None
+    ) -> None:
         """GetObject of `len(target)` bytes at `offset` of one version, straight into `target`: all of them, checked
         against OSS's CRC64 when they are the whole object, or an error.
 
-        Raises PreconditionFailed when the object is another version now, by its ETag or its size, ObjectNotFound.
+        Raises PreconditionFailed when the object is another version now, by its ETag or its size, ObjectNotFound,
+        EndpointUnreachable after `cancellation` was requested.
         """
 
     def read_into(

@@ -14,6 +14,7 @@ from collections.abc import Callable
 import pycurl
 
 from csi.errors import DeadlineExceeded, EndpointUnreachable
+from csi.oss.cancellation import Cancellation
 from csi.oss.connection import Connection
 from csi.oss.exchange import HttpAnswer, HttpRequest
 from csi.volume.units import Seconds
@@ -64,19 +65,38 @@ class CurlTransport:
             )
         try:
             left = patience - (self._monotonic() - started)
+            if request.cancellation is not None:
+                request.cancellation.begin(connection)
             return connection.exchange(request, Seconds(max(0.001, min(timeout, left))), stall)
         finally:
+            if request.cancellation is not None:
+                request.cancellation.end()
+                connection.mend()
             pool.give_back(connection)
 
     def send_plain(
-        self, endpoint: str, head: bytes, target: memoryview, *, timeout: Seconds, stall: Seconds
+        self,
+        endpoint: str,
+        head: bytes,
+        target: memoryview,
+        *,
+        timeout: Seconds,
+        stall: Seconds,
+        cancellation: Cancellation | None = None,
     ) -> HttpAnswer | None:
         pool = self._pool()
         connection = pool.take_line(endpoint)
         if connection is None:
             return None
         try:
-            return connection.exchange_plain(head, target, timeout, stall)
+            if cancellation is None:
+                return connection.exchange_plain(head, target, timeout, stall)
+            cancellation.begin(connection)
+            try:
+                return connection.exchange_plain(head, target, timeout, stall)
+            finally:
+                cancellation.end()
+                connection.mend()
         finally:
             pool.give_back(connection)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import fastcrc
 
 from csi.errors import AppendConflict, ObjectExists, ObjectNotFound, PreconditionFailed, RangeNotSatisfiable
+from csi.oss.cancellation import Cancellation
 from csi.oss.store import (
     AppendResult,
     Buffer,
@@ -67,7 +68,9 @@ class MemoryStore:
 
     # --- ObjectStore ---
 
-    def fill(self, version: ObjectVersion, offset: int, target: memoryview) -> None:
+    def fill(
+        self, version: ObjectVersion, offset: int, target: memoryview, *, cancellation: Cancellation | None = None
+    ) -> None:
         if_match = version.etag or None
         if offset == 0 and len(target) == version.size:
             size: int = self.read_whole(version.key, target, if_match=if_match)[1]

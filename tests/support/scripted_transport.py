@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from csi.oss.cancellation import Cancellation
 from csi.oss.client import OssClient
 from csi.oss.credentials import Credentials, CredentialsProvider, StaticCredentials
 from csi.oss.exchange import HttpAnswer, HttpRequest
@@ -48,7 +49,14 @@ class ScriptedTransport:
         return step if isinstance(step, HttpAnswer) else step(request)
 
     def send_plain(
-        self, endpoint: str, head: bytes, target: memoryview, *, timeout: float, stall: float
+        self,
+        endpoint: str,
+        head: bytes,
+        target: memoryview,
+        *,
+        timeout: float,
+        stall: float,
+        cancellation: Cancellation | None = None,
     ) -> HttpAnswer | None:
         return None
 
