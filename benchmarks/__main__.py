@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import signal
 import subprocess
 import sys
 import tempfile
@@ -27,6 +28,7 @@ ROUNDS = 5
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # mounts and servers are taken down on the way out
     options = _options()
     console = Console()
     sizes = QUICK if options.quick else Sizes()
