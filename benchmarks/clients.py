@@ -172,9 +172,10 @@ def version_of(client: Client, place: Place) -> str:
         found = sorted(program.parent.glob(f"{client.name.replace('-', '_')}-*.dist-info"))
         return found[0].name.removesuffix(".dist-info").rpartition("-")[2] if found else ""
     if program.is_symlink():
-        return program.resolve().name.partition("-")[2]
+        found = program.resolve().name.partition("-")[2].partition("-")[0]
+        return found if "." in found else ""  # what is built from here has a hash
     if not client.version:
         return ""
     told = subprocess.run(list(client.version), capture_output=True, text=True, check=False).stdout
-    words = [word.strip("vV,") for word in told.split()]
+    words = [word.lstrip("vV").rstrip(",") for word in told.split()]
     return next((word for word in words if word[:1].isdigit()), "")
