@@ -306,7 +306,7 @@ class BlockCache:
         version = block.shelf.version
         flight = self._flights.begin(block)
         try:
-            self._store.fill(version, block.start, target, cancellation=flight.cancellation)
+            self._store.fill(version, block.start, target, cancellation=flight)
         except OssFuseError as error:
             return not self._finish(block, None, error, flight)
         except BaseException as error:
@@ -330,7 +330,7 @@ class BlockCache:
         except OssFuseError:
             return  # it is the first one's to tell what is wrong
         if self._finish(block, target, None, flight):
-            flight.cancellation.request()
+            flight.request()
 
     def _refuse(self, block: Block) -> None:
         self._finish(block, None, BadHandle(f"{block.shelf.version.key}: the volume is being unmounted"))

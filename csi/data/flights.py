@@ -28,16 +28,16 @@ _AT_ONCE = 8
 _IDLE_LOOKS = 20
 
 
-class Flight:
+class Flight(Cancellation):
     """The request of one block: since when, and what ends it. `second` is set when it was made again, once."""
 
-    __slots__ = ("began", "block", "cancellation", "second", "size")
+    __slots__ = ("began", "block", "second", "size")
 
     def __init__(self, block: Block, began: float) -> None:
+        super().__init__()
         self.block = block
         self.size = block.end - block.start
         self.began = began
-        self.cancellation = Cancellation()
         self.second: Cancellation | None = None
 
 

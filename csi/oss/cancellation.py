@@ -34,6 +34,10 @@ class Cancellation:
             if self._connection is not None:
                 self._connection.cut()
 
+    @property
+    def requested(self) -> bool:
+        return self._requested
+
     def begin(self, connection: Breakable) -> None:
         """An exchange begins on `connection`; `end` is owed. Raises EndpointUnreachable after `request`."""
         with self._lock:

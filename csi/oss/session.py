@@ -163,7 +163,7 @@ class Session:
                     continue
                 left = deadline - self._monotonic()
                 wait = policy.wait_before_retry(error, attempt, left, self._random)
-                if wait is None or self._closing.is_set():
+                if wait is None or self._closing.is_set() or (cancellation is not None and cancellation.requested):
                     self._count("errors")
                     if wait is None and attempt < policy.retries and is_retryable(error):
                         raise self._too_late(error, call, attempt, Seconds(policy.deadline + allowance)) from error

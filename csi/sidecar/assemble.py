@@ -98,9 +98,9 @@ def assemble(
     spec = decode_spec(volume.spec)
     store = OssClient(spec.location, spec.http, spec.write, credentials_of(spec, credentials, environ))
     ledger = MemoryLedger(budget_for(Bytes(volume.memory_limit)))
-    engine = DataEngine(store, read=spec.read, write=spec.write, ledger=ledger)
     chosen = session if session is not None else choose(OWN)
     published = chosen.publish()
+    engine = DataEngine(store, read=spec.read, write=spec.write, ledger=ledger, published=published)
     filesystem = Filesystem(
         store,
         engine,
