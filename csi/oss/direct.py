@@ -29,6 +29,8 @@ except ImportError:  # not built
 
 _LONGEST_HEAD = 16 * KIB
 _LONGEST_REFUSAL = 1 * MIB
+_LONGEST_SAYING = 4 * KIB
+"""Bytes of the answer to an upload that was accepted: usually none."""
 _PIECE = 256 * KIB
 """Bytes of a body sent at a time: while one is copied to the kernel, the server reads the one before."""
 
@@ -112,8 +114,11 @@ class DirectLine:
             self._end()
             return None
         left = Seconds(max(0.001, timeout - (time.monotonic() - started)))
-        answer = self.say(b"", memoryview(bytearray()), left, stall)
-        return None if answer is not None and answer.overflow else answer
+        said = memoryview(bytearray(_LONGEST_SAYING))
+        answer = self.say(b"", said, left, stall)
+        if answer is None or answer.overflow or answer.failure is not None:
+            return None
+        return HttpAnswer(answer.status, answer.headers, answer.body or bytes(said[: answer.received]))
 
     def release(self) -> None:
         """libcurl is going to use the connection."""

@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -282,3 +283,92 @@ def test_a_line_leads_to_its_endpoint_only(line: Line, url: str, leads: bool) ->
 def test_only_plain_http_has_an_endpoint() -> None:
     assert endpoint_of("http://a:1/b?c/d") == "http://a:1"
     assert endpoint_of("https://a/b") == ""
+
+
+# --- uploads ---
+
+
+class Received:
+    """What a server at the other end of a line got, up to the end of the body; then it sends `answer`."""
+
+    def __init__(self, line: Line, body: int, *answer: bytes) -> None:
+        self.data = b""
+        self._line, self._body, self._answer = line, body, answer
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def __enter__(self) -> Received:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.join(20)
+
+    def _serve(self) -> None:
+        while self.data.partition(b"\r\n\r\n")[2][: self._body] != b"x" * self._body or b"\r\n\r\n" not in self.data:
+            piece = self._line.server.recv(65536)
+            if not piece:
+                return
+            self.data += piece
+        for piece in self._answer:
+            self._line.server.sendall(piece)
+
+
+def put(size: int, **options: Any) -> HttpRequest:
+    return HttpRequest("PUT", ENDPOINT + "/b/a", [b"Content-Type: text/plain"], body=[b"x" * size, b""], **options)
+
+
+@pytest.mark.parametrize("size", [1, 3_000_000])
+def test_a_body_goes_up_after_its_head_and_the_line_is_used_again(line: Line, size: int) -> None:
+    for number in range(2):
+        with Received(line, size, head(Content_Length=0, ETag=f'"{number}"')) as received:
+            answer = line.direct.upload(put(size), Seconds(20), Seconds(20))
+        assert answer is not None and (answer.status, answer.headers["etag"]) == (200, f'"{number}"')
+        sent, _, body = received.data.partition(b"\r\n\r\n")
+        assert sent.startswith(b"PUT /b/a HTTP/1.1\r\nHost: oss.test:81\r\n")
+        assert b"Content-Length: %d" % size in sent.split(b"\r\n")
+        assert body == b"x" * size
+        assert line.usable
+
+
+def test_a_refused_upload_is_answered_with_what_the_server_says(line: Line) -> None:
+    with Received(line, 10, head("403 Forbidden", Content_Length=4) + b"no!!"):
+        answer = line.direct.upload(put(10), Seconds(20), Seconds(20))
+    assert answer is not None and (answer.status, answer.body) == (403, b"no!!")
+    assert line.usable
+
+
+def test_an_upload_on_a_connection_that_was_closed_is_left_to_libcurl(line: Line) -> None:
+    line.server.close()
+    assert line.direct.upload(put(3_000_000), Seconds(20), Seconds(20)) is None
+    assert not line.usable
+
+
+def test_an_upload_whose_answer_never_begins_is_left_to_libcurl(line: Line) -> None:
+    def serve() -> None:
+        line.server.recv(65536)
+        line.server.shutdown(socket.SHUT_RDWR)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    assert line.direct.upload(put(10), Seconds(20), Seconds(20)) is None
+    thread.join(20)
+    assert not line.usable
+
+
+def test_a_server_that_reads_nothing_is_given_up(line: Line) -> None:
+    with pytest.raises(DeadlineExceeded):
+        line.direct.upload(put(30_000_000), Seconds(20), Seconds(0.2))
+    assert not line.usable
+
+
+def test_a_short_answer_to_an_upload_is_understood(line: Line) -> None:
+    with Received(line, 10, head(Content_Length=5) + b"<xml>"):
+        answer = line.direct.upload(put(10), Seconds(20), Seconds(20))
+    assert answer is not None and (answer.body, answer.received) == (b"<xml>", 0)
+    assert line.usable
+
+
+def test_a_long_answer_to_an_upload_is_left_to_libcurl(line: Line) -> None:
+    with Received(line, 10, head(Content_Length=100_000)):
+        assert line.direct.upload(put(10), Seconds(20), Seconds(20)) is None
+    assert not line.usable
