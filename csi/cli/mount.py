@@ -28,6 +28,7 @@ from csi.handover.mounts import SidecarMounts
 from csi.handover.process import LocalLauncher
 from csi.handover.target import resolved_target
 from csi.handover.types import PublishRequest
+from csi.volume.naming import SESSIONS
 from csi.volume.parse import parse_volume
 from csi.volume.quantity import format_bytes
 from csi.volume.spec import VolumeSpec
@@ -64,6 +65,13 @@ _ENVIRONMENT = {
     "Without it: OSS_ACCESS_KEY_ID, OSS_ACCESS_KEY_SECRET and OSS_SESSION_TOKEN of the environment.",
 )
 @click.option("--public", is_flag=True, help="No credentials: the bucket may be read by anybody.")
+@click.option(
+    "--session",
+    type=click.Choice(SESSIONS),
+    default=SESSIONS[0],
+    show_default=True,
+    help="Which code talks to the kernel: our own, or libfuse through pyfuse3 (slower, conservative).",
+)
 @click.option("--foreground/--no-foreground", default=True, hidden=True)
 @logging_options("text", "warning")
 def command(
@@ -75,6 +83,7 @@ def command(
     memory: str,
     credentials: Path | None,
     public: bool,
+    session: str,
     foreground: bool,
     log_format: str,
     log_level: str,
@@ -97,7 +106,8 @@ def command(
     source = _Nothing() if public else _FileSource(credentials) if credentials else _EnvironmentSource(os.environ)
     target = Path(resolved_target(directory.absolute()))
     with _ending_signals() as ended:
-        _serve(parsed.spec, target, source, ended, LocalLauncher(log_format=log_format, log_level=log_level))
+        launcher = LocalLauncher(log_format=log_format, log_level=log_level, session=session)
+        _serve(parsed.spec, target, source, ended, launcher)
 
 
 class _Nothing:

@@ -12,14 +12,13 @@ from typing import Final, Protocol
 from csi.fs.published import NothingPublished, Published
 from csi.fuse.served import ServedFilesystem
 from csi.fuse.session import KernelSession
+from csi.volume.naming import SESSIONS
 from csi.volume.spec import MountArguments
 from csi.volume.units import Seconds
 
 _log = logging.getLogger(__name__)
 
-OWN: Final = "own"
-PYFUSE3: Final = "pyfuse3"
-SESSIONS: Final = (OWN, PYFUSE3)
+OWN, PYFUSE3 = SESSIONS
 STOP_GRACE: Final = Seconds(5.0)
 
 

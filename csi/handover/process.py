@@ -23,6 +23,7 @@ from typing import Final, Protocol
 
 from csi.errors import SidecarFailed
 from csi.handover.cgroup import MemoryCgroup
+from csi.volume.naming import SESSIONS
 from csi.volume.units import GIB, Bytes, Seconds
 
 _log = logging.getLogger(__name__)
@@ -128,18 +129,19 @@ class LocalProcess:
 @dataclass(frozen=True, slots=True)
 class LocalLauncher:
     """Starts sidecars as `python -I <entry>`; by path, so that it works installed or not. `stderr` is where their log
-    goes (a descriptor; None: the node plugin's own)."""
+    goes (a descriptor; None: the node plugin's own), `session` which code serves the mount."""
 
     log_format: str = "json"
     log_level: str = "info"
     stderr: int | None = None
+    session: str = SESSIONS[0]
     interpreter: str = sys.executable
     entry: Path = Path(__file__).resolve().parent.parent / "sidecar" / "__main__.py"
 
     def launch(self, runtime: Path, memory: MemoryCgroup, limit: Bytes) -> SidecarProcess:
         command = [self.interpreter, "-I", str(self.entry), "--socket", str(runtime)]
         command += ["--patience", f"{_PATIENCE:g}", "--ready-file", ""]
-        command += ["--log-format", self.log_format, "--log-level", self.log_level]
+        command += ["--session", self.session, "--log-format", self.log_format, "--log-level", self.log_level]
         return start_in_cgroup(command, memory, environment=sidecar_environment(limit), stderr=self.stderr)
 
 

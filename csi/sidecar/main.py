@@ -34,7 +34,7 @@ from csi.sidecar.node_link import NodeLink
 from csi.sidecar.openers import Informant
 from csi.sidecar.privileges import give_up_rights
 from csi.sidecar.service import Serving, SidecarService
-from csi.volume.naming import READY_FILE
+from csi.volume.naming import READY_FILE, SESSIONS
 from csi.volume.units import Bytes, Seconds
 
 _log = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None, load: Callable[[], Assemble] | 
         return 2
     ready_file = ReadyFile(directory, options.ready_file)
     ready_file.remove()
-    assemble = _Loaded(load or _load_assemble)
+    assemble = _Loaded(load or functools.partial(_load_assemble, options.session))
     try:
         give_up_rights(LinuxKernel(), _NOBODY, _NOBODY)
     except (OssFuseError, OSError) as error:
@@ -209,10 +209,11 @@ class _Endings:
                 leave(name)
 
 
-def _load_assemble() -> Assemble:
-    from csi.sidecar.assemble import assemble  # noqa: PLC0415 - its failure must be reportable
+def _load_assemble(session: str) -> Assemble:
+    from csi.fuse.choice import choose  # noqa: PLC0415 - a failure of these must be reportable
+    from csi.sidecar.assemble import assemble  # noqa: PLC0415
 
-    return functools.partial(assemble, environ=os.environ)
+    return functools.partial(assemble, environ=os.environ, session=choose(session))
 
 
 def _open_runtime(socket: Path) -> tuple[int, str]:
@@ -238,6 +239,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--patience", type=float, default=math.inf, help="seconds to wait for a volume (default: without limit)"
+    )
+    parser.add_argument(
+        "--session",
+        choices=SESSIONS,
+        default=SESSIONS[0],
+        help="which code talks to the kernel: our own, or libfuse through pyfuse3 (default: %(default)s)",
     )
     parser.add_argument("--log-format", choices=("json", "text"), default="json")
     parser.add_argument("--log-level", choices=LEVELS, default="info")

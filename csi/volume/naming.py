@@ -18,6 +18,8 @@ SIDECAR_DIRECTORY: Final = "/run/ossfuse"
 """Where a sidecar container has the tmpfs that it shares with the node plugin, and with nobody else."""
 READY_FILE: Final = "READY"
 """In that directory, there while the sidecar serves its volume."""
+SESSIONS: Final = ("own", "pyfuse3")
+"""Which code of a sidecar talks to the kernel (`csi/fuse/choice.py`); the first unless another is chosen."""
 
 _PREFIX: Final = "ossfuse-"
 _LONGEST_LABEL: Final = 63

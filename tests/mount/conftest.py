@@ -19,18 +19,24 @@ WRITING_MODES = ("fast", "incremental", "consistent", "custom")
 CACHES = ("", "-odirect_io")
 
 
-def _name(parameter: tuple[str, str]) -> str:
-    return f"{parameter[0]}{parameter[1]}"
+VOLUMES = [(mode, cache, "own") for mode in WRITING_MODES for cache in CACHES]
+VOLUMES += [("fast", cache, "pyfuse3") for cache in CACHES]
 
 
-@pytest.fixture(scope="module", params=[(mode, cache) for mode in WRITING_MODES for cache in CACHES], ids=_name)
+def _name(parameter: tuple[str, str, str]) -> str:
+    mode, cache, session = parameter
+    return f"{mode}{cache}" if session == "own" else f"{mode}{cache}-{session}"
+
+
+@pytest.fixture(scope="module", params=VOLUMES, ids=_name)
 def writable_volume(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, emulator_process: RunningEmulator
 ) -> Iterator[MountedVolume]:
-    """A mount in each mode that writes, with the page cache and without, for all tests of a module."""
-    mode, cache = request.param
+    """A mount in each mode that writes, with the page cache and without, for all tests of a module; one mode also over
+    the other kernel session."""
+    mode, cache, session = request.param
     own = replace(emulator_process, bucket=emulator_process.create_bucket())
-    with mounted_volume(tmp_path_factory.mktemp("volume"), own, mode=mode, arguments=cache) as volume:
+    with mounted_volume(tmp_path_factory.mktemp("volume"), own, mode=mode, arguments=cache, session=session) as volume:
         yield volume
 
 

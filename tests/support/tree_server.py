@@ -11,7 +11,8 @@ import sys
 import threading
 
 from csi import errors
-from csi.fuse.choice import OWN, SESSIONS, choose
+from csi.fuse.choice import OWN, choose
+from csi.volume.naming import SESSIONS
 from csi.volume.spec import MountArguments
 from csi.volume.units import Seconds
 from tests.support.tree_filesystem import TreeFilesystem
@@ -66,15 +67,6 @@ def main() -> int:
         if options.calls:
             with open(options.calls, "w", encoding="utf-8") as file:
                 json.dump({**filesystem.calls, "handles": len(filesystem.handles)}, file)
-    print(
-        "serve returned",
-        session._failure,
-        session._ended.is_set(),
-        session._device.counters(),
-        session._device.is_over(),
-        session.agreed,
-        file=sys.stderr,
-    )
     return 0
 
 

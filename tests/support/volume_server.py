@@ -15,10 +15,12 @@ import sys
 import threading
 
 from csi.errors import OssFuseError
+from csi.fuse.choice import choose
 from csi.handover.fates import Answerer
 from csi.handover.wire import Answer, Mount, Question
 from csi.sidecar.assemble import assemble
 from csi.volume.encode import encode_spec
+from csi.volume.naming import SESSIONS
 from csi.volume.parse import parse_volume
 from csi.volume.units import Seconds
 
@@ -30,6 +32,7 @@ def main() -> int:
     parser.add_argument("--descriptor", type=int, required=True)
     parser.add_argument("--volume", required=True, help="JSON file with attributes and read_only")
     parser.add_argument("--credentials", required=True, help="directory with the files of a Secret")
+    parser.add_argument("--session", choices=SESSIONS, default=SESSIONS[0])
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     sys.setswitchinterval(0.0005)
@@ -49,7 +52,13 @@ def main() -> int:
         grace=20.0,
     )
     served = assemble(
-        frame, options.descriptor, options.credentials, lambda: print("ready", flush=True), Informed(), environ={}
+        frame,
+        options.descriptor,
+        options.credentials,
+        lambda: print("ready", flush=True),
+        Informed(),
+        environ={},
+        session=choose(options.session),
     )
     signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=leave, daemon=True).start())
 

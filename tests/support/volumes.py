@@ -11,6 +11,7 @@ from pathlib import Path
 
 import oss2
 
+from csi.volume.naming import SESSIONS
 from tests.support.emulator import RunningEmulator
 from tests.support.mounts import ServedMount, served_mount
 
@@ -66,6 +67,7 @@ def mounted_volume(
     prefix: str = "data/",
     read_only: bool = False,
     attributes: dict[str, str] | None = None,
+    session: str = SESSIONS[0],
 ) -> Iterator[MountedVolume]:
     """Mount `prefix` of the emulator's bucket. `arguments` are `fs.jindo.args`, `attributes` anything else."""
     home = directory / uuid.uuid4().hex[:8]
@@ -80,6 +82,7 @@ def mounted_volume(
     volume = home / "volume.json"
     volume.write_text(json.dumps({"attributes": given, "read_only": read_only}))
     command = ["tests.support.volume_server", "--volume", str(volume), "--credentials", str(secret)]
+    command += ["--session", session]
     kernel_read_only = read_only or mode == "readonly"
     with served_mount(home, command, read_only=kernel_read_only, tuning=True) as served:
         yield MountedVolume(served, emulator, prefix)

@@ -16,16 +16,20 @@ from typing import Any
 
 import pytest
 
+from csi.volume.naming import SESSIONS
 from tests.support.directories import Directory
 from tests.support.mounts import ServedMount, ServerFailed, mountpoint_minor, served_mount
 
 Mount = Callable[..., AbstractContextManager[ServedMount]]
 
 
-@pytest.fixture
-def mount(tmp_path: Path) -> Mount:
+@pytest.fixture(params=SESSIONS)
+def mount(tmp_path: Path, request: pytest.FixtureRequest) -> Mount:
+    """Every test of this module, over each kernel session."""
+
     def make(*options: str, read_only: bool = False, **arguments: Any) -> AbstractContextManager[ServedMount]:
         command = ["tests.support.tree_server", "--calls", str(tmp_path / "calls.json"), *options]
+        command += ["--session", request.param]
         command += ["--arguments", json.dumps(arguments)]
         return served_mount(tmp_path / "m", command, read_only=read_only)
 

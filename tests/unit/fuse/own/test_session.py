@@ -1,0 +1,274 @@
+"""The session from INIT to its end, with a fake kernel on the other side."""
+
+from __future__ import annotations
+
+import errno
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from csi.fuse.native.answers import Answers
+from csi.fuse.own.session import OwnSession
+from csi.fuse.protocol.constants import InitFlag, Opcode
+from csi.fuse.protocol.negotiation import InitResult, VersionNotSupported
+from csi.volume.spec import MountArguments
+from csi.volume.units import InodeNumber, Seconds
+from tests.support.kernel_end import KernelEnd, read_body
+from tests.support.tree_filesystem import TreeFilesystem
+
+
+class Serving:
+    def __init__(self, started: Callable[[], None] = lambda: None, **options: Any) -> None:
+        self.kernel = KernelEnd()
+        self.filesystem = TreeFilesystem()
+        self.filesystem.add("file", b"0123456789")
+        self.answers = Answers()
+        self.announced = threading.Event()
+        self.failure: BaseException | None = None
+
+        def announce() -> None:
+            started()
+            self.announced.set()
+
+        options = {"stop_grace": Seconds(20.0), **options}
+        self.session = OwnSession(
+            self.kernel.descriptor,
+            self.filesystem,
+            MountArguments(),
+            answers=self.answers,
+            workers=2,
+            on_started=announce,
+            **options,
+        )
+        self.thread = threading.Thread(target=self._serve)
+        self.thread.start()
+
+    def _serve(self) -> None:
+        try:
+            self.session.serve()
+        except BaseException as error:
+            self.failure = error
+
+    def has_ended(self) -> bool:
+        self.thread.join(20)
+        return not self.thread.is_alive()
+
+    def close(self) -> None:
+        self.filesystem.unblock.set()
+        self.session.stop()
+        assert self.has_ended()
+        self.kernel.unmount()
+
+
+@pytest.fixture
+def serving() -> Iterator[Serving]:
+    made = Serving()
+    yield made
+    made.close()
+
+
+def test_init_is_answered_and_then_requests(serving: Serving) -> None:
+    answered = serving.kernel.init()
+
+    major, minor = struct.unpack_from("<II", answered.body)
+    assert (major, minor, len(answered.body)) == (7, 45, 64)
+    assert serving.announced.wait(20)
+    assert serving.kernel.ask(Opcode.LOOKUP, b"file\0").error == 0
+
+
+def test_a_newer_major_is_answered_with_ours_and_asks_again(serving: Serving) -> None:
+    newer = serving.kernel.ask(Opcode.INIT, struct.pack("<IIIIII", 8, 0, 0, 0, 0, 0), node=0)
+
+    assert struct.unpack_from("<I", newer.body) == (7,)
+    assert serving.kernel.init().error == 0
+
+
+def test_a_kernel_that_is_too_old_is_refused() -> None:
+    serving = Serving()
+
+    answered = serving.kernel.ask(Opcode.INIT, struct.pack("<IIII", 7, 12, 0, 0), node=0)
+
+    assert answered.error == errno.EPROTO
+    assert serving.has_ended()
+    assert isinstance(serving.failure, VersionNotSupported)
+
+
+def test_what_was_agreed_can_be_handed_on(serving: Serving) -> None:
+    serving.kernel.init()
+    assert serving.announced.wait(20)
+    agreed = serving.session.agreed
+    assert agreed is not None
+
+    assert InitResult.from_json(agreed.to_json()) == agreed
+    assert agreed.has(InitFlag.HAS_RESEND)
+
+
+def test_a_successor_asks_for_what_was_not_answered_and_serves_without_init(serving: Serving) -> None:
+    serving.kernel.init()
+    assert serving.announced.wait(20)
+    successor = Serving(resume=serving.session.agreed)
+
+    resend = successor.kernel.receive()
+    again = successor.kernel.send(Opcode.LOOKUP, b"file\0", unique=(1 << 63) | 8)
+    answered = successor.kernel.receive()
+
+    assert (resend.unique, -resend.error, resend.body) == (0, 7, b"")
+    assert (answered.unique, answered.error) == (again, 0)
+    assert successor.announced.wait(20)
+    successor.close()
+
+
+def test_unmounting_ends_the_session(serving: Serving) -> None:
+    serving.kernel.init()
+    serving.kernel.unmount()
+
+    assert serving.has_ended()
+    assert serving.failure is None
+
+
+def test_stopping_ends_it_before_init(serving: Serving) -> None:
+    serving.session.stop()
+
+    assert serving.has_ended()
+    assert serving.failure is None
+
+
+def test_stopping_before_serving_ends_it_at_once() -> None:
+    kernel = KernelEnd()
+    session = OwnSession(
+        kernel.descriptor,
+        TreeFilesystem(),
+        MountArguments(),
+        answers=Answers(),
+        workers=1,
+        on_started=lambda: None,
+    )
+    session.stop()
+
+    session.serve()
+
+    kernel.unmount()
+
+
+def test_requests_under_way_are_finished_when_it_stops(serving: Serving) -> None:
+    serving.kernel.init()
+    unique = serving.kernel.send(Opcode.LOOKUP, b"slow\0")
+    while not serving.session.statistics().in_flight:
+        time.sleep(0.001)
+
+    serving.session.stop()
+    serving.filesystem.unblock.set()
+
+    answered = serving.kernel.receive()
+    assert (answered.unique, answered.error) == (unique, 0)
+    assert serving.has_ended()
+
+
+def test_requests_that_take_too_long_are_answered_when_it_stops() -> None:
+    serving = Serving(stop_grace=Seconds(0.05))
+    serving.kernel.init()
+    uniques = {serving.kernel.send(Opcode.LOOKUP, b"slow\0") for _ in range(6)}  # more than the device has threads
+    while serving.session.statistics().in_flight < 6:
+        time.sleep(0.001)
+
+    serving.session.stop()
+
+    answered = [serving.kernel.receive() for _ in range(6)]
+    assert {one.unique for one in answered} == uniques
+    assert {one.error for one in answered} == {errno.EIO}
+    assert serving.has_ended()
+    serving.close()
+
+
+def test_requests_go_on_being_answered_while_as_many_wait_as_there_are_threads(serving: Serving) -> None:
+    serving.kernel.init()
+    for _ in range(8):
+        serving.kernel.send(Opcode.LOOKUP, b"slow\0")
+
+    assert serving.kernel.ask(Opcode.LOOKUP, b"file\0").error == 0
+
+
+def test_tables_answer_while_every_thread_of_python_is_held_up(serving: Serving) -> None:
+    """A handler that does not return for as long as it likes: the watch gives the lead to another thread."""
+    serving.kernel.init()
+    held = threading.Event()
+    serving.filesystem.statfs = lambda: held.wait(30) or TreeFilesystem.statfs(serving.filesystem)  # type: ignore[method-assign]
+    serving.answers.publish_block(1, 0, b"published")
+    serving.answers.publish_file(9, 1, 9)  # type: ignore[arg-type]
+    stuck = serving.kernel.send(Opcode.STATFS)
+
+    answered = serving.kernel.ask(Opcode.READ, read_body(9, 0, 100))
+
+    held.set()
+    assert answered.body == b"published"
+    assert serving.kernel.receive().unique == stuck
+
+
+def test_a_failing_announcement_ends_the_session() -> None:
+    def fail() -> None:
+        raise OSError("nobody to tell")
+
+    serving = Serving(fail)
+    serving.kernel.init()
+
+    assert serving.has_ended()
+    assert isinstance(serving.failure, OSError)
+
+
+def test_an_invalidation_is_sent(serving: Serving) -> None:
+    serving.kernel.init()
+
+    serving.session.invalidate_inode(InodeNumber(7))
+
+    told = serving.kernel.receive()
+    assert (told.unique, -told.error, struct.unpack("<Qqq", told.body)) == (0, 2, (7, 0, 0))
+
+
+def test_an_invalidation_after_the_end_is_nothing(serving: Serving) -> None:
+    serving.kernel.init()
+    serving.session.stop()
+    assert serving.has_ended()
+
+    serving.session.invalidate_inode(InodeNumber(7))
+
+
+def test_answers_from_tables_are_in_the_statistics(serving: Serving) -> None:
+    serving.kernel.init()
+    serving.kernel.ask(Opcode.LOOKUP, b"file\0")
+    serving.answers.publish_absence(InodeNumber(1), b"no", believed=Seconds(60.0), told=Seconds(0.0))
+    serving.kernel.ask(Opcode.LOOKUP, b"no\0")
+
+    assert serving.session.statistics().answered == {"lookup": 2}
+
+
+def test_reads_beyond_a_mark_are_told_to_a_filesystem_that_listens() -> None:
+    told = threading.Event()
+    reached: list[tuple[int, int, int]] = []
+
+    class Listening(TreeFilesystem):
+        def read_reached(self, handle: int, offset: int, end: int) -> None:
+            reached.append((handle, offset, end))
+            told.set()
+
+    kernel, answers = KernelEnd(), Answers()
+    session = OwnSession(
+        kernel.descriptor, Listening(), MountArguments(), answers=answers, workers=1, on_started=lambda: None
+    )
+    thread = threading.Thread(target=session.serve)
+    thread.start()
+    kernel.init()
+    answers.publish_block(1, 0, b"published")
+    answers.publish_file(9, 1, 9)  # type: ignore[arg-type]
+    answers.tell_at(9, 4)  # type: ignore[arg-type]
+
+    kernel.ask(Opcode.READ, read_body(9, 0, 9))
+
+    assert told.wait(20)
+    assert reached == [(9, 0, 9)]
+    session.stop()
+    thread.join(20)
+    kernel.unmount()
