@@ -11,6 +11,7 @@ import mmap
 import stat
 from collections.abc import Iterator, Sequence
 
+from benchmarks.session.copying import address_of, copy
 from csi import errors
 from csi.fs.published import NothingPublished, Published
 from csi.fs.types import (
@@ -18,6 +19,7 @@ from csi.fs.types import (
     Attributes,
     Caller,
     DirectoryEntry,
+    DirectoryName,
     Entry,
     FileKind,
     FilesystemStatistics,
@@ -37,6 +39,7 @@ SMALL_PAGES = SMALL_SIZE // PAGE
 ROOT, BIG, SMALL, FIRST_SMALL, FIRST_WRITTEN = 1, 2, 3, 100, 1_000_000
 _FIRST_HANDLE = 1 << 40  # below are the inodes, as handles that sessions share
 _RING = 8 << 20
+_LARGEST_WRITE = 1 << 20
 _FIRST_COOKIE = 3  # cookies up to 2 are the session's own, for "." and ".."
 _MTIME_NS = 1_700_000_000 * 10**9
 _DIRECTORY_TIMEOUT = Seconds(300.0)
@@ -59,13 +62,18 @@ class MemoryTree:
             self.span[begin : begin + PAGE] = bytes([page % 251]) * PAGE
             self.span[begin : begin + 8] = page.to_bytes(8, "little")
         self._view = memoryview(self.span).toreadonly()
-        self._ring = memoryview(mmap.mmap(-1, _RING, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+        self._ring = mmap.mmap(-1, _RING + _LARGEST_WRITE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self._ring_address = address_of(memoryview(self._ring))
         self._names: dict[bytes, int] = {b"big": BIG, b"small": SMALL}
         self._inodes = itertools.count(FIRST_WRITTEN)
         self.written: dict[int, int] = {}
         self._small = [
             DirectoryEntry(b"f%05d" % number, entry_of(FIRST_SMALL + number, SMALL_SIZE), number + _FIRST_COOKIE)
             for number in range(SMALL_COUNT)
+        ]
+        self._small_names = [
+            DirectoryName(entry.name, entry.entry.attributes.inode, FileKind.FILE, entry.cookie)
+            for entry in self._small
         ]
         self._small_by_name = {entry.name: entry.entry for entry in self._small}
         self._publish()
@@ -172,10 +180,8 @@ class MemoryTree:
         return self.piece(self._opened.get(handle, handle), offset, size)
 
     def write(self, handle: FileHandle, offset: int, data: Buffer) -> int:
-        size, start = len(data), offset % _RING
-        room = min(size, _RING - start)
-        self._ring[start : start + room] = data[:room]
-        self._ring[: size - room] = data[room:]
+        copy(self._ring_address + offset % _RING, data)
+        size = len(data)
         inode = self._opened[handle]
         if offset + size > self.written[inode]:
             self.written[inode] = offset + size
@@ -190,6 +196,12 @@ class MemoryTree:
     def release(self, handle: FileHandle) -> None:
         self._published.withdraw_file(handle)
         self._opened.pop(handle, None)
+
+    def scan(self, handle: FileHandle, cookie: int, *, plus: bool) -> Iterator[DirectoryEntry | DirectoryName]:
+        """csi.fuse.served.Scanning: names alone unless `plus`, as csi/fs does."""
+        if plus or self._opened[handle] != SMALL:
+            return self.readdir(handle, cookie)
+        return iter(self._small_names[max(0, cookie - _FIRST_COOKIE + 1) :])
 
     def readdir(self, handle: FileHandle, cookie: int) -> Iterator[DirectoryEntry]:
         if self._opened[handle] == SMALL:
