@@ -1,0 +1,62 @@
+"""A kernel that sends nonsense: our own session refuses it, answers what it can, and goes on.
+
+`--fuzz-seconds=N` lets atheris go on for that long; without it, it makes as many attempts as take a few seconds.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.recorded_fuse import messages
+
+ATTEMPTS = 15_000
+PASSES, MESSAGES = 5, 2_000
+MOST_GROWTH = 2 << 20
+"""Bytes; a leak of 350 bytes a message would show."""
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("csi.fuse.native.device") is None, reason="our own session is not built here"
+)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="atheris has no wheel for this Python")
+def test_whatever_atheris_sends_is_answered_and_the_session_goes_on(
+    tmp_path: Path, pytestconfig: pytest.Config
+) -> None:
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    for number, message in enumerate(messages()):
+        if message.is_request:
+            (corpus / str(number)).write_bytes(message.data)
+    seconds = pytestconfig.getoption("fuzz_seconds")
+    bound = f"-max_total_time={seconds}" if seconds else f"-runs={ATTEMPTS}"
+
+    ended = subprocess.run(
+        [sys.executable, "-m", "tests.support.fuzz_session", str(corpus), bound, "-max_len=4096", "-rss_limit_mb=512"],
+        capture_output=True,
+        text=True,
+        timeout=seconds + 170,
+        check=False,
+    )
+
+    assert ended.returncode == 0, ended.stderr[-4000:]
+
+
+def test_the_same_nonsense_again_and_again_takes_no_more_memory() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "tests.support.fuzzed_session", str(PASSES), str(MESSAGES)],
+        capture_output=True,
+        text=True,
+        timeout=170,
+        check=False,
+    )
+
+    assert ended.returncode == 0, ended.stderr[-4000:]
+    memory = [int(line) for line in ended.stdout.splitlines()]
+    assert len(memory) == PASSES
+    assert memory[-1] - memory[1] < MOST_GROWTH
