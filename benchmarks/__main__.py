@@ -159,9 +159,15 @@ def _taking_part(work: Work, chosen: Sequence[Client]) -> list[Client]:
 
 
 def _cases(work: Work, sizes: Sizes, wanted: str) -> Sequence[Case]:
-    """The cases with one of these texts (separated by semicolons) in their name."""
+    """The cases with one of these texts (separated by semicolons) in their name, and none of those after a `!`."""
     texts = [text.strip() for text in wanted.split(";") if text.strip()]
-    return [case for case in work.cases(sizes) if not texts or any(text in case.name for text in texts)]
+    asked = [text for text in texts if not text.startswith("!")]
+    unwanted = [text[1:] for text in texts if text.startswith("!")]
+    return [
+        case
+        for case in work.cases(sizes)
+        if (not asked or any(text in case.name for text in asked)) and not any(text in case.name for text in unwanted)
+    ]
 
 
 def commit() -> str:
@@ -180,7 +186,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--work", default="", help=f"of {', '.join(work.name for work in WORKS)}, session, growth; commas; all"
     )
-    parser.add_argument("--cases", default="", help="only cases with this text in their name; several with ;")
+    parser.add_argument(
+        "--cases", default="", help="only cases with this text in their name; several with ;, not with !"
+    )
     parser.add_argument("--peers", default="", help="only these clients, with commas; ours is always there")
     parser.add_argument("--rounds", type=int, default=0, help=f"{ROUNDS}, or 1 with --quick")
     parser.add_argument("--session", default="", help="session layer of ours: pyfuse3 or the other; its default")
