@@ -17,6 +17,7 @@ SOURCES = (
     "csi/fuse/native/quick",
     "csi/fuse/native/answers",
     "csi/fuse/native/device",
+    "csi/fuse/native/records",
     "csi/oss/wire",
 )
 

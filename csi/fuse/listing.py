@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import stat
 from collections.abc import Callable
 
@@ -31,15 +32,20 @@ class DirectoryStream:
         `reply(name, attributes, cookie)` adds one to the page and is False when it has no room (readdir_reply).
         """
 
-        def add(found: Dot | Found) -> bool:
-            if isinstance(found, DirectoryEntry):
-                return reply(found.name, entry_attributes(found.entry), found.cookie)
-            assert isinstance(found, Dot)  # noqa: S101 - `readdir` tells of nothing by name alone
-            return reply(found.name, _uncounted(found), found.cookie)
+        def put(entries: list[Dot | Found], first: int) -> int:
+            for count, found in enumerate(itertools.islice(entries, first, None)):
+                if isinstance(found, DirectoryEntry):
+                    added = reply(found.name, entry_attributes(found.entry), found.cookie)
+                else:
+                    assert isinstance(found, Dot)  # noqa: S101 - `readdir` tells of nothing by name alone
+                    added = reply(found.name, _uncounted(found), found.cookie)
+                if not added:
+                    return count
+            return len(entries) - first
 
         async with self._lock:
             self._listing.begin(cookie)
-            while self._listing.fill(add):
+            while self._listing.fill(put):
                 await self._workers.run(self._listing.take)
 
     def close(self) -> None:

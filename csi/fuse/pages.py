@@ -8,7 +8,6 @@ the filesystem has been counted as told to the kernel; those that did not get th
 from __future__ import annotations
 
 import itertools
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -46,8 +45,8 @@ class Listing:
         self._read = read
         self._forget = forget
         self._entries: Iterator[Found] | None = None
-        self._dots: deque[Dot] = deque()
-        self._pending: deque[Found] = deque()
+        self._there: list[Dot | Found] = []
+        self._next = 0  # of `_there`: what is before it is on a page
         self._position = 0
         self._ended = False
         self._failure: Exception | None = None
@@ -60,21 +59,20 @@ class Listing:
             self._restart(cookie)
         self._filled = False
 
-    def fill(self, add: Callable[[Dot | Found], bool]) -> bool:
-        """Put what is there on the page: `add` is False when the page has no room. True: `take` more, then go on.
+    def fill(self, put: Callable[[list[Dot | Found], int], int]) -> bool:
+        """Put what is there on the page: `put(entries, first)` says how many of `entries` from `first` on had room.
+        True: `take` more, then go on.
 
         What came before an error is shown; the error is raised by the page after it.
         """
-        while self._dots:
-            if not add(self._dots[0]):
+        if self._next < len(self._there):
+            count = put(self._there, self._next)
+            if count:
+                self._next += count
+                self._position = self._there[self._next - 1].cookie
+                self._filled = True
+            if self._next < len(self._there):
                 return False
-            self._position = self._dots.popleft().cookie
-            self._filled = True
-        while self._pending:
-            if not add(self._pending[0]):
-                return False
-            self._position = self._pending.popleft().cookie
-            self._filled = True
         if self._failure is not None and not self._filled:
             failure, self._failure, self._entries = self._failure, None, None
             raise failure
@@ -82,31 +80,31 @@ class Listing:
 
     def take(self) -> None:
         """Get more entries from the filesystem; may wait. An error is kept for `fill`."""
-        taken = 0
+        self._there.clear()
+        self._next = 0
         try:
             if self._entries is None:
                 first = self._position <= _DOT_COOKIES[-1]
                 self._entries = self._read(0 if first else self._position)
             # what came before an error has been counted: it is shown, or given back, like the rest
-            for entry in itertools.islice(self._entries, _BATCH):
-                self._pending.append(entry)
-                taken += 1
+            self._there.extend(itertools.islice(self._entries, _BATCH))
         except Exception as error:
             self._failure = error
-        self._ended = taken < _BATCH
+        self._ended = len(self._there) < _BATCH
 
     def close(self) -> None:
         """Give back what the kernel never got. The filesystem's handle is released by the caller."""
-        for entry in self._pending:
+        for entry in self._there[self._next :]:
             if isinstance(entry, DirectoryEntry):
                 self._forget(entry.entry.attributes.inode, 1)
-        self._pending.clear()
+        self._there.clear()
+        self._next = 0
         self._entries = None
 
     def _restart(self, cookie: int) -> None:
         self.close()
         dots = (Dot(b".", self._inode, _DOT_COOKIES[0]), Dot(b"..", UNKNOWN_INODE, _DOT_COOKIES[1]))
-        self._dots = deque(dot for dot in dots if dot.cookie > cookie)
+        self._there = [dot for dot in dots if dot.cookie > cookie]
         self._position = cookie
         self._ended = False
         self._failure = None

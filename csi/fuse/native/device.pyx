@@ -3,8 +3,8 @@
 rest to Python; and replies, written from the buffers they lie in.
 
 One thread at a time reads (the leader): the one that answered the last small request is warm, and with one program
-waiting at a time, waking another costs more than the request. It passes the lead on before a reply that takes long, if
-more requests wait. It keeps it while it calls Python, which is a matter of microseconds when nobody else holds the
+waiting at a time, waking another costs more than the request. It passes the lead on before what takes long, if more
+requests wait. It keeps it while it calls Python, which is a matter of microseconds when nobody else holds the
 interpreter's lock; `watch` takes the lead from a thread that stays there for longer than PATIENCE and wakes another, so
 that requests which need no Python never wait for it, whatever happens there. A thread that stayed there for long passes
 the lead on in advance the next times.
@@ -89,6 +89,7 @@ cdef enum:
     PATIENCE = 500000  # nanoseconds in Python before another thread takes the lead
     QUIET = 40  # ticks of the watch without a call of Python before it sleeps
     WARY = 256  # calls of Python in which the lead is passed on in advance after a slow one
+    CROWD = 64  # large requests for which the lead is passed on without looking
     PAGE = 4096
 
 cdef struct InHeader:
@@ -163,6 +164,7 @@ cdef class Device:
     cdef uint64_t calls
     cdef uint64_t deposed
     cdef int wary
+    cdef int crowd
     cdef bint watching
     cdef bint stopping
     cdef bint closed
@@ -429,7 +431,7 @@ cdef class Device:
                     continue
                 self.end(errno)
                 continue
-            if length >= IN_HEADER and header.opcode == READ and self.is_large(request) and self.has_more(0):
+            if length >= IN_HEADER and self.is_large(request, length) and self.is_crowded():
                 self.pass_lead(tenure)
             if answer(self.tables, self.descriptor, request, <size_t>length):
                 continue
@@ -448,8 +450,22 @@ cdef class Device:
             pthread_mutex_unlock(&self.gate)
             return length
 
-    cdef bint is_large(self, char* request) noexcept nogil:
-        return (<uint32_t*>(request + IN_HEADER + 16))[0] >= LARGE
+    cdef bint is_large(self, char* request, Py_ssize_t length) noexcept nogil:
+        """Whether many bytes are asked for, or given."""
+        if (<InHeader*>request).opcode == READ:
+            return (<uint32_t*>(request + IN_HEADER + 16))[0] >= LARGE
+        return length >= LARGE
+
+    cdef bint is_crowded(self) noexcept nogil:
+        """Whether more requests wait; once they did, it is taken for granted for a while: the next one may not be there
+        yet, but come in the middle of what takes long."""
+        if self.crowd:
+            self.crowd -= 1
+            return True
+        if self.has_more(0):
+            self.crowd = CROWD
+            return True
+        return False
 
     cdef bint has_more(self, int milliseconds) noexcept nogil:
         cdef pollfd asked

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import functools
-import stat
+import itertools
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 
-from csi.fs.types import DirectoryEntry, DirectoryName, FileKind
+from csi.fs.types import DirectoryEntry
+from csi.fuse.native.records import fill
 from csi.fuse.own.work import NOTHING, Done, Lanes, Later, Outcome, Refused, call
 from csi.fuse.pages import Dot, Found, Listing
 from csi.fuse.protocol import replies
@@ -19,11 +20,6 @@ from csi.fuse.protocol.constants import OpenFlag
 from csi.fuse.served import Scanning, ServedFilesystem
 from csi.volume.units import FileHandle, InodeNumber, Seconds
 
-_MODES = {
-    FileKind.FILE: stat.S_IFREG,
-    FileKind.DIRECTORY: stat.S_IFDIR,
-    FileKind.SYMLINK: stat.S_IFLNK,
-}
 _REMEMBERED = 4096
 
 
@@ -92,38 +88,18 @@ class Page:
         self._room = room
         self._plus = plus
 
-    def add(self, found: Dot | Found) -> bool:
-        record = self._record_plus(found) if self._plus else self._record(found)
-        if len(record) > self._room:
-            return False
-        self._room -= len(record)
-        self.records.append(record)
-        if isinstance(found, DirectoryEntry):
-            self.told.append(found.entry.attributes.inode)
-        return True
+    def put(self, found: list[Dot | Found], first: int) -> int:
+        records, count = fill(found, first, self._room, self._plus)
+        self.records.append(records)
+        self._room -= len(records)
+        for entry in itertools.islice(found, first, first + count):
+            if isinstance(entry, DirectoryEntry):
+                self.told.append(entry.entry.attributes.inode)
+        return count
 
     def give_back(self, forget: Callable[[InodeNumber, int], None]) -> None:
         for inode in self.told:
             forget(inode, 1)
-
-    def join(self) -> None:
-        """An answer has few pieces."""
-        self.records = [b"".join(self.records)]
-
-    def _record(self, found: Dot | Found) -> bytes:
-        if isinstance(found, DirectoryEntry):
-            shown = found.entry.attributes
-            return replies.directory_record(found.name, shown.inode, shown.mode, found.cookie)
-        return replies.directory_record(found.name, found.inode, _mode(found), found.cookie)
-
-    def _record_plus(self, found: Dot | Found) -> bytes:
-        if isinstance(found, DirectoryEntry):
-            return replies.directory_record_plus(found)
-        return replies.directory_record_uncounted(found.name, found.inode, _mode(found), found.cookie)
-
-
-def _mode(found: Dot | DirectoryName) -> int:
-    return stat.S_IFDIR if isinstance(found, Dot) else _MODES[found.kind]
 
 
 class OpenDirectory:
@@ -146,9 +122,8 @@ class OpenDirectory:
                 self._listing, self._plus = self._start(plus=plus), plus
             page = Page(room, plus=plus)
             self._listing.begin(cookie)
-            while self._listing.fill(page.add):
+            while self._listing.fill(page.put):
                 self._listing.take()
-        page.join()
         if not plus:
             page.give_back(self._filesystem.forget)  # a page without attributes counts nothing
             page.told = []
