@@ -155,6 +155,15 @@ class BlockCache:
         if target is not None:
             self._fetch_here(pending[-1], target)
 
+    def prefetch(self, version: ObjectVersion, *, priority: int) -> bool:
+        """Fetch all of a small object that somebody will probably read; False when there is no free memory."""
+        with self._lock:
+            shelf = self._shelves.open(version)
+        block = self.fetch(shelf, 0, version.size, priority=priority, on_grid=True)
+        with self._lock:
+            self._shelves.close(shelf)
+        return block is not None
+
     def whole(self, shelf: Shelf) -> memoryview | None:
         """All of an object no larger than a block: there already, waited for, or fetched on this thread; None when
         there is no memory to be had without waiting. Raises what the request raised."""
@@ -196,7 +205,12 @@ class BlockCache:
             return True
 
     def result(self, block: Block) -> memoryview:
-        """The bytes of a pinned block, once they are there. Raises what the request raised."""
+        """The bytes of a pinned block, once they are there; a request not yet begun is made on this thread, which would
+        wait anyway. Raises what the request raised."""
+        if block.target is not None:
+            target = self._claim(block)
+            if target is not None:
+                self._fetch_here(block, target)
         gate = None
         if block.gates is not None:
             with self._lock:
@@ -222,7 +236,7 @@ class BlockCache:
         with self._lock:
             block.pins -= 1
             self._settle(block)
-            forgotten = block.target is not None
+            forgotten = block.target is not None and block.task is None
         if forgotten:  # the read gave up before making the request, but a window wants it
             self._submit(block, URGENT)
 
@@ -275,15 +289,16 @@ class BlockCache:
     # --- requests, on the threads of `workers` ---
 
     def _submit(self, block: Block, priority: int) -> None:
-        target = self._claim(block)
-        if target is None:
-            return
         task = self._workers.submit(
-            partial(self._fetch, block, target), priority=priority, dropped=partial(self._refuse, block)
+            partial(self._fetch_claimed, block), priority=priority, dropped=partial(self._refuse, block)
         )
         with self._lock:
             if block.gates is not None:
                 block.task = task
+
+    def _fetch_claimed(self, block: Block) -> bool:
+        target = self._claim(block)
+        return target is None or self._fetch(block, target)
 
     def _fetch_here(self, block: Block, target: memoryview) -> None:
         if not self._workers.begin_here():
@@ -299,6 +314,9 @@ class BlockCache:
         """The memory of a request still to be made, for the one caller who makes it."""
         with self._lock:
             target, block.target = block.target, None
+            if target is not None and block.task is not None:
+                self._workers.cancel(block.task)
+                block.task = None
             return target
 
     def _fetch(self, block: Block, target: memoryview) -> bool:
@@ -392,10 +410,13 @@ class BlockCache:
 
     def _call_off(self, block: Block) -> bool:
         """True: the request of `block` had not begun and never will be made."""
-        if block.target is not None:
-            block.target = None
-            return True
-        return block.task is not None and self._workers.cancel(block.task)
+        if block.target is None:
+            return False
+        block.target = None
+        if block.task is not None:
+            self._workers.cancel(block.task)
+            block.task = None
+        return True
 
     def _shrink(self, size: int) -> int:
         with self._lock:

@@ -45,6 +45,7 @@ _RETAINED = 16 * MIB
 _KEPT_FREE = 64 * MIB
 _LARGEST_REQUEST = 16 * MIB
 _CLOSED_AT_ONCE = 16
+_SOMEDAY = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +137,10 @@ class DataEngine:
             closed=self._forget_reader,
         )
         return self._remember(reader)
+
+    def prefetch(self, version: ObjectVersion) -> bool:
+        """Fetch a small object that will probably be read soon, when nothing more urgent is to be done."""
+        return version.size <= WHOLE and not self._closed and self._cache.prefetch(version, priority=_SOMEDAY)
 
     def open_writer(
         self,

@@ -96,6 +96,10 @@ class Writer(Protocol):
 class StreamSource(Protocol):
     """The engine as the filesystem sees it."""
 
+    def prefetch(self, version: ObjectVersion) -> bool:
+        """Fetch a small object that will probably be read soon, after everything else that is wanted. False: nothing
+        more of this kind now, there is no memory for it. Does not wait."""
+
     def open_reader(self, version: ObjectVersion, *, exact: bool = False) -> Reader:
         """A reader of one version. `exact`: only what is asked for is fetched, no read-ahead."""
 

@@ -18,6 +18,7 @@ from csi.fs.names import shown
 from csi.fs.namespace import Namespace
 from csi.fs.nodes import Node
 from csi.fs.published import NothingPublished
+from csi.fs.siblings import LARGEST, Siblings
 from csi.oss.store import Buffer, ObjectVersion
 from csi.volume.units import FileHandle
 
@@ -37,6 +38,7 @@ class Reading:
         self._drafts = drafts
         self._handles = handles
         self._exact = exact
+        self._siblings = Siblings(namespace.table, engine)
         self._published = namespace.table.published
         self._shows = type(self._published) is not NothingPublished
 
@@ -49,6 +51,8 @@ class Reading:
         if reader is None or node.draft is not None or node.facts is not handle.facts:
             return None
         found = reader.try_read(offset, size)
+        if offset == 0 and found is not None and reader.version.size <= LARGEST and not self._exact:
+            self._siblings.read(node)
         if self._shows and found is not None and reader.notice:
             self._show(handle, reader)
         return found
@@ -77,6 +81,8 @@ class Reading:
                 reader = draft_reader
             else:
                 reader = self._current_reader(handle)
+                if offset == 0 and reader.version.size <= LARGEST and not self._exact:
+                    self._siblings.read(handle.node)
             try:
                 read = reader.read(offset, size)
             except BadHandle:

@@ -154,6 +154,11 @@ class MemoryEngine:
     def __init__(self, store: ObjectStore) -> None:
         self.store = store
         self.writers: set[MemoryWriter | MemoryAppender] = set()
+        self.prefetched: list[ObjectVersion] = []
+
+    def prefetch(self, version: ObjectVersion) -> bool:
+        self.prefetched.append(version)
+        return True
 
     def open_reader(self, version: ObjectVersion, *, exact: bool = False) -> MemoryReader:
         return MemoryReader(self.store, version)

@@ -1,0 +1,151 @@
+"""Small files read ahead of who reads a directory in the order it was listed.
+
+With one thread and 20 ms to the store nothing else helps: each file is a request, and the next one is known. Promises
+to cost nobody else anything: what is fetched ahead is never more than half of what was read in order and nothing that
+was opened before, it takes only memory and threads that nobody waits for, and stops when the order does. Several
+readers may go through parts of one directory at the same time.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left
+from collections import OrderedDict
+from itertools import islice
+
+from csi.data.streams import StreamSource
+from csi.fs.inodes import InodeTable
+from csi.fs.nodes import Node
+from csi.fs.types import FileKind
+from csi.oss.store import ObjectVersion
+from csi.volume.units import MIB
+
+LARGEST = 1 * MIB
+"""Objects up to this size are read ahead: each is one request."""
+
+MOST_AHEAD = 16
+_BYTES_AHEAD = 8 * MIB
+_ENOUGH = 6  # files in order before anything is read ahead
+_LATE = 8  # several threads that share an order come to their files in almost that order
+_EARLY = 16
+_REMEMBERED = 64  # files by which it is judged whether they are read in order
+_STREAMS = 8
+_DIRECTORIES = 64
+_SMALLEST = 12  # children: there is nothing to gain in a smaller directory
+
+
+class _Stream:
+    """A run through a part of a directory. Ranks are places in the sorted names."""
+
+    __slots__ = ("asked", "begin", "count", "head")
+
+    def __init__(self, rank: int) -> None:
+        self.begin = rank
+        self.head = rank  # the furthest file read
+        self.asked = rank  # the furthest one read ahead
+        self.count = 1
+
+    def takes(self, rank: int) -> bool:
+        return self.head - _LATE <= rank <= self.head + _EARLY
+
+    def read(self, rank: int) -> int:
+        """One more was read; returns how many may be read ahead of the head."""
+        self.head = max(self.head, rank)
+        self.count += 1
+        if self.count >= _REMEMBERED:
+            self.count //= 2
+            self.begin = self.head - (self.head - self.begin) // 2
+        if self.count < _ENOUGH or self.count * 4 < (self.head - self.begin + 1) * 3:
+            return 0
+        return min(self.count // 2, MOST_AHEAD)
+
+
+class _Order:
+    """One directory: its names in the order of a listing, and the runs through it, the latest last."""
+
+    __slots__ = ("names", "patience", "streams")
+
+    def __init__(self) -> None:
+        self.names: list[bytes] = []
+        self.patience = 0  # reads until the names are looked at again
+        self.streams: list[_Stream] = []
+
+
+class Siblings:
+    """`_lock` guards everything here; `InodeTable.lock` is taken while it is held, nothing else is."""
+
+    def __init__(self, table: InodeTable, engine: StreamSource) -> None:
+        self._table = table
+        self._engine = engine
+        self._lock = threading.Lock()
+        self._orders: OrderedDict[int, _Order] = OrderedDict()
+
+    def read(self, node: Node) -> None:
+        """The first bytes of a small file were asked for. Makes no request on this thread and does not wait for one."""
+        parent = node.parent
+        if parent is None or node.detached or not parent.children or len(parent.children) < _SMALLEST:
+            return
+        with self._lock:
+            versions = self._next(parent, node.name)
+        for version in versions:
+            if not self._engine.prefetch(version):
+                return
+
+    # --- private; the lock is held ---
+
+    def _next(self, parent: Node, name: bytes) -> list[ObjectVersion]:
+        order = self._order(parent)
+        rank = bisect_left(order.names, name)
+        if rank == len(order.names) or order.names[rank] != name:
+            return []
+        stream = next((stream for stream in reversed(order.streams) if stream.takes(rank)), None)
+        if stream is None:
+            order.streams = [*order.streams[1 - _STREAMS :], _Stream(rank)]
+            return []
+        if stream is not order.streams[-1]:
+            order.streams.remove(stream)
+            order.streams.append(stream)
+        running = sum(other.count >= _ENOUGH for other in order.streams)
+        ahead = stream.read(rank) // max(1, running)
+        if not ahead:
+            return []
+        first = max(stream.asked, stream.head) + 1
+        stream.asked = max(stream.asked, stream.head + ahead)
+        return self._versions(parent, order.names[first : stream.head + ahead + 1])
+
+    def _order(self, parent: Node) -> _Order:
+        order = self._orders.get(parent.inode)
+        if order is None:
+            order = self._orders[parent.inode] = _Order()
+            if len(self._orders) > _DIRECTORIES:
+                self._orders.popitem(last=False)
+        else:
+            self._orders.move_to_end(parent.inode)
+        order.patience -= 1
+        if order.patience < 0:
+            with self._table.lock:
+                children = parent.children or {}
+                if len(children) != len(order.names):
+                    order.names = sorted(children)
+                    order.streams.clear()
+            order.patience = max(64, len(order.names) // 4)  # looking costs less than reading, however many there are
+        return order
+
+    def _versions(self, parent: Node, names: list[bytes]) -> list[ObjectVersion]:
+        found: list[ObjectVersion] = []
+        total = 0
+        with self._table.lock:
+            children = parent.children or {}
+            for name in islice(names, MOST_AHEAD):
+                node = children.get(name)
+                if node is None or node.kind is not FileKind.FILE or node.facts is None or node.draft is not None:
+                    continue
+                facts = node.facts
+                known = node.local.opened if node.local is not None else None
+                if not facts.etag or known == facts.etag or not 0 < facts.size <= LARGEST:
+                    continue
+                total += facts.size
+                if total > _BYTES_AHEAD:
+                    break
+                found.append(facts.version(self._table.key(node)))
+        return found
