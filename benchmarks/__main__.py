@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import datetime
 import signal
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -13,17 +11,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import alone, clients, growth, loads, report, results, runner
+from benchmarks import alone, clients, growth, loads, record, report, runner
 from benchmarks.clients import Client, Place
 from benchmarks.model import OURS, QUICK, Case, Ground, Row, Sizes, Work
 from benchmarks.nginx import Line
-from benchmarks.plots import write_plots
 from benchmarks.server import Server, serving
 from benchmarks.works import WORKS, by_name
 
-ROOT = Path(__file__).resolve().parent.parent
-HERE = ROOT / "benchmarks"
-CACHE = ROOT / ".cache" / "bench"
+CACHE = record.ROOT / ".cache" / "bench"
 ROUNDS = 5
 
 
@@ -59,8 +54,8 @@ def main() -> None:
     if alone.NAME in wanted:
         found = alone.measure(setting.rounds, setting.tell, quick=options.quick)
         _finish(alone.NAME, found, setting, options, console)
-    if not options.quick or options.write:
-        write_plots(results.read(HERE / "results.json"), ROOT / "docs" / "benchmarks")
+    if options.write or not options.quick:
+        record.draw()
 
 
 def _run_work(
@@ -77,16 +72,13 @@ def _run_work(
         return
     server.provide(work.files(setting.ground.sizes))
     kinds = {client.name: client.kind for client in clients.CLIENTS}
+    heading = work.name
     for case in cases:
         result = runner.run_case(work, case, _taking_part(work, chosen), server, setting)
         made = report.rows_of(work, result, kinds)
         report.show(console, work, result, made)
-        if options.quick and not options.write:
-            continue
-        date = datetime.datetime.now(datetime.UTC).date().isoformat()
-        _write(
-            work, result, made, missing, setting, date, [client for client in chosen if client.name in result.samples]
-        )
+        if options.write or not options.quick:
+            heading = record.record_case(work, result, made, missing, setting, heading)
 
 
 def _finish(
@@ -99,43 +91,8 @@ def _finish(
     """The rows and the section of what is no comparison of clients."""
     rows, lines = found
     console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
-    if options.quick and not options.write:
-        return
-    date = datetime.datetime.now(datetime.UTC).date().isoformat()
-    _merge(rows, date)
-    report.write_section(HERE / "RESULTS.md", name, lines, after="preface")
-
-
-def _merge(rows: Sequence[Row], date: str) -> None:
-    path = HERE / "results.json"
-    results.write(path, results.merged(results.read(path), rows, report.machine(), date, commit()))
-
-
-def _write(
-    work: Work,
-    result: runner.CaseResult,
-    made: Sequence[Row],
-    missing: Mapping[str, str],
-    setting: runner.Setting,
-    date: str,
-    present: Sequence[Client],
-) -> None:
-    text = HERE / "RESULTS.md"
-    _merge(made, date)
-    versions = {client.name: clients.version_of(client, setting.place) for client in clients.CLIENTS}
-    here = {
-        name: version
-        for name, version in versions.items()
-        if clients.why_missing(clients.by_name(name), setting.place) == ""
-    }
-    report.write_section(text, "preface", report.preface(date, commit(), here, setting.session))
-    report.write_section(text, work.name, [f"## {work.title}"], after="preface")
-    report.write_section(
-        text,
-        f"{work.name}: {result.case.name}",
-        report.section(work, result, made, setting.rounds, missing, f"{date}, commit {commit()}"),
-        after=work.name,
-    )
+    if options.write or not options.quick:
+        record.record_lines(name, rows, lines)
 
 
 def _at(ground: Ground, server: Server) -> Ground:
@@ -168,17 +125,6 @@ def _cases(work: Work, sizes: Sizes, wanted: str) -> Sequence[Case]:
         for case in work.cases(sizes)
         if (not asked or any(text in case.name for text in asked)) and not any(text in case.name for text in unwanted)
     ]
-
-
-def commit() -> str:
-    """The commit that is measured, with + where files differ from it."""
-    head = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    changed = subprocess.run(
-        ["git", "status", "--porcelain", "-uno", "csi"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
 
 
 def _options() -> argparse.Namespace:

@@ -172,8 +172,8 @@ def version_of(client: Client, place: Place) -> str:
         found = sorted(program.parent.glob(f"{client.name.replace('-', '_')}-*.dist-info"))
         return found[0].name.removesuffix(".dist-info").rpartition("-")[2] if found else ""
     if program.is_symlink():
-        found = program.resolve().name.partition("-")[2].partition("-")[0]
-        return found if "." in found else ""  # what is built from here has a hash
+        built = program.resolve().name.partition("-")[2].partition("-")[0]
+        return built if "." in built else ""  # what is built from here has a hash
     if not client.version:
         return ""
     told = subprocess.run(list(client.version), capture_output=True, text=True, check=False).stdout

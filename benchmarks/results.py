@@ -25,16 +25,6 @@ def merged(before: Document, rows: Iterable[Row], machine: str, date: str, commi
     return {"machine": machine, "date": date, "commit": commit, "rows": [*kept, *fresh.values()]}
 
 
-def without(before: Document, work: str, cases: Iterable[str]) -> dict[str, Any]:
-    """`before` without the rows of these cases of a work: a run writes all that it still stands for."""
-    gone = set(cases)
-
-    def is_gone(row: Mapping[str, Any]) -> bool:
-        return row["work"] == work and row["case"].partition(": ")[0] in gone
-
-    return {**before, "rows": [row for row in before.get("rows", []) if not is_gone(row)]}
-
-
 def read(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {"rows": []}

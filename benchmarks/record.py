@@ -1,0 +1,65 @@
+"""What a run leaves: rows in results.json, sections of RESULTS.md, pictures in docs."""
+
+from __future__ import annotations
+
+import datetime
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from benchmarks import clients, report, results
+from benchmarks.model import Row, Work
+from benchmarks.plots import write_plots
+from benchmarks.runner import CaseResult, Setting
+
+ROOT = Path(__file__).resolve().parent.parent
+ROWS = ROOT / "benchmarks" / "results.json"
+TEXT = ROOT / "benchmarks" / "RESULTS.md"
+PICTURES = ROOT / "docs" / "benchmarks"
+
+
+def record_case(
+    work: Work, result: CaseResult, rows: Sequence[Row], missing: Mapping[str, str], setting: Setting, heading: str
+) -> str:
+    """The rows and the section of a case, which goes behind the section `heading`; returns the name of its own."""
+    _merge(rows)
+    versions = {
+        client.name: clients.version_of(client, setting.place)
+        for client in clients.CLIENTS
+        if client.kind != clients.FOR_ONE_WORK and not clients.why_missing(client, setting.place)
+    }
+    report.write_section(TEXT, "preface", report.preface(_date(), _commit(), versions, setting.session))
+    report.write_section(TEXT, work.name, [f"## {work.title}"], after="preface")
+    section = f"{work.name}: {result.case.name}"
+    lines = report.section(work, result, rows, setting.rounds, missing, f"{_date()}, commit {_commit()}")
+    report.write_section(TEXT, section, lines, after=heading)
+    return section
+
+
+def record_lines(name: str, rows: Sequence[Row], lines: Sequence[str]) -> None:
+    """The rows and the section of what is no comparison of clients."""
+    _merge(rows)
+    report.write_section(TEXT, name, [*lines, f"{_date()}, commit {_commit()}.", ""], after="preface")
+
+
+def draw() -> None:
+    write_plots(results.read(ROWS), PICTURES)
+
+
+def _merge(rows: Sequence[Row]) -> None:
+    results.write(ROWS, results.merged(results.read(ROWS), rows, report.machine(), _date(), _commit()))
+
+
+def _date() -> str:
+    return datetime.datetime.now(datetime.UTC).date().isoformat()
+
+
+def _commit() -> str:
+    """The commit that is measured, with + where files of the product differ from it."""
+    head = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    changed = subprocess.run(
+        ["git", "status", "--porcelain", "-uno", "csi"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
