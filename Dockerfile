@@ -47,9 +47,11 @@ COPY pyproject.toml setup.py README.md LICENSE ./
 COPY proto proto
 COPY csi csi
 RUN export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore PIP_NO_WARN_SCRIPT_LOCATION=1 \
+        CFLAGS='-O2 -g0' \
     && /opt/build/bin/pip wheel -q --no-build-isolation --no-deps --no-index -w /project . \
     && /opt/build/bin/pip --python /opt/ossfuse/bin/python install -q --no-compile --no-index --no-deps \
         --root /project/root /project/*.whl \
+    && ls /project/root/opt/ossfuse/lib/python3*/site-packages/csi/fuse/native/device.*.so >/dev/null \
     && python3 -m compileall -qf --invalidation-mode unchecked-hash -s /project/root /project/root/opt/ossfuse
 
 # ---- the system of the image: the base without what only builds and logins need

@@ -88,10 +88,10 @@ check_other_distribution() {
 make_environment() {
     local home content
     home="$PWD $("$python" -V)"
-    content="$flavour $(cat pyproject.toml setup.py proto/csi/v1/csi.proto | sha256sum)"
+    content="$flavour $(cat pyproject.toml setup.py proto/csi/v1/csi.proto csi/fuse/native/*.p[xy]* csi/oss/*.pyx | sha256sum)"
     if [ "$(cat .venv/.home 2>/dev/null)" = "$home" ]; then
         case $(cat .venv/.content 2>/dev/null) in
-            "$content" | "test ${content#* }") .venv/bin/python -c 'import csi.v1.csi_pb2_grpc' 2>/dev/null && return ;;
+            "$content" | "test ${content#* }") .venv/bin/python -c 'import csi.v1.csi_pb2_grpc, csi.fuse.native.device' 2>/dev/null && return ;;
         esac
     else
         quiet "$python" -m venv --clear .venv || fail "$python -m venv .venv failed: $(reason)"

@@ -7,8 +7,9 @@ from csi.volume.units import Seconds
 class Device:
     """An open /dev/fuse, owned by this from the start."""
 
-    def __init__(self, descriptor: int, answers: Answers, buffer_size: int, buffers: int) -> None:
-        """`buffer_size`: the largest request with its headers; `buffers` bounds the buffers kept by views."""
+    def __init__(self, descriptor: int, answers: Answers, buffer_size: int, buffers: int, large: int = ...) -> None:
+        """`buffer_size`: the largest request with its headers; `buffers` bounds the buffers kept by views; for `large`
+        requests, in bytes asked for or given, another thread is woken when more requests wait."""
 
     def run(self, handle: Callable[[memoryview], None]) -> int:
         """Serve on this thread: 0 after `stop`, else the errno with which the descriptor ended."""

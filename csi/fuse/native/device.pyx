@@ -83,7 +83,7 @@ cdef enum:
     HEADER = 16
     IN_HEADER = 40
     READ = 15
-    LARGE = 32768  # bytes of a reply that takes long enough to pass the lead on
+    LARGE = 32768
     MOST_THREADS = 64
     MOST_PARTS = 64
     PATIENCE = 500000  # nanoseconds in Python before another thread takes the lead
@@ -144,12 +144,14 @@ cdef class RequestBuffer:
 
 cdef class Device:
     """`descriptor` is an open /dev/fuse, owned from now on; `buffer_size` is the largest request with its headers;
-    `buffers` bounds the buffers that views may keep."""
+    `buffers` bounds the buffers that views may keep; for `large` requests, in bytes asked for or given, the lead is
+    passed on."""
 
     cdef int descriptor
     cdef Answers answers
     cdef Tables* tables
     cdef Py_ssize_t buffer_size
+    cdef Py_ssize_t large
     cdef int buffers
     cdef int made
     cdef list spare
@@ -174,7 +176,9 @@ cdef class Device:
     cdef pthread_t[MOST_THREADS] threads
     cdef int running
 
-    def __cinit__(self, int descriptor, Answers answers not None, Py_ssize_t buffer_size, int buffers):
+    def __cinit__(
+        self, int descriptor, Answers answers not None, Py_ssize_t buffer_size, int buffers, Py_ssize_t large=LARGE
+    ):
         pthread_mutex_init(&self.gate, NULL)
         pthread_cond_init(&self.lead_free, NULL)
         pthread_cond_init(&self.python_called, NULL)
@@ -183,6 +187,7 @@ cdef class Device:
         self.tables = answers.tables
         self.buffer_size = buffer_size
         self.buffers = buffers
+        self.large = large
         self.spare = []
         if ossfuse_catch_wake() != 0:
             raise OSError(errno, "sigaction")
@@ -453,8 +458,8 @@ cdef class Device:
     cdef bint is_large(self, char* request, Py_ssize_t length) noexcept nogil:
         """Whether many bytes are asked for, or given."""
         if (<InHeader*>request).opcode == READ:
-            return (<uint32_t*>(request + IN_HEADER + 16))[0] >= LARGE
-        return length >= LARGE
+            return (<uint32_t*>(request + IN_HEADER + 16))[0] >= self.large
+        return length >= self.large
 
     cdef bint is_crowded(self) noexcept nogil:
         """Whether more requests wait; once they did, it is taken for granted for a while: the next one may not be there

@@ -6,7 +6,7 @@ What is told to the kernel is counted before it is told, under the lock, so that
 every lookup and open there was. A reply that the kernel does not take (its caller was killed) is not counted.
 """
 
-from libc.errno cimport EINTR, ENOENT, errno
+from libc.errno cimport EBADF, ECONNABORTED, ECONNRESET, EINTR, EIO, ENODEV, ENOENT, ENOTCONN, EPIPE, errno
 from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcpy, memset
 
@@ -317,8 +317,11 @@ cdef bint answer_read(Tables* tables, int descriptor, InHeader* header) noexcept
     out.unique = header.unique
     parts[0].iov_base = &out
     parts[0].iov_len = sizeof(OutHeader)
-    while writev(descriptor, parts, count + 1) < 0 and errno == EINTR:
-        pass
+    while writev(descriptor, parts, count + 1) < 0:
+        if errno != EINTR:
+            if not is_gone(errno):
+                send(descriptor, header.unique, EIO, NULL, 0)
+            break
     for at in range(count):
         ossfuse_add(&used[at].uses, -1)
     ossfuse_add(&file.uses, -1)
@@ -383,7 +386,22 @@ cdef bint send(int descriptor, uint64_t unique, int error, const void* body, siz
         if sent >= 0:
             return True
         if errno != EINTR:
+            if length and not is_gone(errno):
+                send(descriptor, unique, EIO, NULL, 0)  # refused for what it says: its caller still waits
             return False
+
+
+cdef bint is_gone(int number) noexcept nogil:
+    """Whether an answer was refused because nobody waits for it: withdrawn, unmounted, aborted."""
+    return (
+        number == ENOENT
+        or number == ENODEV
+        or number == ECONNABORTED
+        or number == ENOTCONN
+        or number == EPIPE
+        or number == ECONNRESET
+        or number == EBADF
+    )
 
 
 cdef inline void left(int64_t until, int64_t now, uint64_t* seconds, uint32_t* nanoseconds) noexcept nogil:

@@ -64,8 +64,9 @@ class Exchanges:
             return False
         failure = self._device.reply(exchange.unique, 0, *parts)
         self._count(exchange.operation)
-        if failure not in _GONE:
+        if failure not in _GONE:  # refused for what it says: its caller still waits
             _log.error("the kernel refused the answer to %s: %s", exchange.operation, errno.errorcode.get(failure))
+            self._device.reply(exchange.unique, errno.EIO)
         return failure == 0
 
     def refuse(self, exchange: Exchange, number: int) -> None:
@@ -102,5 +103,7 @@ class Exchanges:
             self._answered[operation] += 1
 
 
-_GONE = frozenset({0, errno.ENOENT, errno.ENODEV, errno.ECONNABORTED, errno.EPIPE, errno.ECONNRESET, errno.EBADF})
+_GONE = frozenset(
+    {0, errno.ENOENT, errno.ENODEV, errno.ECONNABORTED, errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF}
+)
 """Given, or: interrupted, unmounted, aborted."""

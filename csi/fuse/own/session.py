@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import functools
 import logging
+import os
 import threading
 import time
 from collections import Counter
@@ -35,7 +36,7 @@ from csi.fuse.protocol.negotiation import InitResult
 from csi.fuse.requests import SessionStatistics
 from csi.fuse.served import Scanning, ServedFilesystem
 from csi.volume.spec import MountArguments
-from csi.volume.units import FileHandle, InodeNumber, Seconds
+from csi.volume.units import KIB, FileHandle, InodeNumber, Seconds
 
 _log = logging.getLogger(__name__)
 
@@ -45,6 +46,10 @@ _THREADS = 4
 _KEPT_BUFFERS = 8
 """Requests whose payload waits for a thread without being copied, 1 MiB each; more are copied."""
 _HEADERS = 4096
+_FEW_PROCESSORS = 3
+_LARGE, _LARGE_ON_FEW = 32 * KIB, 192 * KIB
+"""Bytes of a request that are worth another thread: where programs need the processors too, waking it costs more than
+copying a small file (measured on two)."""
 _READS = 64
 """Threads for reads that wait for the network: what so many programs may wait for at a time."""
 _CLOSES = frozenset({"flush", "fsync", "release"})
@@ -115,7 +120,9 @@ class OwnSession:
         handshake = Handshake(
             symlinks_last=symlinks_last, bare_names=isinstance(self._filesystem, Scanning), resume=self._resume
         )
-        device = Device(self._descriptor, self._answers, handshake.buffer_size + _HEADERS, _THREADS + _KEPT_BUFFERS)
+        large = _LARGE if len(os.sched_getaffinity(0)) > _FEW_PROCESSORS else _LARGE_ON_FEW
+        buffers = _THREADS + _KEPT_BUFFERS
+        device = Device(self._descriptor, self._answers, handshake.buffer_size + _HEADERS, buffers, large)
         self._exchanges = Exchanges(device, self._clock)
         interrupts = Interrupts(self._exchanges, self._interrupt_patience, self._clock)
         self._device = device

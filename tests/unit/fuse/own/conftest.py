@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import struct
 import threading
@@ -30,7 +31,8 @@ _IN = struct.Struct("<IIQQIIIHxx")
 
 
 class Recorder:
-    """Implements what `Dispatch` needs of a device. `gone`: the kernel refuses answers to these requests."""
+    """Implements what `Dispatch` needs of a device. `gone`: the kernel refuses answers to these requests; `picky`:
+    all that have a body."""
 
     def __init__(self, *, stays: bool) -> None:
         self.stays = stays
@@ -38,10 +40,13 @@ class Recorder:
         self.answers: dict[int, Answered] = {}
         self.refused: list[int] = []
         self.gone: dict[int, int] = {}
+        self.picky = False
         self._came = threading.Condition()
 
     def reply(self, unique: int, error: int = 0, *parts: Buffer) -> int:
         with self._came:
+            if self.picky and parts:
+                return errno.EINVAL
             if unique in self.gone:
                 self.refused.append(unique)
             else:

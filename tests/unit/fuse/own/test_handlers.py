@@ -240,6 +240,13 @@ def test_an_open_whose_caller_is_gone_is_released(served: Served, filesystem: Tr
     assert eventually(lambda: not filesystem.handles)
 
 
+def test_an_answer_that_the_kernel_does_not_take_is_eio(served: Served) -> None:
+    _, handle, _ = opened(served)
+    served.device.picky = True
+
+    assert served.ask(Opcode.READ, read_body(handle, 0, 10)).error == errno.EIO
+
+
 def test_forgets_reach_the_filesystem_and_have_no_answer(served: Served, filesystem: TreeFilesystem) -> None:
     node = node_of(served.ask(Opcode.LOOKUP, b"file\0"))
     served.ask(Opcode.LOOKUP, b"file\0")
