@@ -14,18 +14,18 @@ from __future__ import annotations
 import itertools
 import logging
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from csi.errors import OssFuseError
 from csi.fs.inodes import stable_hash
-from csi.fs.listings import LARGEST
 from csi.fs.metadata import DIRECTORY, Facts, facts_of
 from csi.fs.names import encode, is_visible, shown
 from csi.fs.namespace import Namespace
 from csi.fs.nodes import Node
-from csi.fs.pages import AskedPage
+from csi.fs.pages import AskedPage, PageSequence
+from csi.fs.renewal import place_of
 from csi.fs.turns import Turn
 from csi.fs.types import DirectoryEntry, DirectoryName, FileKind
 from csi.fs.walks import Walks
@@ -229,26 +229,38 @@ class OpenDirectory:
             for name, facts in kept.names.items():
                 yield Found(name, stable_hash(name), facts, kept.asked, kept.at)
             return
-        names: dict[bytes, Facts] = {}
         prefix = self._namespace.table.key(self.node)
         pages = self._walks.pages(self.node, prefix)
-        first = next(pages)
-        for found in self._visible(prefix, itertools.chain((first,), pages)):
-            if len(names) <= LARGEST:
-                assert found.facts is not None  # noqa: S101 - what is listed has facts
-                names[found.name] = found.facts
+        knowledge = self._namespace.knowledge
+        first = pages.next()
+        if first is None:
+            return
+        listing = knowledge.begin_listing(self.node, first.asked, first.at)
+        asked, last = first.asked, b""
+        for found in self._visible(prefix, first, pages):
+            assert found.facts is not None  # noqa: S101 - what is listed has facts
+            if found.asked != asked:
+                asked = found.asked
+                knowledge.turn_page(self.node, listing, last, asked, found.at)
+            listing.names[found.name] = found.facts
+            last = place_of(found.name, found.facts)
             yield found
-        if len(names) <= LARGEST:
-            self._namespace.knowledge.keep_listing(self.node, names, first.asked, first.at)
+        knowledge.end_listing(self.node, listing)
 
-    def _visible(self, prefix: str, pages: Iterable[AskedPage]) -> Iterator[Found]:
+    def _visible(self, prefix: str, first: AskedPage, pages: PageSequence) -> Iterator[Found]:
         """Every visible name once, directories before files of the same name."""
         start = len(encode(prefix))
         waiting: Found | None = None  # each name is the beginning of the next one
         waiting_for = last_directory = b""
         earlier: list[Found] = []  # waiting as well
-        for page, asked, at in pages:
-            for name, listed in _in_order(page, start):
+        current: AskedPage | None = first
+        while current is not None:
+            page, asked, at = current
+            names = _in_order(page, start)
+            half = len(names) // 2
+            for number, (name, listed) in enumerate(names):
+                if number == half:
+                    pages.prepare()
                 while waiting is not None and waiting_for < name:
                     yield waiting
                     waiting = earlier.pop() if earlier else None
@@ -269,6 +281,7 @@ class OpenDirectory:
                         earlier.append(waiting)
                     waiting = Found(name, stable_hash(name), facts_of(listed, symlinks=self._symlinks), asked, at)
                     waiting_for = name + b"/"
+            current = pages.next()
         while waiting is not None:
             yield waiting
             waiting = earlier.pop() if earlier else None

@@ -10,7 +10,7 @@ for what is not known. Nothing here waits.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from csi.errors import NoSuchEntry
@@ -81,10 +81,12 @@ class Knowledge:
             listing = self.listings.get(parent)
             if listing is not None and self._absences.asked(parent, name) < listing.asked:
                 facts = listing.names.get(name)
-                if facts is None and node is None and self.fresh.of_absence(listing.at):
+                if facts is not None:
+                    asked, at = listing.told(name, facts)
+                    if self.fresh.of_name(at):
+                        return self.learned(parent, name, facts, asked, at, count=count)
+                elif node is None and listing.complete and self.fresh.of_absence(listing.at):
                     raise self._absent(parent, name, listing.at)
-                if facts is not None and self.fresh.of_name(listing.at):
-                    return self.learned(parent, name, facts, listing.asked, listing.at, count=count)
                 page = listing.renewal.page(name)
                 if page is not None and self.fresh.of_name(page.at):
                     listing.renewal.used += 1
@@ -158,17 +160,32 @@ class Knowledge:
                 self._publish(node, entry)
             return entry
 
-    def keep_listing(self, directory: Node, names: Mapping[bytes, Facts], asked: int, at: float) -> None:
-        """A directory was listed from end to end."""
+    def begin_listing(self, directory: Node, asked: int, at: float) -> Listing:
+        """A directory is being listed; names that are put into the listing are known from then on."""
+        listing = Listing({}, asked, at, complete=False)
         with self.table.lock:
-            if directory.local is None or directory.local.changed < asked:
-                self.listings.put(directory, Listing(names, asked, at))
+            self._offer(directory, listing)
+        return listing
+
+    def turn_page(self, directory: Node, listing: Listing, end: bytes, asked: int, at: float) -> None:
+        """The names after the one at `end` are of another page."""
+        with self.table.lock:
+            listing.turn(end, asked, at)
+            if not self.listings.has_room(listing):
+                listing.move_on()
+            self._offer(directory, listing)
+
+    def end_listing(self, directory: Node, listing: Listing) -> None:
+        """The directory was listed from end to end."""
+        with self.table.lock:
+            listing.end()
+            self._offer(directory, listing)
 
     def kept_listing(self, directory: Node) -> Listing | None:
         """The listing that readdir may show again instead of asking."""
         with self.table.lock:
             listing = self.listings.get(directory)
-            return listing if listing is not None and self.fresh.of_listing(listing.at) else None
+            return listing if listing is not None and listing.complete and self.fresh.of_listing(listing.at) else None
 
     # --- our own changes ---
 
@@ -269,6 +286,14 @@ class Knowledge:
         known = self.fresh.name_left(node.checked_at)
         if parent is not None and known > 0:
             published.publish_name(parent.inode, node.name, node.inode, believed=known, told=entry_timeout)
+
+    def _offer(self, directory: Node, listing: Listing) -> None:
+        """Keep `listing`, unless we changed the directory since, or know all of its names from another one."""
+        kept = self.listings.get(directory)
+        if directory.local is not None and directory.local.changed > listing.asked:
+            return
+        if listing.complete or kept is None or not (kept.complete and self.fresh.of_name(kept.at)):
+            self.listings.put(directory, listing)
 
     def _absent(self, parent: Node, name: bytes, at: float) -> NoSuchEntry:
         if self._publishes:

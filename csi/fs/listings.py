@@ -1,37 +1,65 @@
-"""Complete listings of directories, kept for as long as the timeouts of the mount allow.
+"""Listings of directories, kept for as long as the timeouts of the mount allow, and while they are being read.
 
-With one of these a name that the kernel asks for again, or that is not there, costs no request. What is kept is bounded
-by names, not by directories; a change of our own in a directory drops its listing.
+With one of these a name that the kernel asks for again, or that is not there, costs no request; `ls -l` asks for each
+name while it is still reading the directory. What is kept is bounded by names: a directory with more than there is room
+for is kept as a window that moves on with its reader. A change of our own in a directory drops its listing.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from itertools import islice
 
 from csi.fs.metadata import Facts
 from csi.fs.nodes import Node
-from csi.fs.renewal import Renewal
+from csi.fs.renewal import Renewal, place_of
 
 MOST_NAMES = 200_000
 """Names kept in all listings together: about 30 MB, because the facts are shared with the inodes."""
 
-LARGEST = 50_000
-"""A directory with more names than this is not kept."""
 
-
-@dataclass(frozen=True, slots=True)
 class Listing:
-    """`asked` is the serial of the first request of the listing, `at` its time. `renewal`: what was learned since."""
+    """`asked` is the serial of the first request of the listing, `at` its time. `renewal`: what was learned since.
 
-    names: Mapping[bytes, Facts]
-    asked: int
-    at: float
-    renewal: Renewal = field(init=False, repr=False, compare=False)
+    `complete`: a name that is not among `names` is not in the directory.
+    """
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "renewal", Renewal(self.names))
+    __slots__ = ("_ends", "_times", "_whole", "asked", "at", "complete", "names", "renewal")
+
+    def __init__(self, names: dict[bytes, Facts], asked: int, at: float, *, complete: bool = True) -> None:
+        self.names = names
+        self.asked = asked
+        self.at = at
+        self.complete = complete
+        self.renewal = Renewal(names)
+        self._ends: list[bytes] = []  # where the pages end, but for the last one
+        self._times = [(asked, at)]
+        self._whole = True
+
+    def turn(self, end: bytes, asked: int, at: float) -> None:
+        """The names from here on are of a page that was asked for at serial `asked` and time `at`; `end` is the place
+        of the last one before."""
+        self._ends.append(end)
+        self._times.append((asked, at))
+        self.renewal.grown()
+
+    def end(self) -> None:
+        """The directory has been listed to its end."""
+        self.complete = self._whole
+
+    def told(self, name: bytes, facts: Facts) -> tuple[int, float]:
+        """The serial and time of the request that told `name`."""
+        if not self._ends:
+            return self.asked, self.at
+        return self._times[bisect_left(self._ends, place_of(name, facts))]
+
+    def move_on(self) -> None:
+        """Forget the first half of the names: there is no room for all of them, and the reader is past those."""
+        self.complete = self._whole = False
+        for name in list(islice(self.names, len(self.names) // 2)):
+            del self.names[name]
+        self.renewal = Renewal(self.names)
 
 
 class ListingCache:
@@ -39,23 +67,27 @@ class ListingCache:
 
     def __init__(self, most_names: int = MOST_NAMES) -> None:
         self._most = most_names
-        self._listings: OrderedDict[Node, Listing] = OrderedDict()
+        self._listings: OrderedDict[Node, tuple[Listing, int]] = OrderedDict()  # and how many of its names are counted
         self.names = 0
 
     def __len__(self) -> int:
         return len(self._listings)
 
     def get(self, directory: Node) -> Listing | None:
-        return self._listings.get(directory)
+        found = self._listings.get(directory)
+        return found[0] if found is not None else None
 
     def put(self, directory: Node, listing: Listing) -> None:
-        """Keep `listing`, and as many of the last others as fit."""
+        """Keep `listing`, and as many of the last others as fit. To be called again when it has grown."""
         self.drop(directory)
-        self._listings[directory] = listing
+        self._listings[directory] = (listing, len(listing.names))
         self.names += len(listing.names)
         while self.names > self._most and len(self._listings) > 1:
-            _, oldest = self._listings.popitem(last=False)
-            self.names -= len(oldest.names)
+            self.drop(next(iter(self._listings)))
+
+    def has_room(self, listing: Listing) -> bool:
+        """Whether one listing may go on growing."""
+        return len(listing.names) < self._most // 2
 
     def give_up(self, names: int) -> int:
         """Drop the oldest listings, with `names` names together if there are as many; returns how many they had."""
@@ -67,4 +99,4 @@ class ListingCache:
     def drop(self, directory: Node) -> None:
         dropped = self._listings.pop(directory, None)
         if dropped is not None:
-            self.names -= len(dropped.names)
+            self.names -= dropped[1]

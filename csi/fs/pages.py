@@ -1,14 +1,14 @@
 """Pages of listings, asked for a little before they are needed, by as many requests as without that.
 
-While one page of a large directory is being read, the next one is on its way. The first page of a directory may have
-been asked for when the walk of its parent came near (`csi/fs/walks.py`). Every page keeps the serial and the time of
-its request: how old it may be is decided as for any other answer.
+When half of a page of a large directory has been read, the next one is on its way. The first page of a directory may
+have been asked for when the walk of its parent came near (`csi/fs/walks.py`). Every page keeps the serial and the time
+of its request: how old it may be is decided as for any other answer.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 from csi.data.workers import Task, WorkerPool, WorkerStatistics
@@ -96,22 +96,42 @@ class Pages:
         """`ask`, on another thread."""
         return Fetch(self._workers, lambda: self.ask(prefix, token))
 
-    def following(self, prefix: str, first: AskedPage) -> Iterator[AskedPage]:
-        """`first` and the pages after it, the next one always under way already."""
-        current: AskedPage | None = first
-        ahead: Fetch | None = None
-        try:
-            while current is not None:
-                token = current.page.next_token
-                ahead = self.fetch(prefix, token) if token else None
-                yield current
-                current = ahead.result() if ahead is not None else None
-        finally:
-            if ahead is not None:
-                ahead.cancel()
+    def following(self, prefix: str, first: AskedPage) -> PageSequence:
+        """`first` and the pages after it."""
+        return PageSequence(self, prefix, first)
 
     def statistics(self) -> WorkerStatistics:
         return self._workers.statistics()
 
     def close(self) -> None:
         self._workers.close(_CLOSING)
+
+
+class PageSequence:
+    """The pages of one directory, for one reader."""
+
+    def __init__(self, pages: Pages, prefix: str, first: AskedPage) -> None:
+        self._pages = pages
+        self._prefix = prefix
+        self._next: AskedPage | None = first
+        self._token = ""
+        self._ahead: Fetch | None = None
+
+    def prepare(self) -> None:
+        """The next page will be needed soon: not so much earlier that it is old by then."""
+        if self._token and self._ahead is None:
+            self._ahead = self._pages.fetch(self._prefix, self._token)
+
+    def next(self) -> AskedPage | None:
+        """The next page, None after the last one. Raises StoreError."""
+        page, self._next = self._next, None
+        if page is None and self._token:
+            ahead, self._ahead = self._ahead, None
+            page = ahead.result() if ahead is not None else self._pages.ask(self._prefix, self._token)
+        self._token = page.page.next_token if page is not None else ""
+        return page
+
+    def close(self) -> None:
+        """The reader has left."""
+        if self._ahead is not None:
+            self._ahead.cancel()

@@ -87,6 +87,10 @@ class Renewal:
         self._brought = 0
         self.used = 0
 
+    def grown(self) -> None:
+        """There are more names than before, all of them after the others."""
+        self._order = []
+
     def page(self, name: bytes) -> Page | None:
         """The last page that told `name`."""
         return self._pages.get(name)
@@ -98,8 +102,8 @@ class Renewal:
         if facts is None:
             return None
         if not self._order:
-            self._order = sorted(_place(each, told) for each, told in self._names.items())
-        index = bisect_left(self._order, _place(name, facts))
+            self._order = sorted(place_of(each, told) for each, told in self._names.items())
+        index = bisect_left(self._order, place_of(name, facts))
         for flight in self._flights:
             if flight.first <= index < flight.first + flight.size:
                 return flight, False
@@ -140,5 +144,6 @@ class Renewal:
         return before[:-1] + _AFTER_DIRECTORY if before.endswith(b"/") else before
 
 
-def _place(name: bytes, facts: Facts) -> bytes:
+def place_of(name: bytes, facts: Facts) -> bytes:
+    """Where a name comes in a listing: as its key is ordered."""
     return name + b"/" if facts.is_directory else name

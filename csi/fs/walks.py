@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from csi.fs.knowledge import Knowledge
 from csi.fs.nodes import Node
-from csi.fs.pages import AskedPage, Fetch, Pages
+from csi.fs.pages import AskedPage, Fetch, Pages, PageSequence
 
 MOST = 16
 """Listings fetched ahead in one directory."""
@@ -55,7 +54,7 @@ class Walks:
         self._fetched = 0
         self._used = 0
 
-    def pages(self, directory: Node, prefix: str) -> Iterator[AskedPage]:
+    def pages(self, directory: Node, prefix: str) -> PageSequence:
         """The listing of `directory`, whose keys begin with `prefix`. Raises StoreError."""
         fetch = self._visit(directory, prefix) if self._knowledge.fresh.keeps_names else None
         first = fetch.result() if fetch is not None else None
@@ -114,7 +113,8 @@ class Walks:
     def _begin(self, parent: Node) -> _Walk | None:
         with self._knowledge.table.lock:
             listing = self._knowledge.listings.get(parent)
-            order = [name for name, facts in listing.names.items() if facts.is_directory] if listing else []
+            names = listing.names if listing is not None and listing.complete else {}
+            order = [name for name, facts in names.items() if facts.is_directory]
         if len(order) < 3:
             return None
         walk = self._walks[parent] = _Walk(order, {name: place for place, name in enumerate(order)})

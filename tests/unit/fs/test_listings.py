@@ -35,3 +35,26 @@ def test_the_oldest_absences_give_way() -> None:
         absences.note(root, name, serial, float(serial))
     assert [absences.asked(root, name) for name in (b"a", b"b", b"c")] == [3, 0, 4]
     assert absences.at(root, b"b") == NEVER
+
+
+def test_a_name_is_as_old_as_its_page() -> None:
+    listing = Listing({b"a": DIRECTORY, b"b": DIRECTORY, b"c": DIRECTORY}, 1, 1.0)
+    listing.turn(b"a/", 5, 5.0)
+    listing.turn(b"b/", 9, 9.0)
+    assert [listing.told(name, DIRECTORY) for name in (b"a", b"b", b"c")] == [(1, 1.0), (5, 5.0), (9, 9.0)]
+
+
+def test_a_listing_that_moved_on_keeps_what_came_last_and_is_never_complete() -> None:
+    listing = Listing(dict.fromkeys([b"a", b"b", b"c", b"d"], DIRECTORY), 1, 1.0, complete=False)
+    listing.turn(b"c/", 5, 5.0)
+    listing.move_on()
+    assert list(listing.names) == [b"c", b"d"]
+    assert [listing.told(name, DIRECTORY) for name in listing.names] == [(1, 1.0), (5, 5.0)]
+    listing.end()
+    assert not listing.complete
+
+
+def test_a_listing_that_is_read_to_its_end_is_complete() -> None:
+    listing = Listing({}, 1, 1.0, complete=False)
+    listing.end()
+    assert listing.complete

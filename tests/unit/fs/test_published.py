@@ -21,7 +21,7 @@ from tests.support.filesystems import World
 from tests.support.programs import WRITE, OpenedFile, Program
 from tests.support.published_names import PublishedNames
 
-SHOWN = {"facts", "checked_at", "asked", "detached", "parent", "name", "kind", "inode"}
+SHOWN = {"facts", "checked_at", "detached", "parent", "name", "kind", "inode"}
 """Fields of `Node` that an answer depends on, set by `InodeTable` alone."""
 
 SHOWN_LOCALLY = {"draft", "times", "times_of", "target", "changed_ns"}
@@ -31,7 +31,6 @@ OTHERS = {
     ("handles.py", "facts"),  # of an OpenHandle
     ("reading.py", "facts"),
     ("knowledge.py", "facts"),  # of a node that nobody was told of yet
-    ("knowledge.py", "asked"),
     ("knowledge.py", "checked_at"),
 }
 

@@ -112,11 +112,14 @@ def test_the_next_page_is_under_way_while_one_is_read() -> None:
         store.seed(f"d/{number:04}")
     pages = Pages(store, itertools.count(1).__next__, lambda: 0.0)
     listing = pages.following("d/", pages.ask("d/"))
-    next(listing)
+    assert len(listing.next().page.objects) == 1_000
+    listing.prepare()
+    listing.prepare()
     assert pages._workers.drain(Seconds(10.0))
     assert store.requests["ListObjectsV2"] == 2
-    assert sum(len(page.page.objects) for page in listing) == 1_500
+    assert [len(listing.next().page.objects) for _ in range(2)] == [1_000, 500]
     assert store.requests["ListObjectsV2"] == 3
+    assert listing.next() is None
     pages.close()
 
 
@@ -178,3 +181,63 @@ def test_what_is_no_longer_remembered_counts_as_changed() -> None:
     assert [recent.last(prefix) for prefix in ("a/", "b/", "c/", "d/")] == [3, 2, 4, 2]
     recent.note_all(9)
     assert recent.last("a/") == 9
+
+
+# --- ls -l: names are looked up while the directory is being read ---
+
+
+def look_up_while_reading(program: Program) -> int:
+    """As ls -l does where names are told without inodes: a LOOKUP for each, before the listing has come to its end."""
+    filesystem = program.filesystem
+    with program.walk("d") as inode:
+        handle = filesystem.opendir(inode)
+        seen = 0
+        for name in filesystem.scan(handle, 0, plus=False):
+            entry = filesystem.lookup_cached(inode, name.name) or filesystem.lookup(inode, name.name)
+            filesystem.forget(entry.attributes.inode, 1)
+            seen += 1
+        filesystem.releasedir(handle)
+    return seen
+
+
+@pytest.mark.parametrize("most_names", [200_000, 2_000], ids=["kept", "more names than are kept"])
+def test_a_name_looked_up_while_its_directory_is_read_costs_no_request(world: World, most_names: int) -> None:
+    for number in range(3_500):
+        world.store.seed(f"d/{number:05}")
+    program = world.mount(FAST)
+    program.filesystem._namespace.knowledge.listings._most = most_names
+    program.stat("d")
+    before = lists(world)
+    assert look_up_while_reading(program) == 3_500
+    assert lists(world) - before <= 4 + 1  # pages, and the directory itself
+
+
+def test_a_reader_that_is_slower_than_the_timeouts_asks_by_the_page(world: World) -> None:
+    for number in range(3_000):
+        world.store.seed(f"d/{number:05}")
+    program = world.mount(FAST)
+    filesystem = program.filesystem
+    with program.walk("d") as inode:
+        handle = filesystem.opendir(inode)
+        for number, name in enumerate(filesystem.scan(handle, 0, plus=False)):
+            if number % 500 == 0:
+                world.clock.advance(4.0)
+            entry = filesystem.lookup_cached(inode, name.name) or filesystem.lookup(inode, name.name)
+            filesystem.forget(entry.attributes.inode, 1)
+        filesystem.releasedir(handle)
+    assert lists(world) < 60
+
+
+def test_a_name_made_elsewhere_while_a_directory_is_read_is_found(world: World) -> None:
+    for number in range(1_500):
+        world.store.seed(f"d/{number:05}")
+    program = world.mount(FAST)
+    filesystem = program.filesystem
+    with program.walk("d") as inode:
+        handle = filesystem.opendir(inode)
+        entries = filesystem.scan(handle, 0, plus=False)
+        next(entries)
+        world.store.seed("d/00000x", b"new")
+        entry = filesystem.lookup(inode, b"00000x")
+        filesystem.forget(entry.attributes.inode, 1)
+        filesystem.releasedir(handle)
