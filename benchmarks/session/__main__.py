@@ -16,7 +16,7 @@ from benchmarks.session.compare import measure
 from benchmarks.session.mounting import OURS, SERVERS
 from benchmarks.session.results import rows, tables
 
-_SECONDS, _QUICK_SECONDS = 0.7, 0.25
+_SECONDS, _QUICK_SECONDS = 0.9, 0.3
 _WIDTH = 200
 
 
