@@ -23,7 +23,7 @@ from csi.volume.units import MIB
 LARGEST = 1 * MIB
 """Objects up to this size are read ahead: each is one request."""
 
-MOST_AHEAD = 16
+MOST_AHEAD = 8
 _BYTES_AHEAD = 8 * MIB
 _ENOUGH = 6  # files in order before anything is read ahead
 _LATE = 8  # several threads that share an order come to their files in almost that order
