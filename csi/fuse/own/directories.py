@@ -30,12 +30,13 @@ class DirectoryHandlers:
         self,
         filesystem: ServedFilesystem,
         lanes: Lanes,
-        entry_timeout: Seconds,
+        kept: Seconds,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`kept`: for how long the kernel may show a listing again."""
         self._filesystem = filesystem
         self._lanes = lanes
-        self._kept = KeptListings(entry_timeout, clock)
+        self._kept = KeptListings(kept, clock)
         self._open: dict[int, OpenDirectory] = {}
 
     def opendir(self, header: Header, _body: Open) -> Outcome:

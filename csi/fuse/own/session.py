@@ -46,6 +46,8 @@ _THREADS = 4
 _KEPT_BUFFERS = 8
 """Requests whose payload waits for a thread without being copied, 1 MiB each; more are copied."""
 _HEADERS = 4096
+_NEVER_DROPS_LISTINGS = frozenset({40, 41})
+"""Linux 6.9 to 6.13 go on showing a listing they keep, whatever opendir is answered (gcsfuse issue 2792)."""
 _FEW_PROCESSORS = 3
 _LARGE, _LARGE_ON_FEW = 32 * KIB, 192 * KIB
 """Bytes of a request that are worth another thread: where programs need the processors too, waking it costs more than
@@ -213,7 +215,8 @@ class OwnSession:
         assert self._exchanges is not None  # noqa: S101 - made by `serve` before its threads
         names = NameHandlers(self._filesystem, self._arguments, self._lanes)
         files = FileHandlers(self._filesystem, self._arguments, self._lanes, self._reporter, device.has_spare_buffer)
-        directories = DirectoryHandlers(self._filesystem, self._lanes, self._arguments.entry_timeout, self._clock)
+        kept = Seconds(0.0) if agreed.minor in _NEVER_DROPS_LISTINGS else self._arguments.entry_timeout
+        directories = DirectoryHandlers(self._filesystem, self._lanes, kept, self._clock)
         return Dispatch(
             self._filesystem,
             device,
