@@ -75,7 +75,10 @@ class ListingCache:
 
     def get(self, directory: Node) -> Listing | None:
         found = self._listings.get(directory)
-        return found[0] if found is not None else None
+        if found is None:
+            return None
+        self._listings.move_to_end(directory)  # a walk of what is below it must not push it out
+        return found[0]
 
     def put(self, directory: Node, listing: Listing) -> None:
         """Keep `listing`, and as many of the last others as fit. To be called again when it has grown."""
@@ -90,7 +93,7 @@ class ListingCache:
         return len(listing.names) < self._most // 2
 
     def give_up(self, names: int) -> int:
-        """Drop the oldest listings, with `names` names together if there are as many; returns how many they had."""
+        """Drop the listings not used for longest, with `names` names together if there are as many; returns how many they had."""
         before = self.names
         while self._listings and before - self.names < names:
             self.drop(next(iter(self._listings)))

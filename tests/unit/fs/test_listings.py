@@ -22,6 +22,16 @@ def test_the_oldest_listings_give_way() -> None:
     assert (len(cache), cache.names) == (1, 4)
 
 
+def test_a_listing_in_use_does_not_give_way() -> None:
+    table = InodeTable("")
+    directories = [table.add(table.root, b"%d" % number, FileKind.DIRECTORY) for number in range(4)]
+    cache = ListingCache(most_names=10)
+    for directory in directories:
+        cache.put(directory, Listing({b"%d" % number: DIRECTORY for number in range(4)}, 1, 0.0))
+        assert cache.get(directories[0]) is not None
+    assert len(cache) == 2
+
+
 def test_a_listing_put_again_is_counted_once() -> None:
     cache, root = ListingCache(), InodeTable("").root
     for asked in (1, 2):
