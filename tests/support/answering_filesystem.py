@@ -30,7 +30,7 @@ INODES = range(1, 13)
 HANDLES = range(0x1001, 0x100D)
 SIZE = 20_000
 _BLOCK = 4096
-_MOST = 1 << 17
+_MOST = 1 << 20
 _TRUSTED = Seconds(600.0)
 
 
