@@ -11,6 +11,7 @@ from collections.abc import Callable
 from csi.fs.types import Entry, OpenFile
 from csi.fuse.errno_map import ErrorReporter
 from csi.fuse.own.names import caller_of
+from csi.fuse.own.resent import is_resent
 from csi.fuse.own.work import NOTHING, Done, Lanes, Later, Outcome, Refused, call, nothing
 from csi.fuse.protocol import replies
 from csi.fuse.protocol.bodies import (
@@ -75,9 +76,10 @@ class FileHandlers:
         return Done((replies.opened(opened.handle, flags),), functools.partial(self._unopened, opened.handle))
 
     def create(self, header: Header, body: Create) -> Outcome:
+        flags = body.flags & ~os.O_EXCL if is_resent(header) else body.flags
         work = call(
             self._filesystem.create,
-            *(InodeNumber(header.node), body.name, body.mode, body.flags, caller_of(header, body.umask)),
+            *(InodeNumber(header.node), body.name, body.mode, flags, caller_of(header, body.umask)),
         )
         return Later(self._lanes.opens, work, self._created)
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from csi.errors import NoSuchEntry
 from csi.fs.types import AttributeChange, Caller, Entry
+from csi.fuse.own.resent import made, moved, removed
 from csi.fuse.own.work import Done, Lanes, Later, Outcome, Refused, call, nothing
 from csi.fuse.protocol import replies
 from csi.fuse.protocol.bodies import (
@@ -109,26 +110,34 @@ class NameHandlers:
         return Later(self._lanes.names, read, lambda target: Done((target,)), interruptible=True)
 
     def symlink(self, header: Header, body: Symlink) -> Outcome:
-        make = call(self._filesystem.symlink, InodeNumber(header.node), body.name, body.target, caller_of(header))
-        return Later(self._lanes.names, make, self.told)
+        parent, caller = InodeNumber(header.node), caller_of(header)
+        make = call(self._filesystem.symlink, parent, body.name, body.target, caller)
+        find = call(self._filesystem.lookup, parent, body.name, caller)
+        return Later(self._lanes.names, made(header, make, find), self.told)
 
     def mkdir(self, header: Header, body: MakeDirectory) -> Outcome:
-        caller = caller_of(header, body.umask)
-        make = call(self._filesystem.mkdir, InodeNumber(header.node), body.name, body.mode, caller)
-        return Later(self._lanes.names, make, self.told)
+        parent, caller = InodeNumber(header.node), caller_of(header, body.umask)
+        make = call(self._filesystem.mkdir, parent, body.name, body.mode, caller)
+        find = call(self._filesystem.lookup, parent, body.name, caller)
+        return Later(self._lanes.names, made(header, make, find), self.told)
 
     def rmdir(self, header: Header, body: Name) -> Outcome:
         remove = call(self._filesystem.rmdir, InodeNumber(header.node), body.name)
-        return Later(self._lanes.names, remove, nothing)
+        return Later(self._lanes.names, removed(header, remove), nothing)
 
     def unlink(self, header: Header, body: Name) -> Outcome:
         remove = call(self._filesystem.unlink, InodeNumber(header.node), body.name)
-        return Later(self._lanes.names, remove, nothing)
+        return Later(self._lanes.names, removed(header, remove), nothing)
 
     def rename(self, header: Header, body: Rename) -> Outcome:
         old, new = InodeNumber(header.node), InodeNumber(body.new_parent)
         move = call(self._filesystem.rename, old, body.name, new, body.new_name, body.flags)
-        return Later(self._lanes.names, move, nothing)
+
+        def find() -> None:
+            found = self._filesystem.lookup(new, body.new_name, caller_of(header))
+            self._filesystem.forget(found.attributes.inode, 1)  # told to nobody
+
+        return Later(self._lanes.names, moved(header, move, find), nothing)
 
     def link(self, _header: Header, _body: object) -> Outcome:
         raise Refused(errno.EPERM)  # link(2): "does not support the creation of hard links"
@@ -157,7 +166,7 @@ class NameHandlers:
     def removexattr(self, header: Header, body: Name) -> Outcome:
         self._require_xattr(body.name, writing=True)
         remove = call(self._filesystem.removexattr, InodeNumber(header.node), body.name)
-        return Later(self._lanes.names, remove, nothing)
+        return Later(self._lanes.names, removed(header, remove), nothing)
 
     def _require_xattr(self, name: bytes, *, writing: bool) -> None:
         self._require_xattrs()

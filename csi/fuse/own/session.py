@@ -41,7 +41,7 @@ from csi.volume.units import KIB, FileHandle, InodeNumber, Seconds
 _log = logging.getLogger(__name__)
 
 STOP_GRACE = Seconds(5.0)
-_THREADS = 4
+_THREADS = 8
 """Of the device: one reads, the others are there when it is busy."""
 _KEPT_BUFFERS = 8
 """Requests whose payload waits for a thread without being copied, 1 MiB each; more are copied."""
