@@ -92,13 +92,13 @@ def _rclone(wanted: Mounting, place: Place) -> list[str]:
 
 def _goofys(wanted: Mounting, place: Place) -> list[str]:
     command = [str(_built("goofys")(place)), "-f", "--endpoint", wanted.endpoint, "--region", "us-east-1", "-o"]
-    command += ["allow_other", "--type-cache-ttl", "60s", "--stat-cache-ttl", "60s"]
+    command += ["allow_other", "--type-cache-ttl", "1h", "--stat-cache-ttl", "1h"]
     return [*command, f"{wanted.bucket}:{wanted.prefix.rstrip('/')}", str(wanted.target)]
 
 
 def _mountpoint(wanted: Mounting, place: Place) -> list[str]:
     command = [str(_built("mountpoint")(place)), wanted.bucket, str(wanted.target), "--endpoint", wanted.endpoint]
-    return [*command, "--prefix", wanted.prefix, "--metadata-ttl", "60", "--memory", str(8 * GIB)]
+    return [*command, "--prefix", wanted.prefix, "--metadata-ttl", "3600", "--memory", str(8 * GIB)]
 
 
 def _memory_fs(wanted: Mounting, place: Place) -> list[str]:
