@@ -141,7 +141,7 @@ class BlockReader:
                     return None
                 pieces.append(view[position - following.start : end - following.start])
                 position = following.end
-            found = b"".join(pieces)
+            found = self._together(pieces, end - offset)
         self._note(offset, end, block)
         return found
 
@@ -179,7 +179,18 @@ class BlockReader:
             pieces.append(view[position - block.start : min(end, block.end) - block.start])
             position = block.end
         self._note(offset, end, blocks[-1])
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return pieces[0] if len(pieces) == 1 else self._together(pieces, end - offset)
+
+    def _together(self, pieces: list[memoryview], size: int) -> Buffer:
+        """A range that lies in several blocks. Recycled memory if there is any: fresh pages cost more than the copy."""
+        target = self._cache.pool.try_take(size)
+        if target is None:
+            return b"".join(pieces)
+        position = 0
+        for piece in pieces:
+            target[position : position + len(piece)] = piece
+            position += len(piece)
+        return target
 
     def _read_large(self, offset: int, end: int) -> Buffer:
         """More than a request of the kernel: the memory is the caller's own, filled piece by piece."""
