@@ -42,6 +42,7 @@ def main() -> None:
             setting = runner.Setting(
                 1 if options.quick and not options.rounds else options.rounds or ROUNDS,
                 options.session,
+                options.mode,
                 options.rate,
                 place,
                 _at(ground, server),
@@ -138,6 +139,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--peers", default="", help="only these clients, with commas; ours is always there")
     parser.add_argument("--rounds", type=int, default=0, help=f"{ROUNDS}, or 1 with --quick")
     parser.add_argument("--session", default="", help="session layer of ours: pyfuse3 or the other; its default")
+    parser.add_argument("--mode", default="", help="mode of ours (fast, readonly, …); its default, fast")
     parser.add_argument("--rate", type=int, default=0, help="bytes a second a connection may have; without it any")
     parser.add_argument("--quick", action="store_true", help="small sizes, one round, nothing written")
     parser.add_argument("--write", action="store_true", help="write results also with --quick")

@@ -46,7 +46,7 @@ def plot(work: str, rows: Sequence[Mapping[str, Any]]) -> str:
         y += GROUP - GAP
         for row in shown:
             start, end = sorted((x(1.0), x(row["value"])))
-            parts.append(_text(26, y + 12, f"{row['peer']} ({row['peer_value']:g}; ours {row['ours']:g})", 12))
+            parts.append(_text(26, y + 12, f"{row['peer']} ({row['peer_value']:.4g}; ours {row['ours']:.4g})", 12))
             parts.append(
                 f'<rect x="{start:.1f}" y="{y:.1f}" width="{max(end - start, 1):.1f}" height="{BAR_HEIGHT}" '
                 f'fill="{COLOURS[row["holds"]]}"/>'

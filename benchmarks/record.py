@@ -28,10 +28,11 @@ def record_case(
         for client in clients.CLIENTS
         if client.kind != clients.FOR_ONE_WORK and not clients.why_missing(client, setting.place)
     }
-    report.write_section(TEXT, "preface", report.preface(_date(), _commit(), versions, setting.session))
+    report.write_section(TEXT, "preface", report.preface(_date(), _commit(), versions))
     report.write_section(TEXT, work.name, [f"## {work.title}"], after="preface")
     section = f"{work.name}: {result.case.name}"
-    lines = report.section(work, result, rows, setting.rounds, missing, f"{_date()}, commit {_commit()}")
+    ours = "".join(f", {name}" for name in (setting.session, setting.mode) if name)
+    lines = report.section(work, result, rows, setting.rounds, missing, f"{_date()}, commit {_commit()}{ours}")
     report.write_section(TEXT, section, lines, after=heading)
     return section
 

@@ -120,7 +120,7 @@ def section(
     return [*lines, ""]
 
 
-def preface(date: str, commit: str, versions: Mapping[str, str], session: str) -> list[str]:
+def preface(date: str, commit: str, versions: Mapping[str, str]) -> list[str]:
     told = ", ".join(f"{name} {version}".strip() for name, version in versions.items())
     absent = [f"- {name} takes no part: it {reason}." for name, reason in ABSENT.items()]
     return [
@@ -128,7 +128,7 @@ def preface(date: str, commit: str, versions: Mapping[str, str], session: str) -
         "is shared.",
         "",
         f"- Machine: {machine()}",
-        f"- Last run: {date}, commit {commit}{f', session {session}' if session else ''}",
+        f"- Last run: {date}, commit {commit}",
         f"- Clients: {told}",
         *absent,
     ]

@@ -23,11 +23,12 @@ Thing = TypeVar("Thing")
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """How a run is made: rounds, the session of ours, bytes a second a connection may have (0: any), where programs
+    """How a run is made: rounds, session and mode of ours, bytes a second a connection may have (0: any), where programs
     are, what to tell the terminal."""
 
     rounds: int
     session: str
+    mode: str
     rate: int
     place: Place
     ground: Ground
@@ -117,7 +118,7 @@ def _run_mount(
         writable=work.writes,
         session=setting.session,
         memory=case.memory,
-        mode=case.mode,
+        mode=case.mode or setting.mode,
     )
     if client.kind == "limit" and not any(file.prefix == work.prefix(case) for file in _readable(work, ground)):
         return None
