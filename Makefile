@@ -28,7 +28,7 @@ bench: ## compare with other clients of object stores; WORK= CASES= PEERS= ROUND
 	@benchmarks/builds/build.sh
 	@.venv/bin/python -m benchmarks $(if $(WORK),--work '$(WORK)') $(if $(CASES),--cases '$(CASES)') \
 		$(if $(PEERS),--peers '$(PEERS)') $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(QUICK),--quick) \
-		$(if $(SESSION),--session '$(SESSION)')
+		$(if $(SESSION),--session '$(SESSION)') $(if $(MODE),--mode '$(MODE)')
 
 bench-pods: ## how soon a pod with a volume reads its first byte, or says why it cannot; writes benchmarks/RESULTS.md
 	@tools/setup.sh test

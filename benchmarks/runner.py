@@ -23,8 +23,8 @@ Thing = TypeVar("Thing")
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """How a run is made: rounds, session and mode of ours, bytes a second a connection may have (0: any), where programs
-    are, what to tell the terminal."""
+    """How a run is made: rounds, session and mode of ours, bytes a second a connection may have (0: any), where
+    programs are, what to tell the terminal."""
 
     rounds: int
     session: str
