@@ -236,12 +236,14 @@ class OpenDirectory:
         if first is None:
             return
         listing = knowledge.begin_listing(self.node, first.asked, first.at)
-        asked, last = first.asked, b""
+        asked, last = 0, b""
         for found in self._visible(prefix, first, pages):
             assert found.facts is not None  # noqa: S101 - what is listed has facts
             if found.asked != asked:
+                if asked:
+                    knowledge.turn_page(self.node, listing, last, found.asked, found.at)
+                knowledge.has_something(self.node, found.asked, found.at)
                 asked = found.asked
-                knowledge.turn_page(self.node, listing, last, asked, found.at)
             listing.names[found.name] = found.facts
             last = place_of(found.name, found.facts)
             yield found

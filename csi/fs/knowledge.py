@@ -175,6 +175,12 @@ class Knowledge:
                 listing.move_on()
             self._offer(directory, listing)
 
+    def has_something(self, directory: Node, asked: int, at: float) -> None:
+        """A page told of something in `directory`, which is there, then: `ls -l` asks for it with every name."""
+        with self.table.lock:
+            if not directory.detached and directory.parent is not None and directory.asked <= asked:
+                self.table.tell(directory, directory.facts, asked, at)
+
     def end_listing(self, directory: Node, listing: Listing) -> None:
         """The directory was listed from end to end."""
         with self.table.lock:

@@ -93,7 +93,7 @@ class ListingCache:
         return len(listing.names) < self._most // 2
 
     def give_up(self, names: int) -> int:
-        """Drop the listings not used for longest, with `names` names together if there are as many; returns how many they had."""
+        """Drop the listings not used for longest, `names` names of them if there are as many; returns how many."""
         before = self.names
         while self._listings and before - self.names < names:
             self.drop(next(iter(self._listings)))

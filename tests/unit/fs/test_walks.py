@@ -10,7 +10,7 @@ import pytest
 
 from csi.fs.pages import Pages
 from csi.fs.recent import RecentChanges
-from csi.fs.types import DirectoryEntry, DirectoryName, FileKind
+from csi.fs.types import ROOT_INODE, DirectoryEntry, DirectoryName, FileKind
 from csi.fs.walks import MOST
 from csi.volume.spec import MountArguments
 from csi.volume.units import Seconds
@@ -241,3 +241,22 @@ def test_a_name_made_elsewhere_while_a_directory_is_read_is_found(world: World) 
         entry = filesystem.lookup(inode, b"00000x")
         filesystem.forget(entry.attributes.inode, 1)
         filesystem.releasedir(handle)
+
+
+def test_a_directory_that_is_being_read_is_there(world: World) -> None:
+    for number in range(2_500):
+        world.store.seed(f"d/{number:05}")
+    program = world.mount(FAST)
+    filesystem = program.filesystem
+    with program.walk("d") as inode:
+        handle = filesystem.opendir(inode)
+        entries = filesystem.scan(handle, 0, plus=False)
+        before = lists(world)
+        for number, _ in enumerate(entries):
+            if number in (800, 1_800):  # the next page is not under way yet, or has just been asked for
+                world.clock.advance(2.0)
+            if number in (1_400, 2_400):
+                assert filesystem.lookup_cached(ROOT_INODE, b"d") is not None
+                filesystem.forget(inode, 1)
+        filesystem.releasedir(handle)
+        assert lists(world) - before == 3
