@@ -241,15 +241,22 @@ def tmpfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize(
-    ("mode", "arguments"),
-    [("fast", ""), ("consistent", ""), ("consistent", "-odirect_io"), ("custom", "")],
-    ids=["fast", "consistent", "consistent-direct", "custom"],
+    ("mode", "arguments", "session"),
+    [
+        ("fast", "", "own"),
+        ("consistent", "", "own"),
+        ("consistent", "-odirect_io", "own"),
+        ("custom", "", "own"),
+        ("fast", "", "pyfuse3"),
+        ("consistent", "-odirect_io", "pyfuse3"),
+    ],
+    ids=["fast", "consistent", "consistent-direct", "custom", "fast-pyfuse3", "consistent-direct-pyfuse3"],
 )
 def test_operations_have_the_results_they_have_on_a_local_disk(
-    tmp_path: Path, emulator_process: RunningEmulator, tmpfs: Path, mode: str, arguments: str
+    tmp_path: Path, emulator_process: RunningEmulator, tmpfs: Path, mode: str, arguments: str, session: str
 ) -> None:
     own = replace(emulator_process, bucket=emulator_process.create_bucket())
-    with mounted_volume(tmp_path, own, mode=mode, arguments=arguments) as volume:
+    with mounted_volume(tmp_path, own, mode=mode, arguments=arguments, session=session) as volume:
         machine = type("Machine", (Differential,), {"roots": (volume.path, tmpfs)})
         run_state_machine_as_test(
             machine,
