@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 from csi.fs.filesystem import Filesystem
-from csi.fs.types import ROOT_INODE, DirectoryEntry, FileKind
+from csi.fs.types import ROOT_INODE, DirectoryEntry
 from csi.oss.listing import parse_page
 from csi.oss.store import ListPage, ObjectStore
 from csi.volume.spec import MountArguments
@@ -79,6 +79,7 @@ def main() -> None:
     bucket = ListedBucket(options.entries, options.prefixes, options.each)
     _report("parsing alone", bucket, lambda: _parse(bucket, "flat/"), profile=options.profile)
     _report("ls -l of one directory", bucket, lambda: _list_one(_mount(bucket)), profile=options.profile)
+    _report("names of one directory", bucket, lambda: _names(_mount(bucket)), profile=options.profile)
     _report("find in a tree", bucket, lambda: _find(_mount(bucket)), profile=options.profile)
 
 
@@ -100,14 +101,26 @@ def _list_one(filesystem: Filesystem) -> tuple[int, object]:
 
 
 def _find(filesystem: Filesystem) -> tuple[int, object]:
-    """As find(1) walks: one directory after the other, in the order of the listing."""
-    count = 0
+    """As find(1) walks: one directory after the other, in the order of the listing, told by our own kernel session."""
     top = filesystem.lookup(ROOT_INODE, b"tree").attributes.inode
-    for found in _entries(filesystem, top):
+    count = 0
+    handle = filesystem.opendir(top)
+    for found in filesystem.scan(handle, 0, plus=True):
         count += 1
-        if found.entry.attributes.kind is FileKind.DIRECTORY:
-            filesystem.lookup_cached(top, found.name)
-            count += sum(1 for _ in _entries(filesystem, found.entry.attributes.inode))
+        if isinstance(found, DirectoryEntry):
+            below = filesystem.opendir(found.entry.attributes.inode)
+            count += sum(1 for _ in filesystem.scan(below, 0, plus=True))
+            filesystem.releasedir(below)
+    filesystem.releasedir(handle)
+    return count, filesystem
+
+
+def _names(filesystem: Filesystem) -> tuple[int, object]:
+    """As ls(1) without options: names alone."""
+    directory = filesystem.lookup(ROOT_INODE, b"flat").attributes.inode
+    handle = filesystem.opendir(directory)
+    count = sum(1 for _ in filesystem.scan(handle, 0, plus=False))
+    filesystem.releasedir(handle)
     return count, filesystem
 
 
