@@ -8,13 +8,14 @@ right form, or none where the protocol has none, and after it the session still 
 
 from __future__ import annotations
 
+import itertools
 import logging
 import random
 import socket
 import struct
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from csi.fuse.native.answers import Answers
 from csi.fuse.own.session import OwnSession
@@ -28,6 +29,7 @@ from tests.support.recorded_fuse import messages
 _PATIENCE = 20.0
 _LARGEST = 64 * 1024
 _ANSWER_ROOM = 2 << 20
+_TOGETHER = 8
 _MOST_ERRNO = 511  # the kernel takes no other
 _UNANSWERED = {Opcode.FORGET, Opcode.BATCH_FORGET, Opcode.NOTIFY_REPLY}
 _QUESTION = struct.Struct("<IIQQIIIHHIIQ")
@@ -67,18 +69,22 @@ class Fuzzed:
 
     def send(self, data: bytes) -> None:
         """`data` from its opcode on, as one message of that length with a number that is new."""
-        if len(data) < 1:
-            return
-        message, expected = self._prepared(data)
-        self._kernel.send(message)
+        self.send_together([data])
+
+    def send_together(self, several: Sequence[bytes]) -> None:
+        """All of them before any answer is looked at: the session's threads meet."""
+        sent = [self._prepared(data) for data in several if data]
+        for message, _ in sent:
+            self._kernel.send(message)
         self._unique += 2
         self._kernel.send(_QUESTION.pack(56, Opcode.GETATTR, self._unique, 2, 0, 0, 1, 0, 0, 0, 0, 0))
-        waited_for = {self._unique} | ({expected} if expected else set())
+        waited_for = {self._unique} | {expected for _, expected in sent if expected}
         while waited_for:
             try:
                 waited_for.discard(self._judged(waited_for))
             except TimeoutError:
-                raise AssertionError(f"no answer to {message.hex()}, or to what was asked after it") from None
+                texts = " ".join(message.hex() for message, _ in sent)
+                raise AssertionError(f"no answer to one of {texts}, or to what was asked after") from None
 
     def _prepared(self, data: bytes) -> tuple[bytes, int]:
         """The message, and the number whose answer must come; 0 when none must."""
@@ -128,8 +134,8 @@ def grow(passes: int, count: int) -> None:
     fuzzed = Fuzzed()
     for _ in range(passes):
         source = mutated(random.Random(4))
-        for _ in range(count):
-            fuzzed.send(next(source))
+        for _ in range(count // _TOGETHER):
+            fuzzed.send_together(list(itertools.islice(source, _TOGETHER)))
         print(resident(), flush=True)
     fuzzed.close()
 
