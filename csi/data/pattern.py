@@ -194,8 +194,9 @@ class Pattern:
         want = min(cursor.reach, max(cursor.run, floor))
         if cursor.frontier >= cursor.position + want:
             if want == cursor.reach and cursor.blocks and cursor.blocks[-1].view is not None:
-                cursor.ran_full = True
+                cursor.filled()
             return
+        cursor.resumed()
         cursor.judge(self._cache.pace.quickest(plan.chunk), plan.largest)
         want = min(want, self._share(cursor))
         chunk = min(plan.chunk, floor_power(max(want // 2, min(want, plan.first), 1)))

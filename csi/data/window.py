@@ -24,12 +24,17 @@ SLACK = 2 * UNIT
 would make one of random reads near each other, it is two of the reads."""
 
 
+RHYTHM = Seconds(0.05)
+"""How long the network has to stand still before a larger window is of use."""
+
+
 class Cursor:
     """One stream of reads. Guarded by its reader's lock."""
 
     __slots__ = (
         "blocks",
         "frontier",
+        "full_since",
         "high",
         "hits",
         "lost",
@@ -37,11 +42,11 @@ class Cursor:
         "marked",
         "position",
         "private",
-        "ran_full",
         "reach",
         "run",
         "skipped",
         "step",
+        "stood_still",
         "used",
     )
 
@@ -54,10 +59,13 @@ class Cursor:
         self.skipped = 0  # bytes left out, which may still come
         self.lost = 0  # what the run lost for them
         self.reach = reach  # the window's present upper limit
-        self.ran_full = False  # everything up to `reach` was there: the network stood still
+        self.full_since = (
+            0.0  # since when everything up to `reach` is there and the network stands still; 0: it does not
+        )
         self.blocks: deque[Block] = deque()  # the window: blocks this cursor has joined, in order
         self.private: Block | None = None  # a block off the grid, asked for before a pattern was known
         self.used = now
+        self.stood_still = False
         self.step = min(end - offset, UNIT)  # how far a second read may be from the first
         self.marked = now, offset  # since when, and from where, the present window is judged
         self.low = self.high = offset  # where a read may begin that belongs to this stream
@@ -110,11 +118,23 @@ class Cursor:
                 self.reach = min(self.reach * 2, largest)
             self.marked = self.used, self.position
 
+    def filled(self) -> None:
+        """All of the window is there, and the network has nothing to do."""
+        if not self.full_since:
+            self.full_since = self.used
+
+    def resumed(self) -> None:
+        """More is being asked for."""
+        if self.full_since:
+            self.stood_still = self.stood_still or self.used - self.full_since > RHYTHM
+            self.full_since = 0.0
+
     def stalled(self, largest: int) -> None:
-        """A read had to wait. If the network had stood still before, the window was too small for this rhythm."""
-        if self.ran_full:
+        """A read had to wait. If the network had stood still for a while before, the window was too small for this
+        rhythm: it is read in bursts."""
+        if self.stood_still:
             self.reach = min(self.reach * 2, largest)
-            self.ran_full = False
+            self.stood_still = False
 
 
 class Streams:

@@ -66,3 +66,34 @@ def test_a_window_does_not_outgrow_what_was_allowed() -> None:
         cursor.advance(offset, offset + MIB, offset / MIB / 10_000)
         cursor.judge(1.0, 24 * MIB)
     assert cursor.reach == 24 * MIB
+
+
+def read(cursor: Cursor, *, pause: float, bursts: int) -> None:
+    """Bursts that end in a wait, with a pause before each in which the window fills."""
+    now = 100.0
+    for burst in range(bursts):
+        cursor.filled()
+        now += pause
+        cursor.advance(burst * MIB, (burst + 1) * MIB, now)
+        cursor.resumed()
+        cursor.stalled(256 * MIB)
+
+
+def test_a_window_that_is_read_in_bursts_grows() -> None:
+    cursor = Cursor(0, MIB, 16 * MIB, 100.0)
+    read(cursor, pause=1.0, bursts=2)
+    assert cursor.reach == 64 * MIB
+
+
+def test_a_window_of_a_reader_as_quick_as_the_network_does_not_grow() -> None:
+    cursor = Cursor(0, MIB, 16 * MIB, 100.0)
+    read(cursor, pause=0.01, bursts=50)
+    assert cursor.reach == 16 * MIB
+
+
+def test_a_stall_while_the_network_works_does_not_let_a_window_grow() -> None:
+    cursor = Cursor(0, MIB, 16 * MIB, 100.0)
+    cursor.advance(0, MIB, 105.0)
+    cursor.resumed()
+    cursor.stalled(256 * MIB)
+    assert cursor.reach == 16 * MIB
