@@ -15,7 +15,8 @@ _READ = (
         "fs.oss.download.thread.concurrency",
         Topic.READ,
         Kind.INTEGER,
-        "Ranges of objects downloaded at the same time, over all open files.",
+        "Ranges and small files read ahead at the same time, over all open files; what a program waits for is fetched "
+        "besides, bounded by fs.oss.max.connections.per.host.",
         aliases=("fs.oss.download.async.concurrency",),
         default="max(CPU, 16)",
         by_mode={"fast": _DOUBLE, "readonly": _DOUBLE},
