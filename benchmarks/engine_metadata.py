@@ -17,6 +17,7 @@ import pstats
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, cast
+from urllib.parse import quote
 
 from csi.fs.filesystem import Filesystem
 from csi.fs.types import ROOT_INODE, DirectoryEntry
@@ -29,7 +30,7 @@ _PAGE = 1000
 _HEAD = '<?xml version="1.0" encoding="UTF-8"?>\n<ListBucketResult>\n<EncodingType>url</EncodingType>\n'
 _OBJECT = (
     "<Contents><Key>{key}</Key><LastModified>2026-11-{day:02}T08:{minute:02}:20.000Z</LastModified>"
-    '<ETag>"{etag:032X}"</ETag><Type>Normal</Type><Size>{size}</Size><StorageClass>Standard</StorageClass>'
+    "<ETag>&quot;{etag:032X}&quot;</ETag><Type>Normal</Type><Size>{size}</Size><StorageClass>Standard</StorageClass>"
     "<Owner><ID>1234567890123456</ID><DisplayName>1234567890123456</DisplayName></Owner></Contents>\n"
 )
 
@@ -160,11 +161,13 @@ def _slices(count: int) -> list[range]:
 
 def _object(key: str, number: int) -> str:
     etag = (number + 1) * 0x9E3779B97F4A7C15F39CC0605CEDC835 % (1 << 128)
-    return _OBJECT.format(key=key, day=number // 60 % 28 + 1, minute=number % 60, etag=etag, size=number * 17 % 100_000)
+    return _OBJECT.format(
+        key=quote(key, safe="@"), day=number // 60 % 28 + 1, minute=number % 60, etag=etag, size=number * 17 % 100_000
+    )
 
 
 def _prefix(key: str) -> str:
-    return f"<CommonPrefixes><Prefix>{key}</Prefix></CommonPrefixes>\n"
+    return f"<CommonPrefixes><Prefix>{quote(key, safe='')}</Prefix></CommonPrefixes>\n"
 
 
 def _page(entries: list[str], more: bool, after: int) -> bytes:

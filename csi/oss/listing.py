@@ -46,6 +46,7 @@ def parse_page(document: bytes) -> ListPage:
         return _parse_any(document)
     is_encoded = "<EncodingType>url</EncodingType>" in text
     hours: dict[str, int] = {}  # many objects are written in the same few
+    places: dict[str, str] = {}  # and most keys of a page begin alike
     objects = []
     for key, hour, minute, second, fraction, etag, kind, size, storage in entries:
         start = hours.get(hour)
@@ -53,9 +54,16 @@ def parse_page(document: bytes) -> ListPage:
             start = hours[hour] = _start_of(hour)
         moment = start + int(minute) * 60 + int(second)
         if "%" in key or "&" in key:
-            key = _key(_unescape(key), is_encoded)  # noqa: PLW2901 - the loop is the hot part of a listing
+            place, slash, name = key.rpartition("%2F")
+            if slash and is_encoded and "%" not in name and "&" not in name:
+                if place not in places:
+                    places[place] = f"{_key(_unescape(place), is_encoded)}/"
+                key = places[place] + name  # noqa: PLW2901 - the loop is the hot part of a listing
+            else:
+                key = _key(_unescape(key), is_encoded)  # noqa: PLW2901
         if "&" in etag:
-            etag = _unescape(etag)  # noqa: PLW2901
+            plain = etag.replace("&quot;", '"').replace("&#34;", '"')
+            etag = plain if "&" not in plain else _unescape(etag)  # noqa: PLW2901
         objects.append(
             # NewType calls would be a tenth of the time of this loop
             ListedObject(key, int(size), etag, _exact(moment, fraction) if fraction else float(moment), kind, storage)  # type: ignore[arg-type]

@@ -1,6 +1,6 @@
 import datetime
-from urllib.parse import quote_from_bytes
-from xml.sax.saxutils import escape
+from urllib.parse import quote_from_bytes, unquote
+from xml.sax.saxutils import escape, unescape
 
 import pytest
 from hypothesis import given, settings
@@ -113,3 +113,25 @@ def test_an_empty_bucket_is_an_empty_page():
 def test_what_is_not_a_listing_is_an_error(body):
     with pytest.raises(ServerFailure, match="not a listing"):
         parse_page(body)
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["a/b", "a/b/c", "a%2Fb%2Fc", "a%2Fb%20c", "a%2520%2Fb", "a%2Fb%2F", "%2F", "%2Fa", "a&amp;b%2Fc", "a%2Fb&amp;c"],
+)
+def test_keys_in_directories_are_read_as_they_are_in_the_bucket(written):
+    page = ListPage([ListedObject("k1", 1, '"E"', 0.0), ListedObject("k2", 1, '"E"', 0.0)], [], "")
+    body = document(page, encode=lambda k: k).replace(b"k1", written.encode()).replace(b"k2", written.encode() + b"2")
+    key = unquote(unescape(written))
+
+    assert [found.key for found in parse_page(body).objects] == [key, key + "2"]
+
+
+@pytest.mark.parametrize(
+    ("written", "etag"),
+    [("&quot;E&quot;", '"E"'), ("&#34;E&#34;", '"E"'), ('"E"', '"E"'), ("&amp;quot;&lt;", "&quot;<"), ("", "")],
+)
+def test_etags_are_unescaped_once(written, etag):
+    page = ListPage([ListedObject("k", 1, "TAG", 0.0)], [], "")
+
+    assert parse_page(document(page).replace(b"TAG", written.encode())).objects[0].etag == etag
