@@ -7,9 +7,9 @@ from csi.volume.units import Seconds
 class Device:
     """An open /dev/fuse, owned by this from the start."""
 
-    def __init__(self, descriptor: int, answers: Answers, buffer_size: int, buffers: int, large: int = ...) -> None:
-        """`buffer_size`: the largest request with its headers; `buffers` bounds the buffers kept by views; for `large`
-        requests, in bytes asked for or given, another thread is woken when more requests wait."""
+    def __init__(self, descriptor: int, answers: Answers, buffer_size: int, buffers: int, turns: int = ...) -> None:
+        """`buffer_size`: the largest request with its headers; `buffers` bounds the buffers kept by views; `turns`:
+        how many threads read at a time."""
 
     def run(self, handle: Callable[[memoryview], None]) -> int:
         """Serve on this thread: 0 after `stop`, else the errno with which the descriptor ended."""
@@ -40,4 +40,4 @@ class Device:
     def stop(self) -> None: ...
     def interrupt(self) -> None: ...
     def counters(self) -> tuple[int, int]:
-        """(requests brought to Python, times the lead was taken from a thread that stayed there)."""
+        """(requests brought to Python, times a turn was taken from a thread that stayed there)."""

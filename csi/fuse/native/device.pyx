@@ -2,14 +2,14 @@
 """The descriptor of /dev/fuse: threads that read requests, answer what can be answered from the tables, and bring the
 rest to Python; and replies, written from the buffers they lie in.
 
-One thread at a time reads (the leader): the one that answered the last small request is warm, and with one program
-waiting at a time, waking another costs more than the request. It passes the lead on before what takes long, if more
-requests wait. It keeps it while it calls Python, which is a matter of microseconds when nobody else holds the
-interpreter's lock; `watch` takes the lead from a thread that stays there for longer than PATIENCE and wakes another, so
-that requests which need no Python never wait for it, whatever happens there. A thread that stayed there for long passes
-the lead on in advance the next times.
+A few threads read, about as many as there are processors: the kernel wakes exactly one of those that wait in read(2)
+for a request, which costs less than handing requests over. Each has a turn, and keeps it while it calls Python, which
+is a matter of microseconds when nobody else holds the interpreter's lock. `watch` takes the turn from a thread that
+stays there for longer than PATIENCE and gives it to another one, so that requests which need no Python never wait for
+it, whatever happens there; for a while after that, turns are given up before Python is called. So a call that may wait
+can be made right there, where nothing has to be woken for it, as long as another thread is left (`stay`).
 
-`gate` guards the lead and the counters; it is never held across a system call or while the interpreter's lock is taken.
+`gate` guards the turns and the counters; it is never held across a system call or while the interpreter's lock is taken.
 Reading blocks; `stop` sets a flag and interrupts the readers with a signal until all have seen it. `close` closes the
 descriptor when no thread uses it any more; who stays in a call then comes back to a closed device and ends.
 """
@@ -82,14 +82,12 @@ cdef extern from "<signal.h>" nogil:
 cdef enum:
     HEADER = 16
     IN_HEADER = 40
-    READ = 15
-    LARGE = 32768
     MOST_THREADS = 64
     MOST_PARTS = 64
-    PATIENCE = 500000  # nanoseconds in Python before another thread takes the lead
+    PATIENCE = 500000  # nanoseconds in Python before another thread gets the turn
     QUIET = 40  # ticks of the watch without a call of Python before it sleeps
-    WARY = 256  # calls of Python in which the lead is passed on in advance after a slow one
-    CROWD = 64  # large requests for which the lead is passed on without looking
+    WARY = 256  # calls of Python before which the turn is given up after a slow one
+    MOST_TURNS = 16
     PAGE = 4096
 
 cdef struct InHeader:
@@ -107,6 +105,17 @@ cdef struct OutHeader:
     uint32_t length
     int error
     uint64_t unique
+
+
+cdef struct Turn:
+    uint64_t owner  # a number for each time it was taken; 0: free
+    int64_t in_python  # since when its owner is; 0: it is not
+
+
+cdef struct Place:
+    # where a thread is: its turn, and the number it took it with, 0 without one
+    int turn
+    uint64_t owner
 
 
 cdef class RequestBuffer:
@@ -144,29 +153,26 @@ cdef class RequestBuffer:
 
 cdef class Device:
     """`descriptor` is an open /dev/fuse, owned from now on; `buffer_size` is the largest request with its headers;
-    `buffers` bounds the buffers that views may keep; for `large` requests, in bytes asked for or given, the lead is
-    passed on."""
+    `buffers` bounds the buffers that views may keep; `turns` is how many threads read at a time."""
 
     cdef int descriptor
     cdef Answers answers
     cdef Tables* tables
     cdef Py_ssize_t buffer_size
-    cdef Py_ssize_t large
     cdef int buffers
     cdef int made
     cdef list spare
 
     cdef pthread_mutex_t gate
-    cdef pthread_cond_t lead_free
+    cdef pthread_cond_t turn_free
     cdef pthread_cond_t python_called
-    cdef uint64_t leader  # serial of the tenure that leads; 0: nobody
-    cdef uint64_t tenures
+    cdef Turn turns[MOST_TURNS]
+    cdef int turn_count
+    cdef uint64_t taken
     cdef int waiting
-    cdef int64_t in_python  # since when the leader is; 0: it is not
     cdef uint64_t calls
     cdef uint64_t deposed
     cdef int wary
-    cdef int crowd
     cdef bint watching
     cdef bint stopping
     cdef bint closed
@@ -177,24 +183,25 @@ cdef class Device:
     cdef int running
 
     def __cinit__(
-        self, int descriptor, Answers answers not None, Py_ssize_t buffer_size, int buffers, Py_ssize_t large=LARGE
+        self, int descriptor, Answers answers not None, Py_ssize_t buffer_size, int buffers, int turns=2
     ):
         pthread_mutex_init(&self.gate, NULL)
-        pthread_cond_init(&self.lead_free, NULL)
+        pthread_cond_init(&self.turn_free, NULL)
         pthread_cond_init(&self.python_called, NULL)
         self.descriptor = descriptor
         self.answers = answers
         self.tables = answers.tables
         self.buffer_size = buffer_size
         self.buffers = buffers
-        self.large = large
+        self.turn_count = max(1, min(turns, MOST_TURNS))
+        memset(self.turns, 0, sizeof(self.turns))
         self.spare = []
         if ossfuse_catch_wake() != 0:
             raise OSError(errno, "sigaction")
 
     def __dealloc__(self):
         pthread_cond_destroy(&self.python_called)
-        pthread_cond_destroy(&self.lead_free)
+        pthread_cond_destroy(&self.turn_free)
         pthread_mutex_destroy(&self.gate)
 
     def run(self, handle):
@@ -204,7 +211,7 @@ cdef class Device:
         raise and answers by `reply`.
         """
         cdef RequestBuffer buffer = self.buffer()
-        cdef uint64_t tenure = 0
+        cdef Place place = Place(0, 0)
         cdef Py_ssize_t length
         cdef int64_t called
         if not self.join():
@@ -212,7 +219,7 @@ cdef class Device:
         try:
             while True:
                 with nogil:
-                    length = self.next(buffer.memory, &tenure)
+                    length = self.next(buffer.memory, &place)
                     called = monotonic()
                 if length <= 0:
                     return <int>-length
@@ -225,7 +232,7 @@ cdef class Device:
                     buffer.lent = True
                     buffer = self.buffer()
         finally:
-            self.depart(tenure)
+            self.depart(place)
 
     def watch(self):
         """Run beside the threads that serve, until `stop` or the end: see the module."""
@@ -235,16 +242,16 @@ cdef class Device:
     def receive(self):
         """One message, for what comes before the service (INIT); b'' after `stop` or at the end of the descriptor."""
         cdef RequestBuffer buffer = self.buffer()
-        cdef uint64_t tenure = 0
+        cdef Place place = Place(0, 0)
         cdef Py_ssize_t length
         if not self.join():
             raise RuntimeError(f"at most {MOST_THREADS} threads")
         try:
             with nogil:
-                length = self.next(buffer.memory, &tenure)
+                length = self.next(buffer.memory, &place)
             return buffer.memory[:length] if length > 0 else b""
         finally:
-            self.depart(tenure)
+            self.depart(place)
             self.spare.append(buffer)
 
     def reply(self, uint64_t unique, int error=0, *parts):
@@ -307,7 +314,7 @@ cdef class Device:
         """Make `run` and `watch` return soon, on every thread; from any thread, any number of times."""
         pthread_mutex_lock(&self.gate)
         self.stopping = True
-        pthread_cond_broadcast(&self.lead_free)
+        pthread_cond_broadcast(&self.turn_free)
         pthread_cond_broadcast(&self.python_called)
         pthread_mutex_unlock(&self.gate)
         self.interrupt()
@@ -349,7 +356,7 @@ cdef class Device:
         return idle
 
     def counters(self):
-        """(requests brought to Python, times the lead was taken from a thread that stayed there)."""
+        """(requests brought to Python, times a turn was taken from a thread that stayed there)."""
         return self.calls, self.deposed
 
     # --- private ---
@@ -388,7 +395,7 @@ cdef class Device:
         pthread_mutex_unlock(&self.gate)
         return joined
 
-    cdef void depart(self, uint64_t tenure) noexcept:
+    cdef void depart(self, Place place) noexcept:
         cdef int at
         cdef pthread_t own = pthread_self()
         pthread_mutex_lock(&self.gate)
@@ -397,29 +404,22 @@ cdef class Device:
                 self.running -= 1
                 self.threads[at] = self.threads[self.running]
                 break
-        if tenure and self.leader == tenure:
-            self.leader = 0
-            self.in_python = 0
-            pthread_cond_signal(&self.lead_free)
+        if self.holds(&place):
+            self.give_up(&place)
         pthread_mutex_unlock(&self.gate)
 
-    cdef Py_ssize_t next(self, char* request, uint64_t* tenure) noexcept nogil:
-        """The length of the next request that needs Python, 0 after `stop`, -errno at the end of the descriptor.
-
-        `tenure` is that of this thread as the leader, 0 without one; it may have been ended by the watch meanwhile.
-        """
-        cdef InHeader* header = <InHeader*>request
+    cdef Py_ssize_t next(self, char* request, Place* place) noexcept nogil:
+        """The length of the next request that needs Python, 0 after `stop`, -errno at the end of the descriptor."""
         cdef Py_ssize_t length
-        cdef bint wary
         pthread_mutex_lock(&self.gate)
-        if tenure[0] and self.leader == tenure[0]:
-            self.in_python = 0
-        else:
-            tenure[0] = 0
+        if self.holds(place):
+            self.turns[place.turn].in_python = 0
+        else:  # the watch took it away
+            place.owner = 0
         pthread_mutex_unlock(&self.gate)
         while True:
-            if tenure[0] == 0:
-                tenure[0] = self.take_lead()
+            if place.owner == 0:
+                self.take_turn(place)
             if self.stopping:
                 return 0
             if self.ended:
@@ -436,41 +436,30 @@ cdef class Device:
                     continue
                 self.end(errno)
                 continue
-            if length >= IN_HEADER and self.is_large(request, length) and self.is_crowded():
-                self.pass_lead(tenure)
             if answer(self.tables, self.descriptor, request, <size_t>length):
                 continue
             pthread_mutex_lock(&self.gate)
             self.calls += 1
-            if tenure[0]:
-                if self.wary:
-                    self.wary -= 1
-                    self.leader = 0
-                    tenure[0] = 0
-                    pthread_cond_signal(&self.lead_free)
-                else:
-                    self.in_python = monotonic()
-                    if not self.watching:
-                        pthread_cond_signal(&self.python_called)
+            if self.wary and self.waiting:
+                self.wary -= 1
+                self.give_up(place)
+            else:
+                self.turns[place.turn].in_python = monotonic()
+                if not self.watching:
+                    pthread_cond_signal(&self.python_called)
             pthread_mutex_unlock(&self.gate)
             return length
 
-    cdef bint is_large(self, char* request, Py_ssize_t length) noexcept nogil:
-        """Whether many bytes are asked for, or given."""
-        if (<InHeader*>request).opcode == READ:
-            return (<uint32_t*>(request + IN_HEADER + 16))[0] >= self.large
-        return length >= self.large
+    cdef bint holds(self, Place* place) noexcept nogil:
+        """With `gate`."""
+        return place.owner != 0 and self.turns[place.turn].owner == place.owner
 
-    cdef bint is_crowded(self) noexcept nogil:
-        """Whether more requests wait; once they did, it is taken for granted for a while: the next one may not be there
-        yet, but come in the middle of what takes long."""
-        if self.crowd:
-            self.crowd -= 1
-            return True
-        if self.has_more(0):
-            self.crowd = CROWD
-            return True
-        return False
+    cdef void give_up(self, Place* place) noexcept nogil:
+        """With `gate`."""
+        self.turns[place.turn].owner = 0
+        self.turns[place.turn].in_python = 0
+        place.owner = 0
+        pthread_cond_signal(&self.turn_free)
 
     cdef bint has_more(self, int milliseconds) noexcept nogil:
         cdef pollfd asked
@@ -478,45 +467,55 @@ cdef class Device:
         asked.events = POLLIN
         return poll(&asked, 1, milliseconds) > 0
 
-    cdef uint64_t take_lead(self) noexcept nogil:
-        cdef uint64_t tenure
+    cdef void take_turn(self, Place* place) noexcept nogil:
+        """Wait for a turn; without one at the end."""
+        cdef int at
         pthread_mutex_lock(&self.gate)
-        while self.leader and not self.stopping and not self.ended:
+        while not self.stopping and not self.ended:
+            for at in range(self.turn_count):
+                if self.turns[at].owner == 0:
+                    self.taken += 1
+                    self.turns[at].owner = self.taken
+                    place.turn = at
+                    place.owner = self.taken
+                    pthread_mutex_unlock(&self.gate)
+                    return
             self.waiting += 1
-            pthread_cond_wait(&self.lead_free, &self.gate)
+            pthread_cond_wait(&self.turn_free, &self.gate)
             self.waiting -= 1
-        self.tenures += 1
-        tenure = self.tenures
-        if self.leader == 0:
-            self.leader = tenure
-        pthread_mutex_unlock(&self.gate)
-        return tenure
-
-    cdef void pass_lead(self, uint64_t* tenure) noexcept nogil:
-        """To a thread that waits for it; without one it is kept."""
-        pthread_mutex_lock(&self.gate)
-        if self.waiting:
-            self.leader = 0
-            tenure[0] = 0
-            pthread_cond_signal(&self.lead_free)
         pthread_mutex_unlock(&self.gate)
 
     cdef void end(self, int number) noexcept nogil:
         pthread_mutex_lock(&self.gate)
         self.ended = number
-        pthread_cond_broadcast(&self.lead_free)
+        pthread_cond_broadcast(&self.turn_free)
         pthread_cond_broadcast(&self.python_called)
         pthread_mutex_unlock(&self.gate)
 
     cdef void keep_watch(self) noexcept nogil:
         cdef timespec tick
         cdef uint64_t calls = 0
-        cdef int quiet = 0
+        cdef int quiet = 0, at
+        cdef bint called
+        cdef int64_t now
         tick.tv_sec = 0
         tick.tv_nsec = PATIENCE
         pthread_mutex_lock(&self.gate)
         while not self.stopping and not self.ended:
-            if quiet >= QUIET and self.in_python == 0:
+            called = False
+            now = monotonic()
+            for at in range(self.turn_count):
+                if self.turns[at].in_python:
+                    called = True
+                    if self.waiting and now - self.turns[at].in_python >= PATIENCE:
+                        self.turns[at].owner = 0
+                        self.turns[at].in_python = 0
+                        self.deposed += 1
+                        self.wary = WARY
+                        pthread_cond_signal(&self.turn_free)
+            quiet = quiet + 1 if self.calls == calls else 0
+            calls = self.calls
+            if quiet >= QUIET and not called:
                 self.watching = False
                 pthread_cond_wait(&self.python_called, &self.gate)
                 quiet = 0
@@ -524,13 +523,5 @@ cdef class Device:
             pthread_mutex_unlock(&self.gate)
             nanosleep(&tick, NULL)
             pthread_mutex_lock(&self.gate)
-            quiet = quiet + 1 if self.calls == calls else 0
-            calls = self.calls
-            if self.in_python and self.waiting and monotonic() - self.in_python >= PATIENCE:
-                self.leader = 0
-                self.in_python = 0
-                self.deposed += 1
-                self.wary = WARY
-                pthread_cond_signal(&self.lead_free)
         self.watching = False
         pthread_mutex_unlock(&self.gate)

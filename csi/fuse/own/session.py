@@ -36,22 +36,19 @@ from csi.fuse.protocol.negotiation import InitResult
 from csi.fuse.requests import SessionStatistics
 from csi.fuse.served import Scanning, ServedFilesystem
 from csi.volume.spec import MountArguments
-from csi.volume.units import KIB, FileHandle, InodeNumber, Seconds
+from csi.volume.units import FileHandle, InodeNumber, Seconds
 
 _log = logging.getLogger(__name__)
 
 STOP_GRACE = Seconds(5.0)
-_THREADS = 8
-"""Of the device: one reads, the others are there when it is busy."""
+_THREADS = 12
+"""Of the device: a few read, the others are there when those are busy."""
 _KEPT_BUFFERS = 8
 """Requests whose payload waits for a thread without being copied, 1 MiB each; more are copied."""
 _HEADERS = 4096
 _NEVER_DROPS_LISTINGS = frozenset({40, 41})
 """Linux 6.9 to 6.13 go on showing a listing they keep, whatever opendir is answered (gcsfuse issue 2792)."""
-_FEW_PROCESSORS = 3
-_LARGE, _LARGE_ON_FEW = 32 * KIB, 192 * KIB
-"""Bytes of a request that are worth another thread: where programs need the processors too, waking it costs more than
-copying a small file (measured on two)."""
+_MOST_TURNS = 8
 _READS = 64
 """Threads for reads that wait for the network: what so many programs may wait for at a time."""
 _CLOSES = frozenset({"flush", "fsync", "release"})
@@ -122,9 +119,9 @@ class OwnSession:
         handshake = Handshake(
             symlinks_last=symlinks_last, bare_names=isinstance(self._filesystem, Scanning), resume=self._resume
         )
-        large = _LARGE if len(os.sched_getaffinity(0)) > _FEW_PROCESSORS else _LARGE_ON_FEW
+        turns = min(len(os.sched_getaffinity(0)) + 1, _MOST_TURNS)  # measured on two processors
         buffers = _THREADS + _KEPT_BUFFERS
-        device = Device(self._descriptor, self._answers, handshake.buffer_size + _HEADERS, buffers, large)
+        device = Device(self._descriptor, self._answers, handshake.buffer_size + _HEADERS, buffers, turns)
         self._exchanges = Exchanges(device, self._clock)
         interrupts = Interrupts(self._exchanges, self._interrupt_patience, self._clock)
         self._device = device
@@ -206,7 +203,9 @@ class OwnSession:
     def _run(self, device: Device, handle: Callable[[memoryview], None]) -> None:
         try:
             ended = device.run(handle)
-            if ended not in _ENDINGS:
+            if ended == errno.ECONNABORTED:
+                _log.info("the connection was aborted")
+            elif ended not in _ENDINGS:
                 _log.error("the descriptor of the mount cannot be read: %s", errno.errorcode.get(ended, ended))
         finally:
             self._ended.set()
@@ -267,5 +266,5 @@ class OwnSession:
             _log.debug("the kernel refused a notification: %s", errno.errorcode.get(failure, failure))
 
 
-_ENDINGS = frozenset({0, errno.ENODEV, errno.ECONNABORTED})
-"""Stopped, unmounted, aborted."""
+_ENDINGS = frozenset({0, errno.ENODEV})
+"""Stopped, unmounted."""
