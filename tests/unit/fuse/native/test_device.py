@@ -1,0 +1,135 @@
+"""The threads of the device: who reads, what a thread in Python holds up, and buffers whose bytes are kept."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from csi.fuse.native.answers import Answers
+from csi.fuse.native.device import Device
+from csi.fuse.protocol.constants import Opcode
+from csi.volume.units import Bytes, FileHandle, Seconds
+from tests.support.kernel_end import KernelEnd, read_body
+
+HANDLE = FileHandle(5)
+
+
+@contextmanager
+def running(
+    handle: Callable[[Device, memoryview], None], *, threads: int = 2, turns: int = 1, buffers: int = 8
+) -> Iterator[tuple[KernelEnd, Device, Answers]]:
+    kernel, answers = KernelEnd(), Answers()
+    device = Device(kernel.descriptor, answers, 1 << 20, buffers, turns)
+    started = [
+        threading.Thread(target=device.run, args=(lambda message: handle(device, message),)) for _ in range(threads)
+    ]
+    started.append(threading.Thread(target=device.watch))
+    for thread in started:
+        thread.start()
+    answers.publish_block(1, 0, b"published")
+    answers.publish_file(HANDLE, 1, Bytes(9))
+    try:
+        yield kernel, device, answers
+    finally:
+        device.stop()
+        for thread in started:
+            while thread.is_alive():
+                device.interrupt()
+                thread.join(0.01)
+        device.close(Seconds(1.0))
+        kernel.unmount()
+
+
+def unique_of(message: memoryview) -> int:
+    return int.from_bytes(message[8:16], "little")
+
+
+def test_who_stays_in_python_loses_its_turn_to_another() -> None:
+    held = threading.Event()
+
+    def hold(device: Device, message: memoryview) -> None:
+        held.wait(30)
+        device.reply(unique_of(message))
+
+    with running(hold) as (kernel, device, _):
+        stuck = kernel.send(Opcode.STATFS)
+
+        answered = kernel.ask(Opcode.READ, read_body(HANDLE, 0, 9))
+
+        held.set()
+        assert answered.body == b"published"
+        assert kernel.receive().unique == stuck
+        assert device.counters() == (1, 1)
+
+
+def test_a_thread_may_wait_as_long_as_another_is_left() -> None:
+    stays: list[bool] = []
+    came = threading.Semaphore(0)
+    held = threading.Event()
+
+    def stay(device: Device, message: memoryview) -> None:
+        may = device.stay()
+        stays.append(may)
+        came.release()
+        if may:
+            held.wait(30)
+            device.leave()
+        device.reply(unique_of(message))
+
+    with running(stay, threads=3) as (kernel, _, _answers):
+        for _ in range(3):
+            kernel.send(Opcode.STATFS)
+            assert came.acquire(timeout=20)
+        held.set()
+        answered = {kernel.receive().unique for _ in range(3)}
+
+    assert stays == [True, True, False]
+    assert len(answered) == 3
+
+
+def test_bytes_of_a_request_stay_while_somebody_looks_at_them() -> None:
+    kept: list[memoryview] = []
+
+    def keep(device: Device, message: memoryview) -> None:
+        kept.append(message[40:])
+        device.reply(unique_of(message))
+
+    with running(keep, threads=1, buffers=4) as (kernel, device, _):
+        for number in range(3):
+            kernel.ask(Opcode.STATFS, b"payload %d" % number)
+
+        assert [bytes(view) for view in kept] == [b"payload 0", b"payload 1", b"payload 2"]
+        assert not device.has_spare_buffer()
+        kept.clear()
+        assert device.has_spare_buffer()
+
+
+def test_a_device_that_is_closed_takes_no_more_answers() -> None:
+    with running(lambda *_: None) as (_, device, _answers):
+        device.stop()
+
+    assert device.close(Seconds(1.0))
+    assert device.reply(2) != 0
+    assert device.notify(bytes(16)) != 0
+
+
+@pytest.mark.parametrize("turns", [1, 2, 8])
+def test_every_request_is_answered_once_whatever_the_number_of_readers(turns: int) -> None:
+    with running(lambda device, message: device.reply(unique_of(message)) and None, threads=8, turns=turns) as (
+        kernel,
+        _,
+        _answers,
+    ):
+        asked = []
+        answered = []
+        for number in range(600):
+            body = read_body(HANDLE, 0, 9) if number % 2 else b""
+            asked.append(kernel.send(Opcode.READ if number % 2 else Opcode.STATFS, body))
+            if number >= 50:
+                answered.append(kernel.receive().unique)
+        answered += [kernel.receive().unique for _ in range(50)]
+
+    assert sorted(answered) == asked
