@@ -10,6 +10,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,9 +27,10 @@ _MOUNT_DATA = "fd={},rootmode=40000,user_id=0,group_id=0,allow_other,default_per
 _ENDING_SECONDS = 10
 
 OURS, PYFUSE3, C_SINGLE, C_MULTI = "own", "pyfuse3", "c-single", "c-multi"
+_OUR_SERVER = (sys.executable, "-m", "benchmarks.session.server", "--descriptor", "{fd}", "--copying", "{copying}")
 SERVERS: Mapping[str, Sequence[str]] = {
-    OURS: (sys.executable, "-m", "benchmarks.session.server", "--session", "own", "--descriptor", "{fd}"),
-    PYFUSE3: (sys.executable, "-m", "benchmarks.session.server", "--session", "pyfuse3", "--descriptor", "{fd}"),
+    OURS: (*_OUR_SERVER, "--session", "own"),
+    PYFUSE3: (*_OUR_SERVER, "--session", "pyfuse3"),
     C_SINGLE: ("{reference}", "{fd}", "0"),
     C_MULTI: ("{reference}", "{fd}", str(C_THREADS)),
 }
@@ -38,17 +40,21 @@ SERVERS: Mapping[str, Sequence[str]] = {
 class Programs:
     reference: Path
     load: Path
+    copying: Path
 
 
 def compile_programs(directory: Path) -> Programs:
     """gcc with warnings as errors; raises CalledProcessError, with gcc's words on stderr."""
     fuse = subprocess.run(["pkg-config", "--cflags", "--libs", "fuse3"], check=True, capture_output=True, text=True)
-    programs = Programs(directory / "reference", directory / "load")
+    programs = Programs(directory / "reference", directory / "load", directory / "copying.so")
     for program in (programs.reference, programs.load):
         libraries = fuse.stdout.split() if program is programs.reference else []
         warnings = ["-Wall", "-Wextra", "-Werror"]
         source = str(_HERE / f"{program.name}.c")
         subprocess.run(["gcc", "-O2", *warnings, "-o", str(program), source, *libraries, "-pthread"], check=True)
+    include = sysconfig.get_paths()["include"]
+    library = ["gcc", "-O2", "-shared", "-fPIC", f"-I{include}", "-o", str(programs.copying), str(_HERE / "copying.c")]
+    subprocess.run(library, check=True)
     return programs
 
 
@@ -120,7 +126,9 @@ def served(name: str, programs: Programs, scratch: Path) -> Iterator[Served]:
 
 
 def _start(name: str, programs: Programs, descriptor: int, scratch: Path) -> subprocess.Popen[str]:
-    words = [word.format(fd=descriptor, reference=programs.reference) for word in SERVERS[name]]
+    words = [
+        word.format(fd=descriptor, reference=programs.reference, copying=programs.copying) for word in SERVERS[name]
+    ]
     with (scratch / f"{name}.log").open("ab") as log:
         return subprocess.Popen(
             words,

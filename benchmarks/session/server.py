@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+from pathlib import Path
 
 from benchmarks.session.tree import MemoryTree
 from csi.fuse.choice import choose
@@ -19,8 +20,11 @@ from csi.volume.naming import SESSIONS
 from csi.volume.spec import MountArguments
 from csi.volume.units import Seconds
 
-ARGUMENTS = MountArguments(entry_timeout=Seconds(0.0), attr_timeout=Seconds(0.0), negative_timeout=Seconds(0.0))
-"""The kernel keeps no names, so that it asks for each, and no listings."""
+ARGUMENTS = MountArguments(
+    entry_timeout=Seconds(0.0), attr_timeout=Seconds(0.0), negative_timeout=Seconds(0.0), xattrs=False
+)
+"""The kernel keeps no names, so that it asks for each, and no listings; as with the C program, there are no extended
+attributes, so that it does not ask for one before every write."""
 
 WORKERS = 8
 """Threads of a session for what may block; here nothing does."""
@@ -64,6 +68,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--descriptor", type=int, required=True)
     parser.add_argument("--session", choices=SESSIONS, required=True)
+    parser.add_argument("--copying", type=Path, required=True, help="copying.c as a library")
     options = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
 
@@ -73,7 +78,7 @@ def main() -> int:
 
     chosen = choose(options.session)
     published = chosen.publish()
-    tree = MemoryTree(published)
+    tree = MemoryTree(options.copying, published)
     session = chosen.open(options.descriptor, tree, ARGUMENTS, published, workers=WORKERS, on_started=started)
     signal.signal(signal.SIGTERM, lambda *_: session.stop())
     session.serve()

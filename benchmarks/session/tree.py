@@ -6,12 +6,13 @@ lock: the only state is what is open and what writers made, and one step of a di
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import mmap
 import stat
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
-from benchmarks.session.copying import address_of, copy
 from csi import errors
 from csi.fs.published import NothingPublished, Published
 from csi.fs.types import (
@@ -50,8 +51,9 @@ _FOREVER = Seconds(86400.0)
 class MemoryTree:
     """`span` is what all files show; `written` maps the inode of a writer's file to its size."""
 
-    def __init__(self, published: Published | None = None) -> None:
-        """`published`: tables of a session that answers from them; all files that are read are put there."""
+    def __init__(self, copying: Path | None = None, published: Published | None = None) -> None:
+        """`copying` is copying.c as a library; without it writes go nowhere at all. `published`: tables of a session
+        that answers from them; all files that are read are put there."""
         self._published = published or NothingPublished()
         self._handles = itertools.count(_FIRST_HANDLE)
         self._opened: dict[int, int] = {}
@@ -63,7 +65,10 @@ class MemoryTree:
             self.span[begin : begin + 8] = page.to_bytes(8, "little")
         self._view = memoryview(self.span).toreadonly()
         self._ring = mmap.mmap(-1, _RING + _LARGEST_WRITE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        self._ring_address = address_of(memoryview(self._ring))
+        self._ring_address = ctypes.addressof(ctypes.c_char.from_buffer(self._ring))
+        self._copy = ctypes.PyDLL(str(copying)).copy_from if copying is not None else None
+        if self._copy is not None:
+            self._copy.argtypes = (ctypes.c_void_p, ctypes.py_object)
         self._names: dict[bytes, int] = {b"big": BIG, b"small": SMALL}
         self._inodes = itertools.count(FIRST_WRITTEN)
         self.written: dict[int, int] = {}
@@ -180,7 +185,8 @@ class MemoryTree:
         return self.piece(self._opened.get(handle, handle), offset, size)
 
     def write(self, handle: FileHandle, offset: int, data: Buffer) -> int:
-        copy(self._ring_address + offset % _RING, data)
+        if self._copy is not None:
+            self._copy(self._ring_address + offset % _RING, data)
         size = len(data)
         inode = self._opened[handle]
         if offset + size > self.written[inode]:
