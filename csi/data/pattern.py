@@ -90,20 +90,18 @@ class Pattern:
         self._extend(cursor)
         return cursor.position + max(UNIT, min(cursor.run, cursor.reach) // _STEPS)
 
-    def begin(self, offset: int, end: int, pinned: list[Block] | None) -> bool:
-        """Ask for whatever of the range is missing; False when there is no memory for it now.
-
-        With `pinned`, the blocks that cover the range are pinned and added to it, and the requests are not made yet.
+    def begin(self, offset: int, end: int, pinned: list[Block]) -> bool:
+        """Find the blocks that cover the range, pin them and add them to `pinned`; the requests of those that are new
+        are not made yet. False when there is no memory for them now.
         """
         cursor = self._cursor(offset, end)
         cursor.stalled(self._plan.largest)
         position = offset
         while position < end:
-            block = self._begin_block(cursor, position, end, pin=pinned is not None)
+            block = self._begin_block(cursor, position, end)
             if block is None:
                 return False
-            if pinned is not None:
-                pinned.append(block)
+            pinned.append(block)
             position = block.end
         if cursor.sequential:
             self._extend(cursor)
@@ -122,22 +120,22 @@ class Pattern:
             self._retire(cursor)
         self._cursors.clear()
 
-    def _begin_block(self, cursor: Cursor, position: int, end: int, *, pin: bool) -> Block | None:
-        """The block that holds `position`, on its way at least; None when there is no memory."""
+    def _begin_block(self, cursor: Cursor, position: int, end: int) -> Block | None:
+        """The block that holds `position`, pinned; None when there is no memory."""
         found = self._grid.get(position // UNIT)
         if found is None:
             private = cursor.private
             if private is not None and private.start <= position < private.end:
-                if self._cache.pin(private) if pin else private.alive:
+                if self._cache.pin(private):
                     return private
                 cursor.private = None
             if not self._on_grid(cursor, position):
-                return self._begin_private(cursor, position, end, pin=pin)
+                return self._begin_private(cursor, position, end)
             self._restart(cursor, position)
         start, stop = self._demand(cursor, position, end)
         join = self._size > WHOLE and not self._exact and found not in cursor.blocks
         block = self._cache.fetch(
-            self._shelf, start, stop, priority=URGENT, on_grid=True, join=join, pin=pin, launch=not pin
+            self._shelf, start, stop, priority=URGENT, on_grid=True, join=join, pin=True, launch=False
         )
         if block is not None and join:
             if cursor.blocks and block.start < cursor.blocks[-1].start:
@@ -164,14 +162,14 @@ class Pattern:
         size = max(size, min(self._plan.chunk, floor_power(end - start)))
         return start, min(start + size, self._size)
 
-    def _begin_private(self, cursor: Cursor, position: int, end: int, *, pin: bool) -> Block | None:
+    def _begin_private(self, cursor: Cursor, position: int, end: int) -> Block | None:
         start, stop = position, end
         if not self._exact:
             start -= start % _ALIGNMENT
             stop = min(stop + -stop % _ALIGNMENT, self._size)
             if charged_size(stop - start) > charged_size(end - position):
                 start, stop = position, end
-        block = self._cache.fetch(self._shelf, start, stop, priority=URGENT, on_grid=False, pin=pin, launch=not pin)
+        block = self._cache.fetch(self._shelf, start, stop, priority=URGENT, on_grid=False, pin=True, launch=False)
         if block is not None:
             if cursor.private is not None:
                 self._cache.discard(cursor.private)

@@ -64,12 +64,7 @@ class BlockReader:
         end = min(offset + size, self._size)
         if offset >= end:
             return b""
-        found = self._present(offset, end)
-        if found is None:
-            with self._lock:
-                self._check_open()
-                self._pattern.begin(offset, min(end, offset + _LARGEST_PIECE), None)
-        return found
+        return self._present(offset, end)
 
     def read(self, offset: int, size: int) -> Buffer:
         end = min(offset + size, self._size)

@@ -63,11 +63,6 @@ class Block:
         self.shown = False  # published: reads may be answered from it without the engine
         self.detached = False  # not to be found or kept any more
 
-    @property
-    def alive(self) -> bool:
-        """It is there or on its way. May be asked without the lock."""
-        return self.view is not None or self.gates is not None
-
 
 class Shelf:
     """The blocks of one version. `grid` may be read without a lock; `readers` is guarded by `BlockCache`'s."""

@@ -20,7 +20,7 @@ class Reader(Protocol):
     def version(self) -> ObjectVersion: ...
 
     def try_read(self, offset: int, size: int) -> Buffer | None:
-        """What `read` would return if it needs no waiting, else None (and the fetch has been started)."""
+        """What `read` would return if it needs no waiting, else None: nothing is asked for, that is for `read`."""
 
     def read(self, offset: int, size: int) -> Buffer:
         """Exactly `size` bytes from `offset`, fewer only at the end of the object (b'' at or past it).

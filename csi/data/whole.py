@@ -12,7 +12,6 @@ from collections.abc import Callable
 from csi.data.blocks import BlockCache
 from csi.data.reader import read_directly
 from csi.data.shelves import Shelf
-from csi.data.workers import URGENT
 from csi.errors import BadHandle
 from csi.oss.store import Buffer, ObjectStore, ObjectVersion
 from csi.volume.units import Seconds
@@ -61,10 +60,7 @@ class WholeReader:
         if offset >= end:
             return b""
         view = self._present()
-        if view is None:
-            self._cache.fetch(self._shelf, 0, self._size, priority=URGENT, on_grid=True)
-            return None
-        return view[offset:end]
+        return None if view is None else view[offset:end]
 
     def read(self, offset: int, size: int) -> Buffer:
         end = min(offset + size, self._size)

@@ -236,34 +236,27 @@ def test_forget_makes_the_next_read_ask_again() -> None:
     assert store.requests["GetObject"] == 2
 
 
-def test_try_read_starts_what_it_cannot_answer() -> None:
-    hold = Hold("GetObject")
-    store = MemoryStore(hold)
+def test_try_read_answers_what_is_there_and_asks_for_nothing() -> None:
+    store = MemoryStore()
     data = content(5 * MIB)
     version = seeded(store, "object", data)
     with engine_over(store) as engine:
         reader = engine.open_reader(version)
-        hold.hold()
         assert reader.try_read(0, READ) is None
-        hold.wait_for(1)
-        assert reader.try_read(0, READ) is None
-        hold.release()
+        assert store.ranges == []
         assert reader.read(0, READ) == data[:READ]
         assert reader.try_read(READ, READ) == data[READ : 2 * READ]
-        settle(engine)
-    assert [start for _, start, _ in store.ranges].count(0) == 1
 
 
 @pytest.mark.parametrize("offset", [3 * MIB + 17, 4 * MIB])
 @pytest.mark.parametrize("exact", [False, True])
-def test_a_random_read_begun_by_try_read_is_not_asked_for_twice(offset: int, exact: bool) -> None:
+def test_a_random_read_is_not_asked_for_twice(offset: int, exact: bool) -> None:
     store = MemoryStore()
     data = content(5 * MIB)
     version = seeded(store, "object", data)
     with engine_over(store) as engine:
         reader = engine.open_reader(version, exact=exact)
-        assert reader.try_read(offset, 1000) is None
-        settle(engine)
+        assert reader.read(offset, 1000) == data[offset : offset + 1000]
         assert reader.try_read(offset, 1000) == data[offset : offset + 1000]
         assert reader.read(offset, 1000) == data[offset : offset + 1000]
     assert store.requests["GetObject"] == 1
@@ -393,11 +386,13 @@ def test_a_store_that_never_answers_ends_in_an_error() -> None:
     with engine_over(store, patience=0.05) as engine:
         reader = engine.open_reader(version)
         hold.hold()
-        assert reader.try_read(0, READ) is None
+        running = Running()
+        running.start(lambda: bytes(reader.read(0, READ)))
         hold.wait_for(1)
         with pytest.raises(DeadlineExceeded):
             reader.read(0, READ)
         hold.release()
+        running.join()
 
 
 # --- memory ---
@@ -425,8 +420,9 @@ def test_closing_a_reader_calls_off_what_was_not_begun() -> None:
             reader.read(offset, READ)
         settle(engine)
         hold.hold()
-        for offset in range(8 * MIB, 12 * MIB, READ):
-            reader.try_read(offset, READ)
+        position = 8 * MIB
+        while reader.try_read(position, READ) is not None:
+            position += READ
         hold.wait_for(1)
         assert engine.statistics().downloads.queued > 0
         reader.close()
@@ -543,18 +539,49 @@ def test_threads_that_share_a_reader_get_the_right_bytes(budget: int) -> None:
         assert engine.statistics().memory.peak <= budget
 
 
-def test_try_read_asks_again_for_what_was_given_up_before_it_was_collected() -> None:
+def test_what_was_given_up_is_asked_for_again() -> None:
     store = MemoryStore()
     data = content(4 * MIB)
     version = seeded(store, "object", data)
     with engine_over(store) as engine:
         reader = engine.open_reader(version)
-        assert reader.try_read(3 * MIB + 17, 1000) is None
-        settle(engine)
+        assert reader.read(3 * MIB + 17, 1000) == data[3 * MIB + 17 : 3 * MIB + 1017]
         engine.trim()
         assert reader.try_read(3 * MIB + 17, 1000) is None
+        assert reader.read(3 * MIB + 17, 1000) == data[3 * MIB + 17 : 3 * MIB + 1017]
+    assert store.requests["GetObject"] == 2
+
+
+def test_what_was_fetched_for_somebody_is_there_when_it_is_read() -> None:
+    store = MemoryStore()
+    data = content(100 * KIB)
+    version = seeded(store, "small", data)
+    with engine_over(store) as engine:
+        assert engine.prefetch(version)
         settle(engine)
-        assert reader.try_read(3 * MIB + 17, 1000) == data[3 * MIB + 17 : 3 * MIB + 1017]
+        reader = engine.open_reader(version)
+        assert reader.try_read(0, READ) == data
+        reader.close()
+    assert store.ranges == [("small", 0, len(data))]
+
+
+def test_who_waits_for_a_request_that_has_not_begun_makes_it() -> None:
+    hold = Hold("GetObject")
+    store = MemoryStore(hold)
+    versions = [seeded(store, str(number), content(100 * KIB, number)) for number in range(8)]
+    with engine_over(store, read=ReadOptions(threads=1)) as engine:
+        hold.hold()
+        for version in versions:
+            assert engine.prefetch(version)
+        hold.wait_for(1)
+        running = Running()
+        running.start(lambda: bytes(engine.open_reader(versions[7]).read(0, READ)))
+        hold.wait_for(2)
+        hold.release()
+        running.join()
+        settle(engine)
+    assert running.results == [content(100 * KIB, 7)]
+    assert sorted(key for key, _, _ in store.ranges) == [str(number) for number in range(8)]
 
 
 # --- any sequence ---
