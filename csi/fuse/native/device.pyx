@@ -5,7 +5,7 @@ rest to Python; and replies, written from the buffers they lie in.
 A few threads read, about as many as there are processors: the kernel wakes exactly one of those that wait in read(2)
 for a request, which costs less than handing requests over. Each has a turn, and keeps it while it calls Python, which
 is a matter of microseconds when nobody else holds the interpreter's lock. `watch` takes the turn from a thread that
-stays there for longer than PATIENCE and gives it to another one, so that requests which need no Python never wait for
+stays there for longer than PATIENCE while requests wait, and gives it to another one, so that requests which need no Python never wait for
 it, whatever happens there; for a while after that, turns are given up before Python is called. So a call that may wait
 can be made right there, where nothing has to be woken for it, as long as another thread is left (`stay`).
 
@@ -86,7 +86,7 @@ cdef enum:
     MOST_PARTS = 64
     PATIENCE = 500000  # nanoseconds in Python before another thread gets the turn
     QUIET = 40  # ticks of the watch without a call of Python before it sleeps
-    WARY = 256  # calls of Python before which the turn is given up after a slow one
+    WARY = 16  # calls of Python before which the turn is given up, after one that held up others
     MOST_TURNS = 16
     PAGE = 4096
 
@@ -213,21 +213,17 @@ cdef class Device:
         cdef RequestBuffer buffer = self.buffer()
         cdef Place place = Place(0, 0)
         cdef Py_ssize_t length
-        cdef int64_t called
         if not self.join():
             raise RuntimeError(f"at most {MOST_THREADS} threads")
         try:
             while True:
                 with nogil:
                     length = self.next(buffer.memory, &place)
-                    called = monotonic()
                 if length <= 0:
                     return <int>-length
                 view = memoryview(buffer)[:length]
                 handle(view)
                 del view
-                if monotonic() - called > PATIENCE:
-                    self.wary = WARY
                 if buffer.views:
                     buffer.lent = True
                     buffer = self.buffer()
@@ -496,7 +492,7 @@ cdef class Device:
         cdef timespec tick
         cdef uint64_t calls = 0
         cdef int quiet = 0, at
-        cdef bint called
+        cdef bint called, more = False
         cdef int64_t now
         tick.tv_sec = 0
         tick.tv_nsec = PATIENCE
@@ -507,7 +503,7 @@ cdef class Device:
             for at in range(self.turn_count):
                 if self.turns[at].in_python:
                     called = True
-                    if self.waiting and now - self.turns[at].in_python >= PATIENCE:
+                    if more and self.waiting and now - self.turns[at].in_python >= PATIENCE:
                         self.turns[at].owner = 0
                         self.turns[at].in_python = 0
                         self.deposed += 1
@@ -522,6 +518,7 @@ cdef class Device:
             self.watching = True
             pthread_mutex_unlock(&self.gate)
             nanosleep(&tick, NULL)
+            more = self.has_more(0)
             pthread_mutex_lock(&self.gate)
         self.watching = False
         pthread_mutex_unlock(&self.gate)
