@@ -77,6 +77,7 @@ def main() -> None:
     parser.add_argument("--each", type=int, default=100, help="files in each of them")
     parser.add_argument("--profile", action="store_true", help="print where the time goes")
     options = parser.parse_args()
+    gc.set_threshold(20_000)  # as in a sidecar
     bucket = ListedBucket(options.entries, options.prefixes, options.each)
     _report("parsing alone", bucket, lambda: _parse(bucket, "flat/"), profile=options.profile)
     _report("ls -l of one directory", bucket, lambda: _list_one(_mount(bucket)), profile=options.profile)
