@@ -71,8 +71,8 @@ def mounted(client: Client, wanted: Mounting, place: Place) -> Iterator[Mounted]
 def _end(client: Client, target: Path, process: subprocess.Popen[bytes]) -> None:
     if client.kind in ("ours", FOR_ONE_WORK):
         process.terminate()
-    else:
-        subprocess.run(["umount", str(target)], check=False, stderr=subprocess.DEVNULL)
+    elif subprocess.run(["umount", str(target)], check=False, stderr=subprocess.DEVNULL).returncode:
+        process.terminate()  # somebody still holds the mount; most daemons unmount when told to end
     try:
         process.wait(END_SECONDS)
     except subprocess.TimeoutExpired:

@@ -88,10 +88,16 @@ def run(
     assert process.stdout is not None
     ending = threading.Timer(patience, os.killpg, (process.pid, signal.SIGKILL))
     ending.start()
-    output = process.stdout.read()
-    process.stdout.close()
-    _, status, usage = os.wait4(process.pid, 0)
-    ending.cancel()
+    try:
+        output = process.stdout.read()
+        process.stdout.close()
+        _, status, usage = os.wait4(process.pid, 0)
+    except BaseException:  # told to stop: nothing may hold the mount that is now taken down
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        raise
+    finally:
+        ending.cancel()
     process.returncode = os.waitstatus_to_exitcode(status)
     cpu = usage.ru_utime + usage.ru_stime
     return Finished(process.returncode, output, time.monotonic() - start, cpu, usage.ru_maxrss * 1024)
