@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MODULES = Path("/usr/lib/nginx/modules")
+OBJECTS = "objects"
 _FLUSHED_AFTER = 0.25
 """Seconds: more than the log's flush interval."""
 
@@ -102,8 +103,10 @@ def kind_of(method: str, uri: str) -> str:
 
 
 def count(lines: Sequence[str]) -> tuple[dict[str, int], int]:
-    """Requests by kind, refused ones apart, and the bytes of bodies sent, of the lines of a log."""
+    """Requests by kind, refused ones apart, and the bytes of bodies sent, of the lines of a log. `OBJECTS` among the
+    kinds is how many objects the GETs were of."""
     kinds: Counter[str] = Counter()
+    objects: set[str] = set()
     sent = 0
     for line in lines:
         parts = line.split(" ", 3)
@@ -112,8 +115,10 @@ def count(lines: Sequence[str]) -> tuple[dict[str, int], int]:
         method, status, size, uri = parts
         kind = kind_of(method, uri)
         kinds[kind if status < "400" else f"{kind} {status}"] += 1
-        sent += int(size) if kind == "GET" else 0
-    return dict(kinds), sent
+        if kind == "GET":
+            sent += int(size)
+            objects.add(uri.partition("?")[0])
+    return {**kinds, **({OBJECTS: len(objects)} if objects else {})}, sent
 
 
 class AccessLog:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.model import Case, Files, Ground, Metric, Outcome, Sample, Sizes
+from benchmarks.nginx import OBJECTS
 from benchmarks.processes import ENVIRONMENT, run
 from benchmarks.works.common import Reading
 
@@ -62,7 +63,7 @@ class Listing(Reading):
         return {
             "seconds": sample.outcome.seconds,
             LIST: requests.get("LIST", 0),
-            "requests": sum(requests.values()),
+            "requests": sum(number for kind, number in requests.items() if kind != OBJECTS),
             "CPU-s": sample.cost.cpu,
             RSS: sample.cost.peak / 1e6,
         }

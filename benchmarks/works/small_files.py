@@ -14,6 +14,7 @@ from pathlib import Path
 
 from benchmarks.loads import load, short_of
 from benchmarks.model import Case, Files, Ground, Metric, Outcome, Program, Sample, Sizes
+from benchmarks.nginx import OBJECTS
 from benchmarks.works.common import SMALL, Reading, curl, library, peak_mib, small
 
 SEED = 20_241
@@ -65,7 +66,7 @@ class SmallFiles(Reading):
     def figures(self, case: Case, sample: Sample) -> Mapping[str, float]:
         return {
             "files/s": case.count / sample.outcome.seconds,
-            "GET a file": sample.cost.requests.get("GET", 0) / case.count,
+            "GET a file": sample.cost.requests.get("GET", 0) / max(sample.cost.requests.get(OBJECTS, 0), case.count),
             "CPU-ms a file": sample.cost.cpu * 1000 / case.count,
             "peak RSS, MiB": peak_mib(sample),
         }

@@ -35,7 +35,7 @@ def test_refused_requests_are_counted_apart_and_only_bodies_of_objects_are_bytes
         "HEAD 404 0 /bench/x",
         "a line cut sh",
     ]
-    assert count(lines[:2] + lines[3:]) == ({"GET": 2, "LIST": 1, "HEAD 404": 1}, 4196)
+    assert count(lines[:2] + lines[3:]) == ({"GET": 2, "LIST": 1, "HEAD 404": 1, "objects": 2}, 4196)
     assert count(lines)[0]["GET 416"] == 1
 
 
