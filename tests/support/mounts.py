@@ -102,10 +102,10 @@ def served_mount(
             stack.callback(_detach, path)
             minor = mountpoint_minor(path)
             connection = control / str(minor)
-            stack.callback(_abort, connection)
+            stack.callback(_abort, path, connection)
             process = _start([*command, "--descriptor", str(device.number)], device.number, log_file)
             stack.callback(_kill, process)
-            watchdog = threading.Timer(patience, _abort, [connection])
+            watchdog = threading.Timer(patience, _abort, [path, connection])
             watchdog.start()
             stack.callback(watchdog.cancel)
         mount = ServedMount(path, process, connection, log_file)
@@ -113,7 +113,7 @@ def served_mount(
         if tuning:
             Path(f"/sys/class/bdi/0:{minor}/read_ahead_kb").write_text("1024")
         # callers that hang must be freed first, before anything waits for them or for the server
-        stack.callback(_abort, connection)
+        stack.callback(_abort, path, connection)
         yield mount
 
 
@@ -153,8 +153,11 @@ def _await_ready(mount: ServedMount, timeout: float) -> None:
         raise ServerFailed(f"the server said {line!r} instead of ready:\n{mount.log()}")
 
 
-def _abort(connection: Path) -> None:
-    with contextlib.suppress(OSError):  # gone with its mount
+def _abort(path: Path, connection: Path) -> None:
+    """Unless it has gone with its mount: its number may be that of another mount by now."""
+    if mountpoint_minor(path) != int(connection.name):
+        return
+    with contextlib.suppress(OSError):
         (connection / "abort").write_text("1")
 
 
