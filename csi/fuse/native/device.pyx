@@ -5,9 +5,10 @@ rest to Python; and replies, written from the buffers they lie in.
 A few threads read, about as many as there are processors: the kernel wakes exactly one of those that wait in read(2)
 for a request, which costs less than handing requests over. Each has a turn, and keeps it while it calls Python, which
 is a matter of microseconds when nobody else holds the interpreter's lock. `watch` takes the turn from a thread that
-stays there for longer than PATIENCE while requests wait, and gives it to another one, so that requests which need no Python never wait for
-it, whatever happens there; for a while after that, turns are given up before Python is called. So a call that may wait
-can be made right there, where nothing has to be woken for it, as long as another thread is left (`stay`).
+stays there for longer than PATIENCE while requests wait, and gives it to another one, so that requests which need no
+Python never wait for it, whatever happens there; for a while after that, turns are given up before Python is called. So
+a call that may wait can be made right there, where nothing has to be woken for it, as long as another thread is left
+(`stay`).
 
 `gate` guards the turns and the counters; it is never held across a system call or while the interpreter's lock is taken.
 Reading blocks; `stop` sets a flag and interrupts the readers with a signal until all have seen it. `close` closes the

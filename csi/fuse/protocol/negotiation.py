@@ -34,6 +34,7 @@ _WANTED = (
     | InitFlag.ASYNC_DIO
     | InitFlag.PARALLEL_DIROPS
     | InitFlag.HANDLE_KILLPRIV
+    | InitFlag.HANDLE_KILLPRIV_V2  # no file here has bits to take off; the kernel then need not look before each write
     | InitFlag.ABORT_ERROR
     | InitFlag.MAX_PAGES
     | InitFlag.SETXATTR_EXT

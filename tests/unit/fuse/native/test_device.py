@@ -94,12 +94,14 @@ def test_bytes_of_a_request_stay_while_somebody_looks_at_them() -> None:
     kept: list[memoryview] = []
 
     def keep(device: Device, message: memoryview) -> None:
-        kept.append(message[40:])
+        if len(message) > 40:
+            kept.append(message[40:])
         device.reply(unique_of(message))
 
     with running(keep, threads=1, buffers=4) as (kernel, device, _):
         for number in range(3):
             kernel.ask(Opcode.STATFS, b"payload %d" % number)
+        kernel.ask(Opcode.STATFS)  # read into the last buffer there is
 
         assert [bytes(view) for view in kept] == [b"payload 0", b"payload 1", b"payload 2"]
         assert not device.has_spare_buffer()
