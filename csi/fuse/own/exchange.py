@@ -33,8 +33,7 @@ class Replies(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Exchange:
-    """One request. `interruptible`: it changes nothing, so that its caller may be told to try again. `answered_early`:
-    by somebody else than its handler."""
+    """One request. `interruptible`: it changes nothing, so that its caller may be told to try again."""
 
     unique: int
     operation: str
