@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from csi.oss.store import Buffer, ObjectVersion, PutResult
-from csi.volume.units import ObjectKey
+from csi.volume.units import Bytes, ObjectKey
 
 
 class Reader(Protocol):
@@ -95,6 +95,10 @@ class Writer(Protocol):
 
 class StreamSource(Protocol):
     """The engine as the filesystem sees it."""
+
+    def gains_ahead(self, size: Bytes) -> bool:
+        """Whether a request for `size` bytes takes long enough, of late, that one made before it is wanted is a gain:
+        next to a store that answers at once it only costs."""
 
     def prefetch(self, version: ObjectVersion) -> bool:
         """Fetch a small object that will probably be read soon, after everything else that is wanted. False: nothing

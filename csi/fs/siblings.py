@@ -2,8 +2,9 @@
 
 With one thread and 20 ms to the store nothing else helps: each file is a request, and the next one is known. Promises
 to cost nobody else anything: what is fetched ahead is never more than half of what was read in order and nothing that
-was opened before, it takes only memory and threads that nobody waits for, and stops when the order does. Several
-readers may go through parts of one directory at the same time.
+was opened before, it takes only memory and threads that nobody waits for, and stops when the order does. Nothing is
+fetched ahead while the store answers so soon that it would only be work. Several readers may go through parts of one
+directory at the same time.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from csi.fs.inodes import InodeTable
 from csi.fs.nodes import Node
 from csi.fs.types import FileKind
 from csi.oss.store import ObjectVersion
-from csi.volume.units import MIB
+from csi.volume.units import MIB, Bytes
 
 LARGEST = 1 * MIB
 """Objects up to this size are read ahead: each is one request."""
 
-MOST_AHEAD = 8
+MOST_AHEAD = 32
 _BYTES_AHEAD = 8 * MIB
 _ENOUGH = 6  # files in order before anything is read ahead
 _LATE = 8  # several threads that share an order come to their files in almost that order
@@ -84,6 +85,8 @@ class Siblings:
         """The first bytes of a small file were asked for. Makes no request on this thread and does not wait for one."""
         parent = node.parent
         if parent is None or node.detached or not parent.children or len(parent.children) < _SMALLEST:
+            return
+        if node.facts is None or not self._engine.gains_ahead(Bytes(node.facts.size)):
             return
         with self._lock:
             versions = self._next(parent, node.name)

@@ -155,6 +155,10 @@ class MemoryEngine:
         self.store = store
         self.writers: set[MemoryWriter | MemoryAppender] = set()
         self.prefetched: list[ObjectVersion] = []
+        self.answers_at_once = False
+
+    def gains_ahead(self, size: Bytes) -> bool:
+        return not self.answers_at_once
 
     def prefetch(self, version: ObjectVersion) -> bool:
         self.prefetched.append(version)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 
@@ -128,3 +129,14 @@ def test_writers_are_abandoned_at_close_even_with_one_thread() -> None:
             engine.open_writer(ObjectKey(f"{index}")).write(content(1 * MIB))
     assert store.uploads == {}
     assert store.objects == {}
+
+
+@pytest.mark.parametrize(("takes", "gains"), [(0.0, False), (0.006, True)])
+def test_fetching_ahead_is_a_gain_only_where_requests_take_long(takes: float, gains: bool) -> None:
+    store = MemoryStore(lambda operation, _key: time.sleep(takes if operation == "GetObject" else 0))
+    version = seeded(store, "object", content(1000))
+    with engine_over(store) as engine:
+        assert not engine.gains_ahead(version.size), "nothing is known yet"
+        engine.open_reader(version).read(0, 1000)
+        assert engine.gains_ahead(version.size) is gains
+        assert not engine.gains_ahead(Bytes(500_000)), "nothing is known of requests of this size"

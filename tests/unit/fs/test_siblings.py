@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import time
 from collections.abc import Iterable, Iterator
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from csi.data.engine import DataEngine
 from csi.data.ledger import MemoryLedger
 from csi.fs.filesystem import Filesystem
+from csi.fs.siblings import MOST_AHEAD
 from csi.fs.types import ROOT_INODE
 from csi.volume.spec import MountArguments, Ownership, ReadOptions, WriteOptions
 from csi.volume.units import KIB, MIB, Bytes
@@ -64,7 +66,8 @@ def directory() -> Iterator[Directory]:
 
 def test_the_next_files_are_read_ahead_each_once(directory: Directory) -> None:
     directory.read(range(100))
-    assert directory.ahead == list(range(min(directory.ahead), 100 + 8))
+    assert directory.ahead == list(range(min(directory.ahead), max(directory.ahead) + 1))
+    assert 100 + MOST_AHEAD // 2 <= max(directory.ahead) < 100 + MOST_AHEAD
     assert min(directory.ahead) > 5, "not before an order is seen"
 
 
@@ -95,7 +98,7 @@ def test_several_readers_of_parts_share_what_is_read_ahead(directory: Directory)
     directory.read(number for step in range(50) for number in (step, 100 + step, 200 + step, 300 + step))
     for begin in range(0, 400, 100):
         ahead = [number for number in directory.ahead if begin <= number < begin + 100]
-        assert begin + 50 < max(ahead) <= begin + 50 + 3
+        assert begin + 50 < max(ahead) < begin + 50 + MOST_AHEAD // 4
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -142,8 +145,15 @@ def test_nothing_is_read_ahead_when_reads_are_exact() -> None:
     assert directory.ahead == []
 
 
+def test_nothing_is_read_ahead_of_a_store_that_answers_at_once(directory: Directory) -> None:
+    directory.engine.answers_at_once = True
+    directory.read(range(100))
+    assert directory.ahead == []
+
+
 def test_each_file_is_one_request_whether_it_was_read_ahead_or_not() -> None:
     store = MemoryStore()
+    store.before = lambda operation, _key: time.sleep(0.006 if operation == "GetObject" else 0)
     for number in range(200):
         store.seed(f"d/{number:04d}", bytes([number]) * 1000)
     engine = DataEngine(store, read=ReadOptions(threads=4), write=WriteOptions(), ledger=MemoryLedger(Bytes(64 * MIB)))
@@ -165,6 +175,7 @@ def test_each_file_is_one_request_whether_it_was_read_ahead_or_not() -> None:
         assert bytes(filesystem.read(handle, 0, 128 * KIB)) == bytes([number]) * 1000
         filesystem.release(handle)
     until(lambda: engine.statistics().cache.in_flight == 0)
+    assert engine.statistics().cache.joined > 0, "some were read ahead"
     assert sorted(store.ranges) == [(f"d/{number:04d}", 0, 1000) for number in range(200)]
     filesystem.close()
     engine.close()
