@@ -38,7 +38,7 @@ class Reading:
         self._drafts = drafts
         self._handles = handles
         self._exact = exact
-        self._siblings = Siblings(namespace.table, engine)
+        self._siblings = Siblings(namespace.table, namespace.knowledge.listings, engine)
         self._published = namespace.table.published
         self._shows = type(self._published) is not NothingPublished
 

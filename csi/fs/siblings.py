@@ -16,10 +16,12 @@ from itertools import islice
 
 from csi.data.streams import StreamSource
 from csi.fs.inodes import InodeTable
+from csi.fs.listings import Listing, ListingCache
+from csi.fs.names import decode
 from csi.fs.nodes import Node
 from csi.fs.types import FileKind
 from csi.oss.store import ObjectVersion
-from csi.volume.units import MIB, Bytes
+from csi.volume.units import MIB, Bytes, ObjectKey
 
 LARGEST = 1 * MIB
 """Objects up to this size are read ahead: each is one request."""
@@ -64,9 +66,10 @@ class _Stream:
 class _Order:
     """One directory: its names in the order of a listing, and the runs through it, the latest last."""
 
-    __slots__ = ("names", "patience", "streams")
+    __slots__ = ("listing", "names", "patience", "streams")
 
     def __init__(self) -> None:
+        self.listing: Listing | None = None  # what `names` are of, if not of the inodes
         self.names: list[bytes] = []
         self.patience = 0  # reads until the names are looked at again
         self.streams: list[_Stream] = []
@@ -75,8 +78,9 @@ class _Order:
 class Siblings:
     """`_lock` guards everything here; `InodeTable.lock` is taken while it is held, nothing else is."""
 
-    def __init__(self, table: InodeTable, engine: StreamSource) -> None:
+    def __init__(self, table: InodeTable, listings: ListingCache, engine: StreamSource) -> None:
         self._table = table
+        self._listings = listings
         self._engine = engine
         self._lock = threading.Lock()
         self._orders: OrderedDict[int, _Order] = OrderedDict()
@@ -84,9 +88,9 @@ class Siblings:
     def read(self, node: Node) -> None:
         """The first bytes of a small file were asked for. Makes no request on this thread and does not wait for one."""
         parent = node.parent
-        if parent is None or node.detached or not parent.children or len(parent.children) < _SMALLEST:
+        if parent is None or node.detached or node.facts is None:
             return
-        if node.facts is None or not self._engine.gains_ahead(Bytes(node.facts.size)):
+        if not self._engine.gains_ahead(Bytes(node.facts.size)):
             return
         with self._lock:
             versions = self._next(parent, node.name)
@@ -127,9 +131,11 @@ class Siblings:
         order.patience -= 1
         if order.patience < 0:
             with self._table.lock:
-                children = parent.children or {}
-                if len(children) != len(order.names):
-                    order.names = sorted(children)
+                listing = self._listings.get(parent)
+                known = listing.names if listing is not None else parent.children or {}
+                if listing is not order.listing or len(known) != len(order.names):
+                    order.listing = listing
+                    order.names = sorted(known) if len(known) >= _SMALLEST else []
                     order.streams.clear()
             order.patience = max(64, len(order.names) // 4)  # looking costs less than reading, however many there are
         return order
@@ -138,17 +144,20 @@ class Siblings:
         found: list[ObjectVersion] = []
         total = 0
         with self._table.lock:
+            listing = self._listings.get(parent)
+            listed = listing.names if listing is not None else {}
             children = parent.children or {}
+            directory = self._table.key(parent)
             for name in islice(names, MOST_AHEAD):
                 node = children.get(name)
-                if node is None or node.kind is not FileKind.FILE or node.facts is None or node.draft is not None:
+                facts = listed.get(name) if node is None else node.facts if node.draft is None else None
+                opened = node.local.opened if node is not None and node.local is not None else None
+                if facts is None or facts.kind is not FileKind.FILE or opened == facts.etag:
                     continue
-                facts = node.facts
-                known = node.local.opened if node.local is not None else None
-                if not facts.etag or known == facts.etag or not 0 < facts.size <= LARGEST:
+                if not facts.etag or not 0 < facts.size <= LARGEST:
                     continue
                 total += facts.size
                 if total > _BYTES_AHEAD:
                     break
-                found.append(facts.version(self._table.key(node)))
+                found.append(facts.version(ObjectKey(directory + decode(name))))
         return found
