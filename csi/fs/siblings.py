@@ -28,9 +28,8 @@ LARGEST = 1 * MIB
 
 MOST_AHEAD = 32
 _BYTES_AHEAD = 8 * MIB
-_ENOUGH = 6  # files in order before anything is read ahead
-_LATE = 8  # several threads that share an order come to their files in almost that order
-_EARLY = 16
+_ENOUGH = 12  # files in order before anything is read ahead
+_REACH = 48  # several threads that share an order drift apart by so many files
 _REMEMBERED = 64  # files by which it is judged whether they are read in order
 _STREAMS = 8
 _DIRECTORIES = 64
@@ -48,8 +47,8 @@ class _Stream:
         self.asked = rank  # the furthest one read ahead
         self.count = 1
 
-    def takes(self, rank: int) -> bool:
-        return self.head - _LATE <= rank <= self.head + _EARLY
+    def takes(self, rank: int, reach: int) -> bool:
+        return abs(rank - self.head) <= reach
 
     def read(self, rank: int) -> int:
         """One more was read; returns how many may be read ahead of the head."""
@@ -58,7 +57,7 @@ class _Stream:
         if self.count >= _REMEMBERED:
             self.count //= 2
             self.begin = self.head - (self.head - self.begin) // 2
-        if self.count < _ENOUGH or self.count * 4 < (self.head - self.begin + 1) * 3:
+        if self.count < _ENOUGH or self.count * 3 < (self.head - self.begin + 1) * 2:
             return 0
         return min(self.count // 2, MOST_AHEAD)
 
@@ -105,7 +104,8 @@ class Siblings:
         rank = bisect_left(order.names, name)
         if rank == len(order.names) or order.names[rank] != name:
             return []
-        stream = next((stream for stream in reversed(order.streams) if stream.takes(rank)), None)
+        reach = min(_REACH, len(order.names) // 16)  # in a small directory any two files are near each other
+        stream = next((stream for stream in reversed(order.streams) if stream.takes(rank, reach)), None)
         if stream is None:
             order.streams = [*order.streams[1 - _STREAMS :], _Stream(rank)]
             return []

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.recorded_fuse import messages
+from tests.support.fuzzing import fuzz
 
 ATTEMPTS = 15_000
 PASSES, MESSAGES = 6, 8_000
@@ -30,21 +30,9 @@ pytestmark = pytest.mark.skipif(
 def test_whatever_atheris_sends_is_answered_and_the_session_goes_on(
     tmp_path: Path, pytestconfig: pytest.Config
 ) -> None:
-    corpus = tmp_path / "corpus"
-    corpus.mkdir()
-    for number, message in enumerate(messages()):
-        if message.is_request:
-            (corpus / str(number)).write_bytes(message.data)
     seconds = pytestconfig.getoption("fuzz_seconds")
-    bound = f"-max_total_time={seconds}" if seconds else f"-runs={ATTEMPTS}"
 
-    ended = subprocess.run(
-        [sys.executable, "-m", "tests.support.fuzz_session", str(corpus), bound, "-max_len=4096", "-rss_limit_mb=512"],
-        capture_output=True,
-        text=True,
-        timeout=seconds + 170,
-        check=False,
-    )
+    ended = fuzz("tests.support.fuzz_session", tmp_path, attempts=ATTEMPTS, seconds=seconds)
 
     assert ended.returncode == 0, ended.stderr[-4000:]
 

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import importlib.util
 import struct
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +15,7 @@ from hypothesis import strategies as st
 
 from csi.fuse.protocol.constants import Opcode
 from csi.fuse.protocol.messages import Malformed, decode
+from tests.support.fuzzing import fuzz
 from tests.support.recorded_fuse import OLD, messages
 
 ATTEMPTS = 40_000
@@ -30,20 +29,9 @@ WITH_BODIES = [
 
 @pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="atheris has no wheel for this Python")
 def test_what_atheris_finds_is_refused_and_nothing_worse(tmp_path: Path, pytestconfig: pytest.Config) -> None:
-    corpus = tmp_path / "corpus"
-    corpus.mkdir()
-    for number, message in enumerate(RECORDED):
-        (corpus / str(number)).write_bytes(message)
     seconds = pytestconfig.getoption("fuzz_seconds")
-    bound = f"-max_total_time={seconds}" if seconds else f"-runs={ATTEMPTS}"
 
-    ended = subprocess.run(
-        [sys.executable, "-m", "tests.support.fuzz_protocol", str(corpus), bound, "-max_len=4096", "-rss_limit_mb=512"],
-        capture_output=True,
-        text=True,
-        timeout=seconds + 170,
-        check=False,
-    )
+    ended = fuzz("tests.support.fuzz_protocol", tmp_path, attempts=ATTEMPTS, seconds=seconds)
 
     assert ended.returncode == 0, ended.stderr[-4000:]
 
