@@ -61,8 +61,8 @@ class Exchanges:
         """Whether the caller got it: False when it was answered before, or is gone."""
         if self._open.pop(exchange.unique, None) is None:
             return False
-        failure = self._device.reply(exchange.unique, 0, *parts)
         self._count(exchange.operation)
+        failure = self._device.reply(exchange.unique, 0, *parts)
         if failure not in _GONE:  # refused for what it says: its caller still waits
             _log.error("the kernel refused the answer to %s: %s", exchange.operation, errno.errorcode.get(failure))
             self._device.reply(exchange.unique, errno.EIO)
@@ -71,8 +71,8 @@ class Exchanges:
     def refuse(self, exchange: Exchange, number: int) -> None:
         """Answer with an errno."""
         if self._open.pop(exchange.unique, None) is not None:
-            self._device.reply(exchange.unique, number)
             self._count(exchange.operation)
+            self._device.reply(exchange.unique, number)
 
     def end(self, exchange: Exchange) -> None:
         """It gets no answer, by the protocol."""
