@@ -141,6 +141,14 @@ def test_what_the_libraries_load_late_is_there(image, shared):
     image.run("python", "-c", script, shared=shared)
 
 
+def test_what_is_compiled_is_there_and_nothing_has_to_do_without(image, shared):
+    script = (
+        "import csi.fuse.native.device, csi.fuse.native.records, csi.oss.wire; "
+        "from csi.fuse.choice import OWN, choose; print(choose(OWN).name == OWN)"
+    )
+    assert image.run("python", "-c", script, shared=shared).strip() == "True"
+
+
 def test_authorities_are_found_where_python_and_curl_look_for_them(image, shared):
     script = """if True:
         import ssl, os, csi.oss.transport
