@@ -23,7 +23,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from benchmarks.servers import BUCKET, LARGE, SMALL, nginx_etag, serve
+from benchmarks import loads
+from benchmarks.model import Files
+from benchmarks.nginx import Line
+from benchmarks.server import BUCKET, nginx_etag, serving
+from benchmarks.works.common import LARGE, LARGE_NAME, SMALL
 
 MIB = 1 << 20
 CLIENTS = ("ours", "socket", "pycurl", "curl")
@@ -61,12 +65,18 @@ def main(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
     with (
         tempfile.TemporaryDirectory(prefix="ossfuse-bench-") as name,
-        serve(Path(name), options.large * MIB, options.objects, options.object_size) as server,
+        serving(Path(name), loads.build(Path(name)), [Line(0)]) as server,
     ):
+        server.provide(
+            [
+                Files(LARGE, LARGE_NAME, 1, options.large * MIB),
+                Files(SMALL, "{n:06d}", options.objects, options.object_size),
+            ]
+        )
         for work in options.work:
             for threads in options.threads:
                 if work != "sequential" or threads <= MOST_STREAMS:
-                    compare(options, work, threads, server.endpoint, str(server.credential_file))
+                    compare(options, work, threads, server.endpoints[Line(0)], str(server.credential_file))
     return 0
 
 
@@ -146,7 +156,7 @@ def share(task: Task, index: int) -> list[tuple[int, int]]:
 
 
 def path_of(task: Task, place: int) -> str:
-    return f"/{BUCKET}/{SMALL}{place:06d}" if task.work == "small" else f"/{BUCKET}/{LARGE}object"
+    return f"/{BUCKET}/{SMALL}{place:06d}" if task.work == "small" else f"/{BUCKET}/{LARGE}{LARGE_NAME}"
 
 
 # --- ours ---
@@ -177,7 +187,7 @@ def ours(task: Task) -> Cost:
                 total += len(reader.read(0, size + 4096))
                 reader.close()
             return total
-        reader = engine.open_reader(version(f"{LARGE}object", task.size))
+        reader = engine.open_reader(version(f"{LARGE}{LARGE_NAME}", task.size))
         for start, length in share(task, index):
             for offset in range(start, start + length, MIB):
                 total += len(reader.read(offset, min(MIB, start + length - offset)))
