@@ -95,7 +95,9 @@ def test_a_sidecar_out_of_memory_is_told_with_its_limit(tenant: Tenant) -> None:
     event = tenant.space.wait_event("app", "SidecarOutOfMemory", "128Mi")
     assert "fs.jindo.fuse.pod.mem.limit" in event["message"]
     tenant.until(lambda: "hello" in tenant.sh("app", "cat /data/hello 2>&1; true"), "the pod reads again")
-    terminated = tenant.sidecar_status("app")["lastState"]["terminated"]
+    terminated = tenant.until(
+        lambda: tenant.sidecar_status("app").get("lastState", {}).get("terminated"), "the status telling of the end"
+    )
     assert terminated["reason"] == "OOMKilled"
 
 
