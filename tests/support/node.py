@@ -98,7 +98,11 @@ class Node:
         """Cgroups of this node's volumes, wherever the kernel has them."""
         identity = local_mounts(self.state, lambda _r, _d: None)._state.identity
         roots = [Path(entry.target) for entry in read_mountinfo() if entry.fstype in ("cgroup", "cgroup2")]
-        return sorted({path for root in roots for path in root.rglob(f"ossfuse/{identity}-*")})
+        # not rglob: groups of others come and go meanwhile
+        walked = (Path(directory) for root in roots for directory, _, _ in os.walk(root))
+        return sorted(
+            {path for path in walked if path.parent.name == "ossfuse" and path.name.startswith(f"{identity}-")}
+        )
 
     def clean(self) -> None:
         """Close the node plugins and remove by force whatever a failed test left."""
