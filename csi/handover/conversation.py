@@ -287,7 +287,8 @@ class Conversation:
                 raise ProtocolError("a sidecar asks for a descriptor that was given away already")
             handover.give(channel)
         if hello.asks:
-            channel.send(Answering(), timeout=_REFUSING)
+            with contextlib.suppress(BrokenPipeError):  # it has refused and left: what it said is still to be read
+                channel.send(Answering(), timeout=_REFUSING)
 
     def _bury(self, process: SidecarProcess) -> None:
         self._selector.unregister(process.fileno())
