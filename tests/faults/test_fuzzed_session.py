@@ -21,10 +21,6 @@ WARM = 3
 MOST_GROWTH = 4 << 20
 """Bytes; a leak of 180 bytes a message would show."""
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("csi.fuse.native.device") is None, reason="our own session is not built here"
-)
-
 
 @pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="atheris has no wheel for this Python")
 def test_whatever_atheris_sends_is_answered_and_the_session_goes_on(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from csi.handover.kernel import MNT_DETACH, LinuxKernel
 from tests.support.emulator import RunningEmulator
 from tests.support.volumes import MountedVolume, mounted_volume
 
@@ -57,3 +58,14 @@ def mount_volume(tmp_path: Path, emulator: RunningEmulator) -> Iterator[MountVol
             return stack.enter_context(mounted_volume(tmp_path, emulator, **options))  # type: ignore[arg-type]
 
         yield mount
+
+
+@pytest.fixture(scope="module")
+def tmpfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A local file system to compare with."""
+    path = tmp_path_factory.mktemp("tmpfs")
+    LinuxKernel().mount("tmpfs", str(path), "tmpfs", 0, "size=256m")
+    try:
+        yield path
+    finally:
+        LinuxKernel().umount2(str(path), MNT_DETACH)

@@ -16,7 +16,7 @@ import os
 import shutil
 import stat
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,6 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from csi.handover.kernel import MNT_DETACH, LinuxKernel
 from csi.volume.naming import SESSIONS
 from tests.support.mounts import served_mount
 
@@ -367,16 +366,6 @@ def tree(home: Path) -> dict[str, tuple[int, int, str]]:
 
 def _raise(error: OSError) -> None:
     raise error
-
-
-@pytest.fixture(scope="module")
-def tmpfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    path = tmp_path_factory.mktemp("tmpfs")
-    LinuxKernel().mount("tmpfs", str(path), "tmpfs", 0, "size=256m")
-    try:
-        yield path
-    finally:
-        LinuxKernel().umount2(str(path), MNT_DETACH)
 
 
 @pytest.mark.parametrize("timeout", [0.0, 1.0], ids=["asked-every-time", "trusted"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from csi.handover.kernel import MNT_DETACH, LinuxKernel
 from tests.support.emulator import RunningEmulator
 from tests.support.volumes import mounted_volume
 
@@ -228,16 +227,6 @@ def tree(home: Path) -> dict[str, int | None]:
 
 def _raise(error: OSError) -> None:
     raise error
-
-
-@pytest.fixture(scope="module")
-def tmpfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    path = tmp_path_factory.mktemp("tmpfs")
-    LinuxKernel().mount("tmpfs", str(path), "tmpfs", 0, "size=256m")
-    try:
-        yield path
-    finally:
-        LinuxKernel().umount2(str(path), MNT_DETACH)
 
 
 @pytest.mark.parametrize(
