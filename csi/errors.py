@@ -19,6 +19,17 @@ class OssFuseError(Exception):
     def __str__(self) -> str:
         return f"{self.message}; {self.hint}" if self.hint else self.message
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(kind: type[OssFuseError], args: tuple[object, ...], state: dict[str, object]) -> OssFuseError:
+    """The error as it was in the process that raised it, whatever its constructor takes."""
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
 
 # --- what the user asked for ---
 
@@ -58,8 +69,11 @@ class StoreError(OssFuseError):
     """An answer of OSS, or its absence.
 
     `status` is the HTTP status (0 when there was no answer), `code` the `Code` of the XML error, `request_id` the
-    `x-oss-request-id` that Alibaba's support asks for, `operation` the API name (GetObject, PutObject, …).
+    `x-oss-request-id` that Alibaba's support asks for, `operation` the API name (GetObject, PutObject, …), `bucket` ''
+    when it is not known.
     """
+
+    bucket: str = ""
 
     def __init__(
         self,
@@ -150,6 +164,30 @@ class DeadlineExceeded(StoreError):
 
 class ChecksumMismatch(StoreError):
     """CRC64 or length of a body differs from what OSS says."""
+
+
+# --- what training code meets ---
+
+
+class ExtraMissing(OssFuseError, ImportError):
+    """A package that only `csi.torch` needs is not installed."""
+
+
+class ManifestMalformed(OssFuseError):
+    """A manifest, or the index of a tar archive, that cannot be understood. `line` counts from 1, 0: all of it."""
+
+    def __init__(self, message: str, *, path: str = "", line: int = 0, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.path = path
+        self.line = line
+
+
+class StateMismatch(OssFuseError):
+    """A state to be loaded that was saved by another data set, or by one split in another way."""
+
+
+class CheckpointIncomplete(OssFuseError):
+    """What is stored is not a whole checkpoint, or cannot become one."""
 
 
 # --- what the filesystem refuses (POSIX names in the docstrings) ---

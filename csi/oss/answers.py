@@ -117,6 +117,7 @@ def error_of(answer: HttpAnswer, call: Call, location: Location) -> StoreError:
             bucket=location.bucket, endpoint=location.endpoint, operation=call.operation, resource=shown(resource)
         ),
     )
+    error.bucket = location.bucket
     if isinstance(error, ServerFailure):
         with contextlib.suppress(ValueError):
             error.retry_after = max(0.0, float(answer.headers.get("retry-after", "0")))

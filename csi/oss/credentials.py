@@ -118,15 +118,22 @@ def credentials_from_secret(secret: Mapping[str, str], *, source: str = "the Sec
 
 
 class _WatchedCredentials(ABC):
-    """Credentials kept in files.
+    """Credentials kept in files. `hint` is for whoever named a path where there are none.
 
     The lock guards all fields and is held while the (small, local) files are read. Each process has one of its own: a
     child must not wait for a thread that its parent had.
     """
 
-    def __init__(self, path: str | os.PathLike[str], clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        clock: Callable[[], float] = time.time,
+        *,
+        hint: str = "check that the Secret is mounted there",
+    ) -> None:
         self._path = os.fspath(path)
         self._clock = clock
+        self._hint = hint
         self._locks: dict[int, threading.Lock] = {}
         self._credentials: Credentials | None = None
         self._fingerprint: object = None
@@ -167,9 +174,7 @@ class _WatchedCredentials(ABC):
         except (OSError, CredentialsMissing) as error:
             reason = error.strerror or "unreadable" if isinstance(error, OSError) else str(error)
             if self._credentials is None:
-                raise CredentialsMissing(
-                    f"no credentials in {self._path}: {reason}", hint="check that the Secret is mounted there"
-                ) from None
+                raise CredentialsMissing(f"no credentials in {self._path}: {reason}", hint=self._hint) from None
             if reason != self._complaint:
                 self._complaint = reason
                 _log.warning(
