@@ -119,7 +119,7 @@ def perform(task: Task) -> Cost:
         return curl(task)
     if task.client == "ours":
         return ours(task)
-    get = {"socket": SocketGet, "pycurl": CurlGet}[task.client]
+    get: Callable[[str], Callable[[str, str, memoryview], int]] = {"socket": SocketGet, "pycurl": CurlGet}[task.client]
     return timed(lambda index: bare(task, get(task.endpoint), index), task.threads)
 
 

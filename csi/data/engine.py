@@ -27,7 +27,7 @@ from csi.data.staging import StagingMemory, StagingStatistics
 from csi.data.streams import BlockTable, Reader, Writer
 from csi.data.ticker import Ticker
 from csi.data.whole import WholeReader
-from csi.data.window import Streams
+from csi.data.window import Streams, StreamStatistics
 from csi.data.workers import URGENT, WorkerPool, WorkerStatistics
 from csi.data.writer import PartWriter
 from csi.errors import BadHandle
@@ -53,11 +53,11 @@ _SOMEDAY = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class EngineStatistics:
-    """Everything countable. `readers`, `writers` and `streams` (of reads that are being read ahead of) are open now."""
+    """Everything countable. `readers` and `writers` are open now."""
 
     readers: int
     writers: int
-    streams: int
+    streams: StreamStatistics
     memory: LedgerStatistics
     buffers: PoolStatistics
     cache: CacheStatistics
@@ -257,7 +257,7 @@ class DataEngine:
         return EngineStatistics(
             readers,
             writers,
-            len(self._streams),
+            self._streams.statistics(),
             self._ledger.statistics(),
             self._pool.statistics(),
             self._cache.statistics(),

@@ -3,7 +3,8 @@
 - An object no larger than a megabyte: all of it, by one request, whatever is read.
 - At the start of a larger one: `first` bytes, so that the first byte is early; then, read on, a window that doubles
   with every byte read (`window`), in requests of up to the read-ahead size.
-- Anywhere else: what is read, rounded to 8 KiB (not at all when `exact`), until reads follow one another.
+- Anywhere else: what is read, rounded to 8 KiB (not at all when `exact`), until reads follow one another; and where
+  they are at equal distances, the next ones (`stride`).
 
 Every method is called with the reader's lock held. Never waits, and never makes a request on the calling thread.
 """
@@ -14,16 +15,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from csi.data.blocks import BlockCache
-from csi.data.buffers import charged_size, floor_power
+from csi.data.buffers import floor_power
 from csi.data.shelves import UNIT, Block, Shelf
+from csi.data.stride import Stride, rounded
 from csi.data.window import Cursor, Streams
 from csi.data.workers import URGENT
-from csi.volume.units import KIB, MIB
+from csi.volume.units import MIB
 
 WHOLE = 1 * MIB
 """Objects up to this size are fetched by one request."""
 
-_ALIGNMENT = 8 * KIB
 _MOST_CURSORS = 32
 _LOOKED_AT = 4
 _STEPS = 8  # how many times on its length a window is moved along
@@ -62,6 +63,7 @@ class Pattern:
         self._exact = exact
         self._clock = clock
         self._cursors: list[Cursor] = []  # most recently used last
+        self._stride = Stride(shelf, cache, streams)
 
     def off_grid(self) -> Iterator[Block]:
         """The latest blocks that only this reader knows. May be called without the lock: a block missed is a block
@@ -69,10 +71,13 @@ class Pattern:
         for cursor in self._cursors[: -_LOOKED_AT - 1 : -1]:
             if (block := cursor.private) is not None:
                 yield block
+        yield from self._stride.ahead
 
     def read(self, offset: int, end: int) -> int:
         """These bytes were read: move the window along. Returns where it has to be moved next; 0: there is none."""
-        return self._move(self._cursor(offset, end), offset, end)
+        notice = self._move(self._cursor(offset, end), offset, end)
+        self._stride.extend()
+        return notice
 
     def reached(self, offset: int, end: int) -> int:
         """All that is there up to these bytes was read, which is told late: as `read`, but nothing new begins here."""
@@ -85,7 +90,7 @@ class Pattern:
         cursor.advance(offset, end, self._clock())
         while cursor.blocks and cursor.blocks[0].end <= cursor.position:
             self._cache.leave(cursor.blocks.popleft())
-        if not cursor.sequential or self._exact:
+        if not cursor.goes_on or self._exact:
             return 0
         self._extend(cursor)
         return cursor.position + max(UNIT, min(cursor.run, cursor.reach) // _STEPS)
@@ -103,8 +108,9 @@ class Pattern:
                 return False
             pinned.append(block)
             position = block.end
-        if cursor.sequential:
+        if cursor.goes_on:
             self._extend(cursor)
+        self._stride.extend()
         return True
 
     def expect(self, offset: int, end: int) -> None:
@@ -116,6 +122,7 @@ class Pattern:
             cursor.run = max(cursor.run, end - offset)
 
     def close(self) -> None:
+        self._stride.close()
         for cursor in self._cursors:
             self._retire(cursor)
         self._cursors.clear()
@@ -165,10 +172,7 @@ class Pattern:
     def _begin_private(self, cursor: Cursor, position: int, end: int) -> Block | None:
         start, stop = position, end
         if not self._exact:
-            start -= start % _ALIGNMENT
-            stop = min(stop + -stop % _ALIGNMENT, self._size)
-            if charged_size(stop - start) > charged_size(end - position):
-                start, stop = position, end
+            start, stop = rounded(start, stop, self._size)
         block = self._cache.fetch(self._shelf, start, stop, priority=URGENT, on_grid=False, pin=True, launch=False)
         if block is not None:
             if cursor.private is not None:
@@ -235,6 +239,8 @@ class Pattern:
             self._retire(cursors.pop(0))
         cursor = Cursor(offset, end, self._plan.reach, self._clock())
         cursors.append(cursor)
+        if not self._exact:
+            self._stride.jumped(cursor, offset, end)
         return cursor
 
     def _retire(self, cursor: Cursor) -> None:

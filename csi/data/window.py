@@ -12,6 +12,7 @@ import itertools
 import threading
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from csi.data.shelves import UNIT, Block
 from csi.volume.units import MIB, Seconds
@@ -32,6 +33,7 @@ class Cursor:
     """One stream of reads. Guarded by its reader's lock."""
 
     __slots__ = (
+        "begin",
         "blocks",
         "frontier",
         "full_since",
@@ -43,6 +45,7 @@ class Cursor:
         "position",
         "private",
         "reach",
+        "record",
         "run",
         "skipped",
         "step",
@@ -52,6 +55,7 @@ class Cursor:
 
     def __init__(self, offset: int, end: int, reach: int, now: float) -> None:
         """The first read of the stream is `offset`..`end`."""
+        self.begin = offset
         self.position = offset  # end of the furthest read
         self.frontier = offset  # end of what was asked for
         self.run = 0
@@ -64,6 +68,7 @@ class Cursor:
         )
         self.blocks: deque[Block] = deque()  # the window: blocks this cursor has joined, in order
         self.private: Block | None = None  # a block off the grid, asked for before a pattern was known
+        self.record = 0  # end of what was fetched because a stride led here: nothing is read ahead up to there
         self.used = now
         self.stood_still = False
         self.step = min(end - offset, UNIT)  # how far a second read may be from the first
@@ -74,6 +79,11 @@ class Cursor:
     @property
     def sequential(self) -> bool:
         return self.hits > 1 and self.run > 0
+
+    @property
+    def goes_on(self) -> bool:
+        """What comes next is worth reading ahead."""
+        return self.hits > 1 and self.run > 0 and self.position > self.record
 
     def bound(self) -> None:
         """After a change of `position`, `frontier` or `hits`: what belongs to this stream now."""
@@ -137,10 +147,21 @@ class Cursor:
             self.stood_still = False
 
 
-class Streams:
-    """Divides the memory for read-ahead evenly among the cursors that are in use.
+@dataclass(frozen=True, slots=True)
+class StreamStatistics:
+    """Streams that are being read ahead of now, and readers that jump by one length (`strided`); records fetched ahead
+    of jumps so far (`foretold`), and how many of them were read (`met`)."""
 
-    `_lock` guards `_cursors`; it is taken after a reader's lock and nothing is called while it is held but `capacity`.
+    open: int
+    strided: int
+    foretold: int
+    met: int
+
+
+class Streams:
+    """Divides the memory for read-ahead evenly among the cursors that are in use, and counts what readers foretell.
+
+    `_lock` guards every field; it is taken after a reader's lock and nothing is called while it is held but `capacity`.
     """
 
     IDLE = Seconds(2.0)
@@ -152,6 +173,9 @@ class Streams:
         self._capacity = capacity
         self._lock = threading.Lock()
         self._cursors: dict[Cursor, None] = {}
+        self._strides: set[object] = set()
+        self._foretold = 0
+        self._met = 0
 
     def share(self, cursor: Cursor, now: float) -> tuple[int, list[Cursor]]:
         """The bytes `cursor` may keep ahead now, and the cursors that have just been found idle."""
@@ -173,5 +197,26 @@ class Streams:
         with self._lock:
             self._cursors.pop(cursor, None)
 
-    def __len__(self) -> int:
-        return len(self._cursors)
+    # --- of strides, which fetch by themselves (`stride`) ---
+
+    def stride_goes_on(self, stride: object) -> None:
+        with self._lock:
+            self._strides.add(stride)
+
+    def stride_ends(self, stride: object) -> None:
+        with self._lock:
+            self._strides.discard(stride)
+
+    def foretell(self) -> None:
+        """A record is fetched ahead."""
+        with self._lock:
+            self._foretold += 1
+
+    def meet(self) -> None:
+        """It is read."""
+        with self._lock:
+            self._met += 1
+
+    def statistics(self) -> StreamStatistics:
+        with self._lock:
+            return StreamStatistics(len(self._cursors), len(self._strides), self._foretold, self._met)

@@ -141,7 +141,7 @@ def test_nothing_is_left_of_a_bit_of_everything(removed: bool) -> None:
     report, engine = mounted.filesystem.statistics(), mounted.engine.statistics()
     assert report == FilesystemReport(1, 0, 0, 0)
     assert (report.pages.queued, report.pages.running) == (0, 0)
-    assert (engine.readers, engine.writers, engine.streams) == (0, 0, 0)
+    assert (engine.readers, engine.writers, engine.streams.open) == (0, 0, 0)
     assert (engine.staging.writers, engine.staging.held) == (0, 0)
     assert (engine.downloads.queued, engine.downloads.running) == (0, 0)
     assert (engine.uploads.queued, engine.uploads.running) == (0, 0)
