@@ -68,6 +68,15 @@ class OpenFile(NamedTuple):
     direct_io: bool
 
 
+class Backing(NamedTuple):
+    """A local file that is one version of an object from its first byte to its last, and will not change: a program may
+    read it in place of the mount. `descriptor` is open for reading and belongs to who gets it. `content` is the same
+    number for every handle of that version, and no other's."""
+
+    descriptor: int
+    content: int
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
     """Who asks: from the FUSE request."""

@@ -16,6 +16,7 @@ from typing import Protocol, runtime_checkable
 
 from csi.fs.types import (
     AttributeChange,
+    Backing,
     Caller,
     DirectoryEntry,
     DirectoryName,
@@ -125,3 +126,10 @@ class Copying(Protocol):
 class Allocating(Protocol):
     def allocate(self, handle: FileHandle, offset: int, size: int, mode: int) -> None:
         """fallocate(2). Raises OperationNotSupported."""
+
+
+@runtime_checkable
+class Backed(Protocol):
+    def backing(self, handle: FileHandle) -> Backing | None:
+        """The local file of what `handle`, just opened for reading, reads; None when it is not wholly there. Never
+        waits for the network. Reads of `handle` may come all the same."""

@@ -9,12 +9,14 @@ import os
 import signal
 import sys
 import threading
+from pathlib import Path
 
 from csi import errors
 from csi.fuse.choice import OWN, choose
 from csi.volume.naming import SESSIONS
 from csi.volume.spec import MountArguments
 from csi.volume.units import Seconds
+from tests.support.backed_tree import BackedTree
 from tests.support.tree_filesystem import TreeFilesystem
 
 
@@ -22,6 +24,7 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--descriptor", type=int, required=True)
     parser.add_argument("--threads-only", action="store_true")
+    parser.add_argument("--backed", type=Path, help="serve the files of this directory; see backed_tree.py")
     parser.add_argument("--failing-flush", action="store_true")
     parser.add_argument("--failing-start", action="store_true")
     parser.add_argument("--arguments", default="{}", help="fields of MountArguments as JSON")
@@ -30,13 +33,10 @@ def main() -> int:
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
 
-    filesystem = TreeFilesystem(inline=not options.threads_only)
-    filesystem.add("hello.txt", b"hello, world\n")
-    filesystem.add("big.bin", bytes(range(256)) * 8192)
-    for number in range(3000):
-        filesystem.add(f"many/entry-{number:05d}", b"x" * (number % 7))
-    filesystem.add("half/a", b"a")
-    filesystem.add("half/unlistable", b"")
+    inline = not options.threads_only
+    filesystem = BackedTree(options.backed, inline=inline) if options.backed else TreeFilesystem(inline=inline)
+    if not options.backed:
+        _fill(filesystem)
     if options.failing_flush:
         filesystem.flush_error = errors.PermissionDenied(
             "no", status=403, code="AccessDenied", request_id="R1", key="k"
@@ -68,6 +68,15 @@ def main() -> int:
             with open(options.calls, "w", encoding="utf-8") as file:
                 json.dump({**filesystem.calls, "handles": len(filesystem.handles)}, file)
     return 0
+
+
+def _fill(filesystem: TreeFilesystem) -> None:
+    filesystem.add("hello.txt", b"hello, world\n")
+    filesystem.add("big.bin", bytes(range(256)) * 8192)
+    for number in range(3000):
+        filesystem.add(f"many/entry-{number:05d}", b"x" * (number % 7))
+    filesystem.add("half/a", b"a")
+    filesystem.add("half/unlistable", b"")
 
 
 def _end_with_parent() -> None:

@@ -26,6 +26,9 @@ class Device:
     def notify(self, message: bytes) -> int:
         """0, or the errno with which the kernel refused it."""
 
+    def control(self, command: int, argument: bytes) -> int:
+        """ioctl(2): its result. Raises OSError, EBADF after `close`."""
+
     def stay(self) -> bool:
         """Whether this thread, in `handle`, may make a call that waits; then followed by `leave`."""
 

@@ -15,22 +15,28 @@ Reading blocks; `stop` sets a flag and interrupts the readers with a signal unti
 descriptor when no thread uses it any more; who stays in a call then comes back to a closed device and ends.
 """
 
+import os
+
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
 from libc.errno cimport EAGAIN, EBADF, EINTR, ENODEV, ENOENT, errno
-from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memset
 
 from csi.fuse.native.answers cimport Answers
-from csi.fuse.native.quick cimport answer, send
+from csi.fuse.native.quick cimport answer
 from csi.fuse.native.tables cimport (
     Tables, monotonic, pthread_cond_broadcast, pthread_cond_t, pthread_mutex_lock, pthread_mutex_t,
     pthread_mutex_unlock,
 )
+from csi.fuse.native.wire cimport OutHeader
 
 cdef extern from "<unistd.h>" nogil:
     ssize_t read(int, void*, size_t)
     int close(int)
+
+cdef extern from "<sys/ioctl.h>" nogil:
+    int ioctl(int, unsigned long, ...)
 
 cdef extern from "<stdlib.h>" nogil:
     int posix_memalign(void**, size_t, size_t)
@@ -82,7 +88,6 @@ cdef extern from "<signal.h>" nogil:
 
 cdef enum:
     HEADER = 16
-    IN_HEADER = 40
     MOST_THREADS = 64
     MOST_PARTS = 64
     PATIENCE = 500000  # nanoseconds in Python before another thread gets the turn
@@ -90,22 +95,6 @@ cdef enum:
     WARY = 16  # calls of Python before which the turn is given up, after one that held up others
     MOST_TURNS = 16
     PAGE = 4096
-
-cdef struct InHeader:
-    uint32_t length
-    uint32_t opcode
-    uint64_t unique
-    uint64_t node
-    uint32_t uid
-    uint32_t gid
-    uint32_t pid
-    uint16_t extensions
-    uint16_t padding
-
-cdef struct OutHeader:
-    uint32_t length
-    int error
-    uint64_t unique
 
 
 cdef struct Turn:
@@ -293,6 +282,21 @@ cdef class Device:
             failure = self.write(&piece, 1)
         return failure
 
+    def control(self, unsigned long command, bytes argument):
+        """ioctl(2) with what `argument` holds, which nothing is written to. Raises OSError, EBADF after `close`."""
+        cdef const char* data = argument
+        cdef int result
+        if not self.begin():
+            raise OSError(EBADF, os.strerror(EBADF))
+        with nogil:
+            result = ioctl(self.descriptor, command, data)
+        if result < 0:
+            result = -errno
+        self.finish()
+        if result < 0:
+            raise OSError(-result, os.strerror(-result))
+        return result
+
     def stay(self):
         """Whether this thread, in `handle`, may make a call that waits; to be followed by `leave` when it has."""
         if self.staying + 2 > self.running:
@@ -361,20 +365,29 @@ cdef class Device:
     cdef int write(self, const iovec* pieces, int count) noexcept nogil:
         """0 or an errno; the device takes all or nothing."""
         cdef int failure = 0
-        pthread_mutex_lock(&self.gate)
-        if self.closed:
-            pthread_mutex_unlock(&self.gate)
+        if not self.begin():
             return EBADF
-        self.using += 1
-        pthread_mutex_unlock(&self.gate)
         while writev(self.descriptor, pieces, count) < 0:
             if errno != EINTR:
                 failure = errno
                 break
+        self.finish()
+        return failure
+
+    cdef bint begin(self) noexcept nogil:
+        """Use the descriptor; False when it is closed. Followed by `finish`."""
+        cdef bint closed
+        pthread_mutex_lock(&self.gate)
+        closed = self.closed
+        if not closed:
+            self.using += 1
+        pthread_mutex_unlock(&self.gate)
+        return not closed
+
+    cdef void finish(self) noexcept nogil:
         pthread_mutex_lock(&self.gate)
         self.using -= 1
         pthread_mutex_unlock(&self.gate)
-        return failure
 
     cdef RequestBuffer buffer(self):
         if self.spare:

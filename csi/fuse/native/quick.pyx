@@ -7,13 +7,14 @@ every lookup and open there was. A reply that the kernel does not take (its call
 """
 
 from libc.errno cimport EBADF, ECONNABORTED, ECONNRESET, EINTR, EIO, ENODEV, ENOENT, ENOTCONN, EPIPE, errno
-from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcpy, memset
 
 from csi.fuse.native.tables cimport (
     ATTRIBUTES, Block, Content, File, Inode, Name, Tables, enter, find, find_name, leave, monotonic, name_hash, note,
     ossfuse_add, position, pthread_mutex_lock, pthread_mutex_unlock,
 )
+from csi.fuse.native.wire cimport InHeader, OutHeader
 
 cdef extern from "<sys/uio.h>" nogil:
     struct iovec:
@@ -32,22 +33,6 @@ cdef extern from "<fcntl.h>" nogil:
 cdef int64_t SECOND = 1000000000
 
 # --- the wire, as csi/fuse/protocol has it ---
-
-cdef struct InHeader:
-    uint32_t length
-    uint32_t opcode
-    uint64_t unique
-    uint64_t node
-    uint32_t uid
-    uint32_t gid
-    uint32_t pid
-    uint16_t extensions
-    uint16_t padding
-
-cdef struct OutHeader:
-    uint32_t length
-    int32_t error
-    uint64_t unique
 
 cdef struct EntryOut:
     uint64_t node

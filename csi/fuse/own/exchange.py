@@ -43,41 +43,47 @@ class Exchange:
 
 
 class Exchanges:
-    """`_open` is changed by single steps, which are atomic; `_lock` guards the counters. From any thread."""
+    """`_open` and `_known` are changed by single steps, which are atomic; `_lock` guards the counters. From any thread.
+    `_known` are those whose answer is not yet with the kernel, `_open` those that nobody has taken to answer it."""
 
     def __init__(self, device: Replies, clock: Callable[[], float] = time.monotonic) -> None:
         self._device = device
         self._clock = clock
         self._open: dict[int, Exchange] = {}
+        self._known: set[int] = set()
         self._lock = threading.Lock()
         self._answered: Counter[str] = Counter()
 
     def begin(self, unique: int, operation: str) -> Exchange:
         exchange = Exchange(unique, operation, self._clock())
+        self._known.add(unique)
         self._open[unique] = exchange
         return exchange
 
     def answer(self, exchange: Exchange, parts: Answer) -> bool:
         """Whether the caller got it: False when it was answered before, or is gone."""
-        if self._open.pop(exchange.unique, None) is None:
+        if not self._take(exchange):
             return False
-        self._count(exchange.operation)
-        failure = self._device.reply(exchange.unique, 0, *parts)
-        if failure not in _GONE:  # refused for what it says: its caller still waits
-            _log.error("the kernel refused the answer to %s: %s", exchange.operation, errno.errorcode.get(failure))
-            self._device.reply(exchange.unique, errno.EIO)
+        try:
+            failure = self._device.reply(exchange.unique, 0, *parts)
+            if failure not in _GONE:  # refused for what it says: its caller still waits
+                _log.error("the kernel refused the answer to %s: %s", exchange.operation, errno.errorcode.get(failure))
+                self._device.reply(exchange.unique, errno.EIO)
+        finally:
+            self._known.discard(exchange.unique)
         return failure == 0
 
     def refuse(self, exchange: Exchange, number: int) -> None:
         """Answer with an errno."""
-        if self._open.pop(exchange.unique, None) is not None:
-            self._count(exchange.operation)
-            self._device.reply(exchange.unique, number)
+        if self._take(exchange):
+            try:
+                self._device.reply(exchange.unique, number)
+            finally:
+                self._known.discard(exchange.unique)
 
-    def end(self, exchange: Exchange) -> None:
-        """It gets no answer, by the protocol."""
-        if self._open.pop(exchange.unique, None) is not None:
-            self._count(exchange.operation)
+    def are_over(self) -> bool:
+        """Whether none waits for its answer, and every answer that was given is with the kernel."""
+        return not self._known
 
     def find(self, unique: int) -> Exchange | None:
         return self._open.get(unique)
@@ -97,9 +103,13 @@ class Exchanges:
             answered = dict(self._answered)
         return SessionStatistics(answered, len(waiting), oldest, Seconds(age))
 
-    def _count(self, operation: str) -> None:
+    def _take(self, exchange: Exchange) -> bool:
+        """Whether it is for the caller to answer it: nobody has yet."""
+        if self._open.pop(exchange.unique, None) is None:
+            return False
         with self._lock:
-            self._answered[operation] += 1
+            self._answered[exchange.operation] += 1
+        return True
 
 
 _GONE = frozenset(

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from csi.fs.types import Entry, OpenFile
 from csi.fuse.errno_map import ErrorReporter
 from csi.fuse.own.names import caller_of
+from csi.fuse.own.passthrough import Passthrough
 from csi.fuse.own.resent import is_resent
 from csi.fuse.own.work import NOTHING, Done, Lanes, Later, Outcome, Refused, call, nothing
 from csi.fuse.protocol import replies
@@ -46,13 +47,16 @@ class FileHandlers:
         lanes: Lanes,
         reporter: ErrorReporter,
         can_keep: Callable[[], bool],
+        passthrough: Passthrough | None = None,
     ) -> None:
-        """`can_keep`: whether the payload of a write may stay in the request's buffer until it is written."""
+        """`can_keep`: whether the payload of a write may stay in the request's buffer until it is written.
+        `passthrough`: opens for reading, the only ones there are then, may name local files."""
         self._filesystem = filesystem
         self._arguments = arguments
         self._lanes = lanes
         self._reporter = reporter
         self._can_keep = can_keep
+        self._passthrough = passthrough
         self._readers: set[int] = set()
         self._slow_errors = SlowErrors()
 
@@ -61,7 +65,7 @@ class FileHandlers:
     def open(self, header: Header, body: Open) -> Outcome:
         inode, flags = InodeNumber(header.node), body.flags
         reading = flags & os.O_ACCMODE == os.O_RDONLY
-        finish = functools.partial(self._opened, reading)
+        finish = functools.partial(self._opened, inode, reading)
         opened = self._filesystem.open_cached(inode, flags)
         if opened is not None:
             return finish(opened)
@@ -69,11 +73,13 @@ class FileHandlers:
         work = call(self._filesystem.open, inode, flags, caller_of(header))
         return Later(lane, work, finish, interruptible=not flags & os.O_TRUNC)
 
-    def _opened(self, reading: bool, opened: OpenFile) -> Done:
+    def _opened(self, inode: InodeNumber, reading: bool, opened: OpenFile) -> Done:
         if reading:
             self._readers.add(opened.handle)
-        flags = _open_flags(opened) | (OpenFlag.NOFLUSH if reading else 0)
-        return Done((replies.opened(opened.handle, flags),), functools.partial(self._unopened, opened.handle))
+        flags, backing = _open_flags(opened) | (OpenFlag.NOFLUSH if reading else 0), 0
+        if self._passthrough is not None:
+            flags, backing = self._passthrough.opened(inode, opened, flags)
+        return Done((replies.opened(opened.handle, flags, backing),), functools.partial(self._unopened, opened.handle))
 
     def create(self, header: Header, body: Create) -> Outcome:
         flags = body.flags & ~os.O_EXCL if is_resent(header) else body.flags
@@ -112,6 +118,7 @@ class FileHandlers:
     def release(self, _header: Header, body: Release) -> Outcome:
         handle = FileHandle(body.handle)
         self._slow_errors.forget(handle)
+        self._let_go(handle)
         if handle in self._readers:
             self._readers.discard(handle)
             self._filesystem.release(handle)
@@ -127,8 +134,13 @@ class FileHandlers:
 
     def _unopened(self, handle: FileHandle) -> None:
         """The caller does not know of it: nobody else will release it."""
+        self._let_go(handle)
         self._readers.discard(handle)
         self._lanes.releases.submit(call(self._release, handle))
+
+    def _let_go(self, handle: FileHandle) -> None:
+        if self._passthrough is not None:
+            self._passthrough.released(handle)
 
     # --- bytes ---
 
@@ -203,7 +215,10 @@ class FileHandlers:
 
 
 def _open_flags(opened: OpenFile) -> int:
-    return (OpenFlag.DIRECT_IO if opened.direct_io else 0) | (OpenFlag.KEEP_CACHE if opened.keep_cache else 0)
+    """Writes of several threads to a file without page cache need not wait for each other in the kernel."""
+    if opened.direct_io:
+        return OpenFlag.DIRECT_IO | OpenFlag.PARALLEL_DIRECT_WRITES
+    return OpenFlag.KEEP_CACHE if opened.keep_cache else 0
 
 
 def _bytes(data: Buffer) -> Done:

@@ -41,10 +41,11 @@ class Wire(Protocol):
 
 
 class Handshake:
-    def __init__(self, *, symlinks_last: bool, bare_names: bool, resume: InitResult | None) -> None:
+    def __init__(self, *, symlinks_last: bool, bare_names: bool, passthrough: bool, resume: InitResult | None) -> None:
         """See `negotiate`."""
         self._symlinks_last = symlinks_last
         self._bare_names = bare_names
+        self._passthrough = passthrough
         self._resume = resume
         self._max_pages = _max_pages()
 
@@ -77,6 +78,7 @@ class Handshake:
                     max_pages=self._max_pages,
                     symlinks_last=self._symlinks_last,
                     bare_names=self._bare_names,
+                    passthrough=self._passthrough,
                 )
             except VersionNotSupported:
                 wire.reply(header.unique, errno.EPROTO)

@@ -29,12 +29,13 @@ from csi.fuse.own.files import FileHandlers
 from csi.fuse.own.handshake import Handshake
 from csi.fuse.own.interrupts import PATIENCE, Interrupts
 from csi.fuse.own.names import NameHandlers
+from csi.fuse.own.passthrough import KernelBackingFiles, Passthrough, may_register
 from csi.fuse.own.work import Lanes
 from csi.fuse.protocol import replies
 from csi.fuse.protocol.constants import InitFlag
 from csi.fuse.protocol.negotiation import InitResult
 from csi.fuse.requests import SessionStatistics
-from csi.fuse.served import Scanning, ServedFilesystem
+from csi.fuse.served import Backed, Scanning, ServedFilesystem
 from csi.volume.spec import MountArguments
 from csi.volume.units import FileHandle, InodeNumber, Seconds
 
@@ -62,9 +63,10 @@ class OwnSession:
 
     `descriptor` is an open /dev/fuse whose mount(2) is done; the session owns it from `serve` on and closes it at the
     end. INIT is not answered yet, or `resume` is what it was answered with. `answers` are the tables that `filesystem`
-    publishes in. `workers` is the number of threads of each lane. `on_started` is called once, on a thread of its own,
-    when requests can be answered; what it raises ends `serve`. `stop_grace`: after `stop`, or when the connection was
-    aborted, how long requests under way may take before they are answered with EIO.
+    publishes in. `may_register`: whether the kernel lets this process pass files through. `workers` is the number of
+    threads of each lane. `on_started` is called once, on a thread of its own, when requests can be answered; what it
+    raises ends `serve`. `stop_grace`: after `stop`, or when the connection was aborted, how long requests under way may
+    take before they are answered with EIO.
 
     Threads: `serve` waits on the thread that calls it, `stop`, `statistics` and `invalidate_inode` may be called from
     any other. `_stopping` and `_device` need no lock: each is set once, in an order that loses no `stop`.
@@ -82,8 +84,11 @@ class OwnSession:
         resume: InitResult | None = None,
         stop_grace: Seconds = STOP_GRACE,
         interrupt_patience: Seconds = PATIENCE,
+        may_register: Callable[[], bool] = may_register,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        if resume is not None and resume.has(InitFlag.PASSTHROUGH):
+            raise ValueError("a session that passes files through cannot be taken over: which, nobody else knows")
         self._descriptor = descriptor
         self._filesystem = filesystem
         self._arguments = arguments
@@ -92,10 +97,12 @@ class OwnSession:
         self._resume = resume
         self._stop_grace = stop_grace
         self._interrupt_patience = interrupt_patience
+        self._may_register = may_register
         self._clock = clock
         self._lanes = Lanes(workers, max(workers, _READS))
         self._reporter = ErrorReporter(_log, clock)
         self._agreed: InitResult | None = None
+        self._passthrough: Passthrough | None = None
         self._device: Device | None = None
         self._exchanges: Exchanges | None = None
         self._stopping = False
@@ -117,7 +124,10 @@ class OwnSession:
             self._arguments.symlinks and min(self._arguments.entry_timeout, self._arguments.attr_timeout) > 0
         )
         handshake = Handshake(
-            symlinks_last=symlinks_last, bare_names=isinstance(self._filesystem, Scanning), resume=self._resume
+            symlinks_last=symlinks_last,
+            bare_names=isinstance(self._filesystem, Scanning),
+            passthrough=self._wants_passthrough(),
+            resume=self._resume,
         )
         turns = min(len(os.sched_getaffinity(0)) + 1, _MOST_TURNS)  # measured on two processors
         buffers = _THREADS + _KEPT_BUFFERS
@@ -213,7 +223,12 @@ class OwnSession:
     def _dispatch(self, device: Device, interrupts: Interrupts, agreed: InitResult) -> Dispatch:
         assert self._exchanges is not None  # noqa: S101 - made by `serve` before its threads
         names = NameHandlers(self._filesystem, self._arguments, self._lanes)
-        files = FileHandlers(self._filesystem, self._arguments, self._lanes, self._reporter, device.has_spare_buffer)
+        if isinstance(self._filesystem, Backed) and agreed.has(InitFlag.PASSTHROUGH):
+            self._passthrough = Passthrough(self._filesystem, KernelBackingFiles(device))
+        files = FileHandlers(
+            *(self._filesystem, self._arguments, self._lanes, self._reporter, device.has_spare_buffer),
+            self._passthrough,
+        )
         kept = Seconds(0.0) if agreed.minor in _NEVER_DROPS_LISTINGS else self._arguments.entry_timeout
         directories = DirectoryHandlers(self._filesystem, self._lanes, kept, self._clock)
         return Dispatch(
@@ -225,6 +240,15 @@ class OwnSession:
             handlers_of(names, files, directories),
             setxattr_ext=agreed.has(InitFlag.SETXATTR_EXT),
         )
+
+    def _wants_passthrough(self) -> bool:
+        """Of volumes that cannot be written; see `csi/fuse/own/passthrough.py`."""
+        if not isinstance(self._filesystem, Backed) or not self._arguments.read_only:
+            return False
+        able = self._may_register()
+        if not able:
+            _log.info("files of the disk cache are not passed through: that takes CAP_SYS_ADMIN on the node")
+        return able
 
     def _announce(self) -> None:
         try:
@@ -252,7 +276,7 @@ class OwnSession:
         """Nobody reads any more. Requests under way get their time, then EIO."""
         device.stop()
         end = time.monotonic() + self._stop_grace
-        while (exchanges.all() or not device.is_over()) and time.monotonic() < end:
+        while not (exchanges.are_over() and device.is_over()) and time.monotonic() < end:
             device.interrupt()
             time.sleep(_GLANCE)
         for exchange in exchanges.all():

@@ -17,6 +17,8 @@ INTERRUPT_BIT = 1
 """INTERRUPT of request n has the number n | 1."""
 
 DEV_IOC_CLONE = 0x8004E500
+DEV_IOC_BACKING_OPEN = 0x4010E501
+DEV_IOC_BACKING_CLOSE = 0x4004E502
 
 
 class Opcode(enum.IntEnum):

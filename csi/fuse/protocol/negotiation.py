@@ -24,6 +24,8 @@ MOST_PAGES = 4 * _MIB // PAGE
 
 MAX_BACKGROUND = 64
 CONGESTION_THRESHOLD = 48
+STACK_DEPTH = 1
+"""Of a mount that passes files through: they may lie on any filesystem that lies on no other (overlayfs does)."""
 
 _WANTED = (
     InitFlag.ASYNC_READ
@@ -81,7 +83,7 @@ class InitResult:
             self.max_pages,
             0,
             self.flags >> 32,
-            0,
+            STACK_DEPTH if self.has(InitFlag.PASSTHROUGH) else 0,
             0,
         )
 
@@ -106,11 +108,16 @@ def answer_to_other_major() -> bytes:
 
 
 def negotiate(
-    asked: Init, *, max_pages: int = DEFAULT_MAX_PAGES, symlinks_last: bool = False, bare_names: bool = True
+    asked: Init,
+    *,
+    max_pages: int = DEFAULT_MAX_PAGES,
+    symlinks_last: bool = False,
+    bare_names: bool = True,
+    passthrough: bool = False,
 ) -> InitResult:
     """The answer to INIT. `max_pages` is what the kernel allows a request to carry. `symlinks_last`: a symlink's target
     may be kept for as long as the symlink. `bare_names`: a directory may be read without attributes where the kernel
-    has no use for them.
+    has no use for them. `passthrough`: opens may name local files that are read in place of this server.
 
     Raises VersionNotSupported.
     """
@@ -121,6 +128,8 @@ def negotiate(
         wanted |= InitFlag.CACHE_SYMLINKS
     if bare_names:
         wanted |= InitFlag.READDIRPLUS_AUTO
+    if passthrough:
+        wanted |= InitFlag.PASSTHROUGH
     flags = int(wanted) & asked.flags
     if asked.flags & InitFlag.INIT_EXT:
         flags |= InitFlag.INIT_EXT

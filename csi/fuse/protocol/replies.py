@@ -14,7 +14,8 @@ HEADER = struct.Struct("<IiQ")
 _ENTRY = struct.Struct("<QQQQII")
 _ATTRIBUTES = struct.Struct("<QQQQQQIIIIIIIIII")
 _ATTRIBUTES_FOR = struct.Struct("<QIxxxx")
-_OPENED = struct.Struct("<QIxxxx")
+_OPENED = struct.Struct("<QIi")
+_BACKING_MAP = struct.Struct("<iIQ")
 _STATFS = struct.Struct("<QQQQQIII28x")
 _STATX = struct.Struct("<QII16xIIQIIIHxxQQQQqIxxxxqIxxxxqIxxxxqIxxxxIIII112x")
 _NAMED = struct.Struct("<QQII")
@@ -89,9 +90,15 @@ def attributes_for(found: Entry) -> bytes:
     return _ATTRIBUTES_FOR.pack(*_split(found.attr_timeout)) + attributes(found.attributes)
 
 
-def opened(handle: int, flags: int) -> bytes:
-    """struct fuse_open_out: the answer to OPEN and OPENDIR, and the second half of that to CREATE."""
-    return _OPENED.pack(handle, flags)
+def opened(handle: int, flags: int, backing: int = 0) -> bytes:
+    """struct fuse_open_out: the answer to OPEN and OPENDIR, and the second half of that to CREATE. `backing`: the file
+    it is passed through to, as the kernel has numbered it."""
+    return _OPENED.pack(handle, flags, backing)
+
+
+def backing_map(descriptor: int) -> bytes:
+    """struct fuse_backing_map, of FUSE_DEV_IOC_BACKING_OPEN."""
+    return _BACKING_MAP.pack(descriptor, 0, 0)
 
 
 def size(count: int) -> bytes:

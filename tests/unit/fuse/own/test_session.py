@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import struct
 import threading
 import time
@@ -22,9 +23,15 @@ from tests.support.tree_filesystem import TreeFilesystem
 
 
 class Serving:
-    def __init__(self, started: Callable[[], None] = lambda: None, **options: Any) -> None:
+    def __init__(
+        self,
+        started: Callable[[], None] = lambda: None,
+        filesystem: TreeFilesystem | None = None,
+        arguments: MountArguments | None = None,
+        **options: Any,
+    ) -> None:
         self.kernel = KernelEnd()
-        self.filesystem = TreeFilesystem()
+        self.filesystem = filesystem or TreeFilesystem()
         self.filesystem.add("file", b"0123456789")
         self.answers = Answers()
         self.announced = threading.Event()
@@ -38,7 +45,7 @@ class Serving:
         self.session = OwnSession(
             self.kernel.descriptor,
             self.filesystem,
-            MountArguments(),
+            arguments or MountArguments(),
             answers=self.answers,
             workers=2,
             on_started=announce,
@@ -272,3 +279,43 @@ def test_reads_beyond_a_mark_are_told_to_a_filesystem_that_listens() -> None:
     session.stop()
     thread.join(20)
     kernel.unmount()
+
+
+# --- passthrough ---
+
+
+class OnDisk(TreeFilesystem):
+    def backing(self, handle: int) -> None:
+        return None
+
+
+@pytest.mark.parametrize(
+    ("filesystem", "read_only", "may", "expected"),
+    [
+        pytest.param(OnDisk, True, True, True, id="all there is to it"),
+        pytest.param(OnDisk, True, False, False, id="a right is missing"),
+        pytest.param(OnDisk, False, True, False, id="it can be written"),
+        pytest.param(TreeFilesystem, True, True, False, id="no disk cache"),
+    ],
+)
+def test_passthrough_is_agreed_on_where_it_can_be(
+    filesystem: type[TreeFilesystem], read_only: bool, may: bool, expected: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        serving = Serving(
+            filesystem=filesystem(), arguments=MountArguments(read_only=read_only), may_register=lambda: may
+        )
+        answered = serving.kernel.init()
+    serving.close()
+
+    flags, depth = struct.unpack_from("<II", answered.body, 32)
+    assert bool(flags & InitFlag.PASSTHROUGH >> 32) is expected
+    assert depth == expected
+    assert ("CAP_SYS_ADMIN" in caplog.text) is (not may)
+
+
+def test_a_session_that_passes_files_through_is_not_taken_over() -> None:
+    agreed = InitResult(7, 45, InitFlag.INIT_EXT | InitFlag.PASSTHROUGH, 0, 1 << 20, 256, 64, 48)
+
+    with pytest.raises(ValueError, match="passes files through"):
+        Serving(resume=agreed)
