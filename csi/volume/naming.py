@@ -18,6 +18,10 @@ SIDECAR_DIRECTORY: Final = "/run/ossfuse"
 """Where a sidecar container has the tmpfs that it shares with the node plugin, and with nobody else."""
 READY_FILE: Final = "READY"
 """In that directory, there while the sidecar serves its volume."""
+CACHE_DIRECTORY: Final = "/var/cache/ossfuse"
+"""Where a sidecar container has the volume for its disk cache, if it is to have one."""
+CACHE_FOLDER: Final = "ossfuse-cache-1"
+"""What a disk cache makes in the directory it is given: its owner's alone. The number is that of the layout."""
 SESSIONS: Final = ("own", "pyfuse3")
 """Which code of a sidecar talks to the kernel (`csi/fuse/choice.py`); the first unless another is chosen."""
 

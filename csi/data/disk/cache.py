@@ -1,0 +1,328 @@
+"""The disk cache of one volume: blocks by version below the blocks in memory, shared with whoever uses the directory.
+
+Reading happens on the thread that wants the bytes, without a lock: an entry is opened, read and checked, or it is not
+there. Everything that changes the directory happens on one thread of the cache's own, fed by a queue that offers are
+passed over for when it is full. What waits in the queue keeps its block's memory, which stays charged to the ledger as
+it was, and is given up when somebody needs that memory.
+
+A disk that is full, read-only, broken or gone costs nobody an error: after the first failure the cache says so once,
+in the log, leaves the disk alone for five minutes, and tries again. Bytes are believed only if their CRC64 is right
+(`entries`); what is wrong is removed and fetched anew.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from csi.data.buffers import BufferPool
+from csi.data.disk.directory import CacheDirectory, Counters
+from csi.data.disk.entries import Corrupt, Missing, storable
+from csi.data.disk.files import Files
+from csi.data.disk.naming import EntryName, name_of
+from csi.data.disk.statistics import DiskStatistics
+from csi.data.disk.whole import WholeFiles
+from csi.oss.store import ObjectVersion
+from csi.volume.units import MIB, Bytes, Seconds
+
+log = logging.getLogger(__name__)
+
+PAUSE = Seconds(300.0)
+"""How long a disk that failed is left alone."""
+_READABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_LARGEST_QUEUE = 64 * MIB
+_SHARE = 8
+"""The queue holds at most one part in so many of the memory budget."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a cache is and how much it may hold: `path` as this process sees it, `scope` as of `naming`."""
+
+    path: str
+    limit: Bytes
+    scope: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    name: EntryName
+    size: int
+    part: Missing
+
+
+class DiskCache:
+    """A `KeptBlocks` (csi/data/kept.py). `_condition` guards the queue, what is to be removed, `_closed` and the
+    counters of reading; nothing is called while it is held. `_directory` and `_trouble` are set whole, by any thread.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        pool: BufferPool,
+        *,
+        files: Files | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+        choice: random.Random | None = None,
+        pause: Seconds = PAUSE,
+    ) -> None:
+        self._place = place
+        self._pool = pool
+        self._files = files if files is not None else Files()
+        self._clock = clock
+        self._wall = wall
+        self._choice = choice if choice is not None else random.Random()
+        self._pause = pause
+        self._room = min(_LARGEST_QUEUE, pool.ledger.budget // _SHARE)
+        self._condition = threading.Condition()
+        self._queue: deque[_Offer] = deque()
+        self._queued = 0
+        self._condemned: deque[EntryName] = deque()
+        self._busy = False
+        self._closed = False
+        self._counters = Counters()
+        self._hits = self._hit_bytes = self._misses = self._corrupt = self._failed = self._passed_over = 0
+        self._trouble = ""
+        self._blind = False  # and reading is of no use either
+        self._told = False  # the log has it
+        self._until = 0.0  # when the disk is tried again
+        self._replaced: list[CacheDirectory] = []  # readers may still be using these
+        self._whole = WholeFiles(self._files, pool.try_take)
+        self._directory = self._open()
+        self._undo_pressure = pool.ledger.on_pressure(self._shrink)
+        self._thread = threading.Thread(target=self._work, name="ossfuse-disk", daemon=True)
+        self._thread.start()
+
+    # --- on the threads that read ---
+
+    def fill(self, version: ObjectVersion, start: int, target: memoryview) -> int:
+        directory = self._directory
+        if directory is None or not version.etag or self._blind:
+            return 0
+        name = name_of(self._place.scope, version)
+        try:
+            got = directory.entries.read(name, int(version.size), start, target, self._pool.try_take)
+        except Corrupt:
+            self._condemn(name)
+            got = 0
+        except OSError as error:
+            self._fail("reading", error)
+            got = 0
+        with self._condition:
+            if got:
+                self._hits += 1
+                self._hit_bytes += got
+            else:
+                self._misses += 1
+        return got
+
+    def offer(self, version: ObjectVersion, start: int, data: memoryview) -> None:
+        if not version.etag:
+            return
+        part = storable(int(version.size), start, data)
+        if part is None:
+            return
+        offer = _Offer(name_of(self._place.scope, version), int(version.size), part)
+        with self._condition:
+            if self._closed:
+                return
+            full = self._queued + len(part.data) > self._room
+            if full or self._pool.ledger.contended or self._is_paused():
+                self._passed_over += 1
+                return
+            self._queue.append(offer)
+            self._queued += len(part.data)
+            if not self._busy:
+                self._condition.notify_all()
+
+    def whole(self, version: ObjectVersion) -> int | None:
+        directory = self._directory
+        if directory is None or not version.etag or self._blind:
+            return None
+        try:
+            descriptor = self._whole.open(directory.entries, name_of(self._place.scope, version), int(version.size))
+        except OSError as error:
+            self._fail("opening a file", error)
+            return None
+        if descriptor is None and len(self._whole):
+            with self._condition:
+                self._condition.notify_all()
+        return descriptor
+
+    # --- the end, and what was done ---
+
+    def close(self, within: Seconds) -> None:
+        """Write what is queued, for `within` seconds at most, and keep nothing more."""
+        end = self._clock() + within
+        with self._condition:
+            self._closed = True
+            self._condition.notify_all()
+        self._undo_pressure()
+        self._thread.join(max(0.0, end - self._clock()))
+        with self._condition:
+            self._queue.clear()
+            self._queued = 0
+
+    def settle(self, within: Seconds) -> bool:
+        """Wait until nothing is queued, to be removed, counted or looked at; False after `within` seconds."""
+        with self._condition:
+            return self._condition.wait_for(self._is_idle, within)
+
+    def statistics(self) -> DiskStatistics:
+        directory = self._directory
+        try:
+            stored_now = directory.stored_now() if directory is not None and not self._closed else 0
+        except OSError:
+            stored_now = 0
+        with self._condition:
+            return DiskStatistics(
+                limit=self._place.limit,
+                stored_bytes_now=stored_now,
+                queued=len(self._queue),
+                queued_bytes=self._queued,
+                hits=self._hits,
+                hit_bytes=self._hit_bytes,
+                misses=self._misses,
+                stored=self._counters.stored,
+                stored_bytes=self._counters.stored_bytes,
+                passed_over=self._passed_over + self._counters.passed_over,
+                evicted=self._counters.evicted,
+                corrupt=self._corrupt,
+                failed=self._failed,
+                trouble=self._trouble,
+            )
+
+    # --- trouble ---
+
+    def _open(self) -> CacheDirectory | None:
+        place = self._place
+        try:
+            return CacheDirectory(
+                place.path, place.limit, self._files, self._counters, wall=self._wall, choice=self._choice
+            )
+        except OSError as error:
+            self._fail("opening", error)
+            return None
+
+    def _fail(self, doing: str, error: OSError) -> None:
+        """Leave the disk alone for a while: one that is full or read-only can still be read."""
+        why = error.strerror or str(error)
+        with self._condition:
+            self._failed += 1
+            told, self._told = self._told, True
+            self._trouble = f"{doing}: {why}"
+            self._blind = self._blind or error.errno not in _READABLE
+            self._until = self._clock() + self._pause
+            self._queue.clear()
+            self._queued = 0
+        if not told:
+            log.warning("disk cache in %s: %s: %s; it is not used for now, OSS is", self._place.path, doing, why)
+
+    def _is_paused(self) -> bool:
+        return bool(self._trouble) and self._clock() < self._until
+
+    def _recover(self) -> None:
+        """The pause is over: open the directory again, which may have been replaced."""
+        before, after = self._directory, self._open()
+        if after is None:
+            return
+        if before is not None:
+            self._replaced.append(before)
+        self._directory = after
+        self._trouble = ""
+        self._blind = False
+
+    def _keep(self, directory: CacheDirectory, offer: _Offer) -> None:
+        directory.keep(offer.name, offer.size, offer.part)
+        if self._told:
+            self._told = False
+            log.info("disk cache in %s: it is used again", self._place.path)
+
+    # --- on the cache's own thread ---
+
+    def _work(self) -> None:
+        while (job := self._next()) is not None:
+            try:
+                job()
+            except OSError as error:
+                self._fail("writing", error)
+            except Exception:
+                log.exception("the disk cache failed in a way nobody foresaw")
+            finally:
+                del job
+                with self._condition:
+                    self._busy = False
+                    self._condition.notify_all()
+        for directory in (*self._replaced, self._directory):
+            if directory is not None:
+                directory.close()
+        self._whole.close()
+
+    def _next(self) -> Callable[[], None] | None:
+        """What to do now; None at the end."""
+        with self._condition:
+            while True:
+                job = self._choose()
+                if job is not None:
+                    self._busy = True
+                    return job
+                if self._closed:
+                    return None
+                self._condition.wait()
+
+    def _choose(self) -> Callable[[], None] | None:
+        if self._is_paused():
+            return None
+        if self._trouble:
+            return None if self._closed or not self._queue else self._recover
+        directory = self._directory
+        if directory is None:
+            return None
+        if self._queue:
+            offer = self._queue.popleft()
+            self._queued -= len(offer.part.data)
+            return lambda: self._keep(directory, offer)
+        if self._closed:
+            return None
+        if self._condemned:
+            condemned = self._condemned.popleft()
+            return lambda: directory.discard(condemned)
+        if not directory.counted:
+            return directory.count
+        return (lambda: self._look_at_whole(directory)) if len(self._whole) else None
+
+    def _look_at_whole(self, directory: CacheDirectory) -> None:
+        wrong = self._whole.step(directory.entries)
+        if wrong is not None:
+            self._condemn(wrong)
+
+    def _condemn(self, name: EntryName) -> None:
+        log.warning("an entry of the disk cache in %s was not what was written, and is removed", self._place.path)
+        with self._condition:
+            self._corrupt += 1
+            if name not in self._condemned:
+                self._condemned.append(name)
+            self._condition.notify_all()
+
+    def _is_idle(self) -> bool:
+        counted = self._directory is None or self._directory.counted
+        waiting = self._queue or self._condemned or len(self._whole) or not counted
+        return not self._busy and (self._is_paused() or not waiting)
+
+    def _shrink(self, size: int) -> int:
+        """Somebody waits for memory: what is queued may be the last to hold a block's. Says nothing of how much that
+        gives, because the block may be kept elsewhere too."""
+        with self._condition:
+            while self._queue and size > 0:
+                offer = self._queue.pop()
+                self._queued -= len(offer.part.data)
+                size -= len(offer.part.data)
+                self._passed_over += 1
+        return 0
