@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 
 from csi.data.staging import StagingMemory
+from csi.data.streams import WriterStatistics
 from csi.data.workers import WorkerPool
 from csi.errors import AppendConflict, BadHandle, DeadlineExceeded, FileTooLarge, OssFuseError, ServerFailure
 from csi.oss.store import Buffer, ObjectStore, ObjectVersion, PutResult
@@ -112,6 +113,10 @@ class AppendWriter:
             self._error = self._error or BadHandle(f"{self._key}: writing was given up")
             self._state.wait_for(lambda: not self._pushing, self._patience)
         self._end()
+
+    def statistics(self) -> WriterStatistics:
+        with self._state:
+            return WriterStatistics(self._filled(), int(self._pushing))
 
     def push(self) -> None:
         """Begin to push what is filled, without waiting for it."""

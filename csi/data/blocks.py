@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from csi.data.buffers import BufferPool, charged_size
-from csi.data.flights import Flight, Flights
+from csi.data.flights import Flight, Flights, FlightStatistics
 from csi.data.pace import Pace
 from csi.data.shelves import UNIT, Block, Shelf, Shelves
 from csi.data.streams import BlockTable
@@ -27,8 +27,8 @@ from csi.volume.units import ObjectKey, Seconds
 
 @dataclass(frozen=True, slots=True)
 class CacheStatistics:
-    """Blocks and bytes (as charged) by state; requests made, joined and failed, bytes asked for, blocks given up and
-    requests made a second time so far."""
+    """Blocks and bytes (as charged) by state; requests made, joined and failed, bytes asked for and blocks given up so
+    far; `flights` are the requests themselves."""
 
     blocks: int
     ahead_bytes: int
@@ -39,7 +39,7 @@ class CacheStatistics:
     joined: int
     failed: int
     evicted: int
-    repeated: int
+    flights: FlightStatistics
 
 
 class BlockCache:
@@ -283,7 +283,7 @@ class BlockCache:
                 self._joined,
                 self._failed,
                 shelves.evicted,
-                self._flights.repeated,
+                self._flights.statistics(),
             )
 
     # --- requests, on the threads of `workers` ---

@@ -18,14 +18,14 @@ from csi.data.appender import AppendWriter
 from csi.data.blocks import BlockCache, CacheStatistics
 from csi.data.buffers import BufferPool, PoolStatistics, floor_power
 from csi.data.ledger import LedgerStatistics, MemoryLedger
-from csi.data.leftovers import Leftovers
+from csi.data.leftovers import Leftovers, LeftoverStatistics
 from csi.data.pattern import WHOLE, ReadPlan
 from csi.data.plan import SMALLEST_PART, PartPlan
 from csi.data.reader import BlockReader
 from csi.data.shelves import UNIT
 from csi.data.staging import StagingMemory, StagingStatistics
-from csi.data.streams import BlockTable, Reader, Writer
-from csi.data.ticker import Ticker
+from csi.data.streams import BlockTable, Reader, Writer, WriterStatistics
+from csi.data.ticker import Ticker, TickerStatistics
 from csi.data.whole import WholeReader
 from csi.data.window import Streams, StreamStatistics
 from csi.data.workers import URGENT, WorkerPool, WorkerStatistics
@@ -53,10 +53,11 @@ _SOMEDAY = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class EngineStatistics:
-    """Everything countable. `readers` and `writers` are open now."""
+    """Everything countable. `readers` and `writers` are open now, `writing` is what the writers do together."""
 
     readers: int
     writers: int
+    writing: WriterStatistics
     streams: StreamStatistics
     memory: LedgerStatistics
     buffers: PoolStatistics
@@ -64,6 +65,8 @@ class EngineStatistics:
     staging: StagingStatistics
     downloads: WorkerStatistics
     uploads: WorkerStatistics
+    leftovers: LeftoverStatistics
+    flushes: TickerStatistics
 
     @property
     def memory_in_use(self) -> int:
@@ -252,11 +255,11 @@ class DataEngine:
 
     def statistics(self) -> EngineStatistics:
         handles = list(self._open)
-        readers = sum(isinstance(handle, _READERS) for handle in handles)
-        writers = len(handles) - readers
+        writers = [handle for handle in handles if not isinstance(handle, _READERS)]
         return EngineStatistics(
-            readers,
-            writers,
+            len(handles) - len(writers),
+            len(writers),
+            sum((writer.statistics() for writer in writers), WriterStatistics()),
             self._streams.statistics(),
             self._ledger.statistics(),
             self._pool.statistics(),
@@ -264,6 +267,8 @@ class DataEngine:
             self._staging.statistics(),
             self._downloads.statistics(),
             self._uploads.statistics(),
+            self._leftovers.statistics(),
+            self._ticker.statistics() if self._ticker is not None else TickerStatistics(0),
         )
 
     # --- private ---

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from csi.data.pace import Pace
 from csi.data.shelves import Block
@@ -26,6 +27,15 @@ _FREE = 4
 _SHARE = 33  # one in so many requests may be made twice, and the first few
 _AT_ONCE = 8
 _IDLE_LOOKS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class FlightStatistics:
+    """Requests under way, those of them that are being made a second time, and second requests so far."""
+
+    under_way: int
+    repeating: int
+    repeated: int
 
 
 class Flight(Cancellation):
@@ -69,11 +79,6 @@ class Flights:
         self._repeated = 0
         self._repeating = 0
 
-    @property
-    def repeated(self) -> int:
-        """How many requests were made twice so far."""
-        return self._repeated
-
     def begin(self, block: Block) -> Flight:
         """The request of `block` begins; `end` is owed."""
         flight = Flight(block, self._clock())
@@ -91,6 +96,10 @@ class Flights:
         """Look after nothing any more."""
         self._closed = True
         self._wake.set()
+
+    def statistics(self) -> FlightStatistics:
+        with self._lock:
+            return FlightStatistics(len(self._flights), self._repeating, self._repeated)
 
     def overdue(self, now: float) -> list[Flight]:
         """Flights to be repeated now."""

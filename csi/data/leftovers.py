@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
+from dataclasses import dataclass
 from typing import Final
 
 from csi.data.ticker import Ticker
@@ -25,6 +26,13 @@ _ATTEMPTS: Final = 360
 _MOST: Final = 10_000
 
 
+@dataclass(frozen=True, slots=True)
+class LeftoverStatistics:
+    """Uploads that wait to be aborted."""
+
+    uploads: int
+
+
 class Leftovers:
     """`_lock` guards `_uploads`; it is not held across requests."""
 
@@ -34,8 +42,9 @@ class Leftovers:
         self._lock = threading.Lock()
         self._uploads: deque[tuple[ObjectKey, str, int]] = deque(maxlen=_MOST)
 
-    def __len__(self) -> int:
-        return len(self._uploads)
+    def statistics(self) -> LeftoverStatistics:
+        with self._lock:
+            return LeftoverStatistics(len(self._uploads))
 
     def add(self, key: ObjectKey, upload_id: str, attempts: int = 0) -> None:
         """Aborting this upload has failed."""

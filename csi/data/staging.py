@@ -24,11 +24,12 @@ _LARGEST_BUFFER = 1 * MIB
 
 @dataclass(frozen=True, slots=True)
 class StagingStatistics:
-    """Writers open, bytes they hold, and the most they may hold together."""
+    """Writers open, bytes they hold, the most they may hold together, and how many wait to open."""
 
     writers: int
     held: int
     limit: int
+    waiting: int
 
 
 class StagingMemory:
@@ -97,7 +98,7 @@ class StagingMemory:
 
     def statistics(self) -> StagingStatistics:
         with self._lock:
-            return StagingStatistics(len(self._allotments), self._held, self.limit)
+            return StagingStatistics(len(self._allotments), self._held, self.limit, len(self._turns))
 
     def __len__(self) -> int:
         return len(self._allotments)

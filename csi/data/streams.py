@@ -7,6 +7,7 @@ ledger, never on the GIL-bound work of others. Errors are `csi.errors.StoreError
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 from csi.oss.store import Buffer, ObjectVersion, PutResult
@@ -31,6 +32,10 @@ class Reader(Protocol):
 
     def close(self) -> None:
         """Give up the window, and take back its blocks; idempotent. Reads under way finish or raise BadHandle."""
+
+    def file(self) -> tuple[int, int] | None:
+        """A descriptor, the caller's own, of a local file that is exactly this version and never changes, and the
+        version's number (as of `publish`); None when there is none now. Waits for nothing but the disk."""
 
     # --- for who answers reads from published blocks ---
 
@@ -59,6 +64,17 @@ class BlockTable(Protocol):
 
     def retract_content(self, content: int) -> None:
         """All blocks of `content`."""
+
+
+@dataclass(frozen=True, slots=True)
+class WriterStatistics:
+    """Of one writer, or of several together: bytes that were written and not sent yet, requests under way."""
+
+    unsent: int = 0
+    under_way: int = 0
+
+    def __add__(self, other: WriterStatistics) -> WriterStatistics:
+        return WriterStatistics(self.unsent + other.unsent, self.under_way + other.under_way)
 
 
 class Writer(Protocol):

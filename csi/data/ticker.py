@@ -9,10 +9,18 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from csi.volume.units import Seconds
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class TickerStatistics:
+    """Things that are called at the interval now."""
+
+    calls: int
 
 
 class Ticker:
@@ -41,6 +49,10 @@ class Ticker:
         with self._changed:
             self._calls.clear()
             self._changed.notify_all()
+
+    def statistics(self) -> TickerStatistics:
+        with self._changed:
+            return TickerStatistics(len(self._calls))
 
     def _run(self) -> None:
         while True:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from csi.data.leftovers import Leftovers
 from csi.data.plan import LARGEST_PART, MOST_PARTS, SMALLEST_PART, PartPlan, copied_ranges
 from csi.data.staging import Allotment, StagingMemory
+from csi.data.streams import WriterStatistics
 from csi.data.upload import PartUpload, remove_damaged, too_large
 from csi.data.workers import WorkerPool
 from csi.errors import BadHandle, ChecksumMismatch, OssFuseError, PreconditionFailed
@@ -149,6 +150,9 @@ class PartWriter:
         with self._turn:
             if not self._over:
                 self._fail(BadHandle(f"{self._key}: writing was given up"))
+
+    def statistics(self) -> WriterStatistics:
+        return WriterStatistics(self._filled, self._upload.in_flight)
 
     # --- with the turn held ---
 
@@ -286,7 +290,7 @@ class PartWriter:
     def _end(self) -> None:
         self._over = True
         self._allotment.give(self._buffers)
-        self._buffers = []
+        self._buffers, self._filled = [], 0
         self._allotment.close()
         self._on_close(self)
 

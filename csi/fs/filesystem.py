@@ -42,6 +42,7 @@ from csi.fs.tree import Tree
 from csi.fs.turns import Gate
 from csi.fs.types import (
     AttributeChange,
+    Backing,
     Caller,
     DirectoryEntry,
     DirectoryName,
@@ -225,6 +226,10 @@ class Filesystem:
     def read_reached(self, handle: FileHandle, offset: int, end: int) -> None:
         self._reading.reached(handle, offset, end)
 
+    def backing(self, handle: FileHandle) -> Backing | None:
+        """The local file that holds what `handle` reads, if the disk cache has all of it."""
+        return self._reading.backing(handle)
+
     def read(self, handle: FileHandle, offset: int, size: int) -> Buffer:
         """Exactly `size` bytes, fewer only at the end of the file."""
         return self._reading.read(handle, offset, size)
@@ -302,7 +307,7 @@ class Filesystem:
         return reports
 
     def statistics(self) -> FilesystemReport:
-        weight = self._memory.statistics()
+        weight, gate, siblings = self._memory.statistics(), self._gate.statistics(), self._reading.siblings.statistics()
         with self._table.lock:
             writing = sum(node.draft is not None for node in self._table.nodes())
             return FilesystemReport(
@@ -310,8 +315,10 @@ class Filesystem:
                 len(self._handles.all()),
                 len(self._directories),
                 writing,
+                gate,
                 self._namespace.knowledge.statistics(),
                 self._walks.statistics(),
+                siblings,
                 self._pages.statistics(),
                 self._table.published.statistics(),
                 weight,

@@ -34,11 +34,12 @@ _ALWAYS = Seconds(float(1 << 30))
 @dataclass(frozen=True, slots=True)
 class KnowledgeStatistics:
     """What is remembered of OSS, at rest too, within its bounds: complete `listings` of directories, the `names` in
-    them, names known to be `absent`."""
+    them, names known to be `absent`. Pages of kept listings that are being `renewed` now."""
 
     listings: int
     names: int
     absent: int
+    renewed: int
 
 
 class Knowledge:
@@ -59,6 +60,7 @@ class Knowledge:
         self.fresh = Freshness(arguments, clock)
         self.listings = ListingCache(most_names)
         self.recent = RecentChanges()
+        self.renewed = 0  # pages under way
         self._absences = Absences()
         self._arguments = arguments
         self._serials = itertools.count(1)
@@ -275,7 +277,7 @@ class Knowledge:
 
     def statistics(self) -> KnowledgeStatistics:
         with self.table.lock:
-            return KnowledgeStatistics(len(self.listings), self.listings.names, len(self._absences))
+            return KnowledgeStatistics(len(self.listings), self.listings.names, len(self._absences), self.renewed)
 
     # --- private; the lock is held ---
 

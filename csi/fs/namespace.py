@@ -143,6 +143,7 @@ class Namespace:
         with self.table.lock:
             listing = self.knowledge.listings.get(parent)
             found = listing.renewal.join(name) if listing is not None else None
+            self.knowledge.renewed += found is not None and found[1]
             directory = self.table.key(parent)
         if listing is None or found is None:
             return None
@@ -168,6 +169,7 @@ class Namespace:
         finally:
             with self.table.lock:
                 renewal.land(flight)
+                self.knowledge.renewed -= 1
 
     def _ask(self, parent: Node, name: bytes, *, count: bool = False) -> Node | None:
         """Ask OSS about one name."""

@@ -19,6 +19,7 @@ from csi.fs.namespace import Namespace
 from csi.fs.nodes import Node
 from csi.fs.published import NothingPublished
 from csi.fs.siblings import LARGEST, Siblings
+from csi.fs.types import Backing
 from csi.oss.store import Buffer, ObjectVersion
 from csi.volume.units import FileHandle
 
@@ -38,7 +39,7 @@ class Reading:
         self._drafts = drafts
         self._handles = handles
         self._exact = exact
-        self._siblings = Siblings(namespace.table, namespace.knowledge.listings, engine)
+        self.siblings = Siblings(namespace.table, namespace.knowledge.listings, engine)
         self._published = namespace.table.published
         self._shows = type(self._published) is not NothingPublished
 
@@ -52,7 +53,7 @@ class Reading:
             return None
         found = reader.try_read(offset, size)
         if offset == 0 and found is not None and reader.version.size <= LARGEST and not self._exact:
-            self._siblings.read(node)
+            self.siblings.read(node)
         if self._shows and found is not None and reader.notice:
             self._show(handle, reader)
         return found
@@ -82,7 +83,7 @@ class Reading:
             else:
                 reader = self._current_reader(handle)
                 if offset == 0 and reader.version.size <= LARGEST and not self._exact:
-                    self._siblings.read(handle.node)
+                    self.siblings.read(handle.node)
             try:
                 read = reader.read(offset, size)
             except BadHandle:
@@ -95,6 +96,16 @@ class Reading:
                 if self._shows and reader.notice:
                     self._show(handle, reader)
                 return read
+
+    def backing(self, number: FileHandle) -> Backing | None:
+        handle = self._handles.find(number)
+        if handle is None or not handle.readable or handle.node.draft is not None:
+            return None
+        try:
+            found = self._current_reader(handle).file()
+        except (StaleFile, BadHandle):  # the read that comes will say so
+            return None
+        return None if found is None else Backing(*found)
 
     # --- private ---
 

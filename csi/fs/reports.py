@@ -8,6 +8,8 @@ from csi.data.workers import WorkerStatistics
 from csi.fs.knowledge import KnowledgeStatistics
 from csi.fs.memory import MetadataMemoryStatistics
 from csi.fs.published import PublishedStatistics
+from csi.fs.siblings import SiblingStatistics
+from csi.fs.turns import GateStatistics
 from csi.fs.walks import WalkStatistics
 from csi.volume.units import FileHandle
 
@@ -24,16 +26,18 @@ class OpenFileReport:
 
 @dataclass(frozen=True, slots=True)
 class FilesystemReport:
-    """`inodes` the kernel may know, `open_files`, `open_directories`, files being `writing`: these say whether anything
-    is going on. The rest is memory of what was: knowledge, listings read ahead, and what the kernel session says by
-    itself."""
+    """`inodes` the kernel may know, `open_files`, `open_directories`, files being `writing`, and changes in the `gate`:
+    these say whether anything is going on. The rest is memory of what was: knowledge, listings and files read ahead,
+    and what the kernel session says by itself."""
 
     inodes: int
     open_files: int
     open_directories: int
     writing: int
-    knowledge: KnowledgeStatistics = field(default=KnowledgeStatistics(0, 0, 0), compare=False)
+    gate: GateStatistics = field(default=GateStatistics())
+    knowledge: KnowledgeStatistics = field(default=KnowledgeStatistics(0, 0, 0, 0), compare=False)
     walks: WalkStatistics = field(default=WalkStatistics(0, 0, 0), compare=False)
+    siblings: SiblingStatistics = field(default=SiblingStatistics(), compare=False)
     pages: WorkerStatistics = field(default=WorkerStatistics(0, 0, 0, 0, 0, 0), compare=False)
     published: PublishedStatistics = field(default=PublishedStatistics(), compare=False)
     memory: MetadataMemoryStatistics = field(default=MetadataMemoryStatistics(0, 0, 0), compare=False)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left
 from collections import OrderedDict
+from dataclasses import dataclass
 from itertools import islice
 
 from csi.data.streams import StreamSource
@@ -34,6 +35,14 @@ _REMEMBERED = 64  # files by which it is judged whether they are read in order
 _STREAMS = 8
 _DIRECTORIES = 64
 _SMALLEST = 12  # children: there is nothing to gain in a smaller directory
+
+
+@dataclass(frozen=True, slots=True)
+class SiblingStatistics:
+    """Directories whose files are being read, as far as it is remembered, and files asked for ahead so far."""
+
+    directories: int = 0
+    asked: int = 0
 
 
 class _Stream:
@@ -83,6 +92,7 @@ class Siblings:
         self._engine = engine
         self._lock = threading.Lock()
         self._orders: OrderedDict[int, _Order] = OrderedDict()
+        self._asked = 0
 
     def read(self, node: Node) -> None:
         """The first bytes of a small file were asked for. Makes no request on this thread and does not wait for one."""
@@ -96,6 +106,10 @@ class Siblings:
         for version in versions:
             if not self._engine.prefetch(version):
                 return
+
+    def statistics(self) -> SiblingStatistics:
+        with self._lock:
+            return SiblingStatistics(len(self._orders), self._asked)
 
     # --- private; the lock is held ---
 
@@ -118,7 +132,9 @@ class Siblings:
             return []
         first = max(stream.asked, stream.head) + 1
         stream.asked = max(stream.asked, stream.head + ahead)
-        return self._versions(parent, order.names[first : stream.head + ahead + 1])
+        versions = self._versions(parent, order.names[first : stream.head + ahead + 1])
+        self._asked += len(versions)
+        return versions
 
     def _order(self, parent: Node) -> _Order:
         order = self._orders.get(parent.inode)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import TracebackType
 
 from csi.fs.names import is_inside
@@ -33,6 +34,14 @@ class Turn:
         self._taken.release()
 
 
+@dataclass(frozen=True, slots=True)
+class GateStatistics:
+    """Changes of names and files, and moves of subtrees, that are under way or wait for each other."""
+
+    changes: int = 0
+    moves: int = 0
+
+
 class Gate:
     """Lets changes through side by side, and keeps those below a path waiting while that path is being moved.
 
@@ -44,6 +53,10 @@ class Gate:
         self._changed = threading.Condition()
         self._changes: list[str] = []
         self._moves: list[tuple[str, ...]] = []
+
+    def statistics(self) -> GateStatistics:
+        with self._changed:
+            return GateStatistics(len(self._changes), len(self._moves))
 
     @contextmanager
     def change(self, path_of: Callable[[], str]) -> Iterator[str]:

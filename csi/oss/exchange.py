@@ -52,6 +52,15 @@ class HttpAnswer:
     failure: StoreError | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class ConnectionStatistics:
+    """Connections by what they do now, and exchanges that wait for one."""
+
+    idle: int = 0
+    busy: int = 0
+    waiting: int = 0
+
+
 class Transport(Protocol):
     """Carries exchanges; safe to call from any thread and after fork(2)."""
 
@@ -78,6 +87,8 @@ class Transport(Protocol):
         As `send`, but None when there is no such connection, or its answer is of a kind that `send` has to be asked
         for again.
         """
+
+    def statistics(self) -> ConnectionStatistics: ...
 
     def close(self) -> None:
         """End exchanges under way with EndpointUnreachable, refuse new ones, close connections. Idempotent."""

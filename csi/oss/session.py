@@ -17,7 +17,7 @@ from csi.errors import AuthenticationFailed, ChecksumMismatch, DeadlineExceeded,
 from csi.oss.answers import error_of, shown
 from csi.oss.cancellation import Cancellation
 from csi.oss.credentials import Credentials, CredentialsProvider
-from csi.oss.exchange import HttpAnswer, HttpRequest, Transport
+from csi.oss.exchange import ConnectionStatistics, HttpAnswer, HttpRequest, Transport
 from csi.oss.heads import GetHeads
 from csi.oss.requests import Call, header_lines, url_of
 from csi.oss.retry import RetryPolicy, is_retryable, may_have_arrived
@@ -37,9 +37,10 @@ class ClientStatistics:
     errors: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
+    connections: ConnectionStatistics = ConnectionStatistics()
 
 
-_COUNTERS = tuple(field.name for field in fields(ClientStatistics))
+_COUNTERS = tuple(field.name for field in fields(ClientStatistics) if field.name != "connections")
 
 
 @dataclass(slots=True)
@@ -182,7 +183,8 @@ class Session:
 
     def statistics(self) -> ClientStatistics:
         tallies = list(self._tallies.values())
-        return ClientStatistics(**{name: sum(tally[name] for tally in tallies) for name in _COUNTERS})
+        counted = {name: sum(tally[name] for tally in tallies) for name in _COUNTERS}
+        return ClientStatistics(**counted, connections=self._transport.statistics())
 
     def close(self) -> None:
         self._closing.set()

@@ -16,7 +16,7 @@ import pycurl
 from csi.errors import DeadlineExceeded, EndpointUnreachable
 from csi.oss.cancellation import Cancellation
 from csi.oss.connection import Connection
-from csi.oss.exchange import HttpAnswer, HttpRequest
+from csi.oss.exchange import ConnectionStatistics, HttpAnswer, HttpRequest
 from csi.volume.units import Seconds
 
 CA_BUNDLES = (
@@ -100,6 +100,9 @@ class CurlTransport:
         finally:
             pool.give_back(connection)
 
+    def statistics(self) -> ConnectionStatistics:
+        return self._pool().statistics()
+
     def close(self) -> None:
         self._closed = True
         self._pool().close()
@@ -170,6 +173,10 @@ class _Pool:
                 self._idle.append(connection)
                 return
         connection.close()
+
+    def statistics(self) -> ConnectionStatistics:
+        with self._lock:
+            return ConnectionStatistics(len(self._idle), len(self._busy), self._waiting)
 
     def close(self) -> None:
         with self._lock:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from csi.oss.cancellation import Cancellation
 from csi.oss.client import OssClient
 from csi.oss.credentials import Credentials, CredentialsProvider, StaticCredentials
-from csi.oss.exchange import HttpAnswer, HttpRequest
+from csi.oss.exchange import ConnectionStatistics, HttpAnswer, HttpRequest
 from csi.volume.spec import HttpOptions, Location, WriteOptions
 
 KEY_ID = "LTAI5tSCRIPTEDKEY"
@@ -59,6 +59,9 @@ class ScriptedTransport:
         cancellation: Cancellation | None = None,
     ) -> HttpAnswer | None:
         return None
+
+    def statistics(self) -> ConnectionStatistics:
+        return ConnectionStatistics()
 
     def close(self) -> None:
         self.closed = True

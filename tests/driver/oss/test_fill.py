@@ -150,6 +150,6 @@ def test_a_straggler_is_asked_for_again_on_another_connection(make_client, emula
         assert bytes(reader.read(0, len(CONTENT))) == CONTENT
         reader.close()
         until(lambda: engine.statistics().downloads.running == 0)
-        assert engine.statistics().cache.repeated == 1
+        assert engine.statistics().cache.flights.repeated == 1
     finally:
         engine.close()

@@ -4,8 +4,10 @@ import contextlib
 import datetime
 import ipaddress
 import os
+import socket
 import ssl
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from cryptography import x509
@@ -410,6 +412,43 @@ def test_tls_is_spoken_with_those_who_are_trusted(certificate):
 
     assert bodies == [b"secret", b"again"]
     assert server.accepted == 1
+
+
+def test_new_connections_resume_the_tls_session_of_an_earlier_one(certificate):
+    path, context = certificate
+    resumed = []
+    both = threading.Barrier(2)
+
+    def alone(server, connection):
+        resumed.append(connection.session_reused)
+        answering(ok(b"secret"), then_close=True)(server, connection)
+
+    def at_the_same_time(server, connection):
+        resumed.append(connection.session_reused)
+        both.wait(10)
+        answering(ok(b"secret"), then_close=True)(server, connection)
+
+    transport = CurlTransport(ca_bundle=str(path))
+    with raw_server(alone, at_the_same_time, tls=context) as server:
+        url = f"https://127.0.0.1:{server.port}/x"
+        transport.send(get(url), **BOUNDS)
+        with ThreadPoolExecutor(2) as pool:
+            bodies = [answer.body for answer in pool.map(lambda _: transport.send(get(url), **BOUNDS), range(2))]
+        transport.close()
+
+    assert bodies == [b"secret", b"secret"]
+    assert resumed == [False, True, True]
+
+
+def test_small_requests_do_not_wait_for_more_to_send(transport):
+    with raw_server(answering(ok(b"x"))) as server:
+        transport.send(get(server.url), **BOUNDS)
+        ours = [socket.socket(fileno=os.dup(int(number))) for number in _connections_to(server.port)]
+        delays = [one.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for one in ours]
+        for one in ours:
+            one.close()
+
+    assert set(delays) == {1}
 
 
 def test_a_certificate_nobody_trusts_is_refused_for_good(certificate, transport):

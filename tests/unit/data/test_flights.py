@@ -80,7 +80,7 @@ def test_a_straggler_is_asked_for_again_and_given_up() -> None:
         until(lambda: store.cut == 1)
         until(lambda: engine.statistics().downloads.running == 0)
         statistics = engine.statistics().cache
-    assert (statistics.repeated, statistics.in_flight, statistics.failed) == (1, 0, 0)
+    assert (statistics.flights.repeated, statistics.in_flight, statistics.failed) == (1, 0, 0)
 
 
 def test_who_waits_for_a_straggler_of_another_gets_its_bytes_too() -> None:
@@ -122,7 +122,7 @@ def test_what_has_no_etag_is_not_asked_for_twice() -> None:
     with engine_over(store) as engine:
         know(engine)
         running.start(lambda: bytes(engine.open_reader(version).read(0, SIZE)))
-        until(lambda: engine.statistics().cache.repeated == 1)
+        until(lambda: engine.statistics().cache.flights.repeated == 1)
         assert store.ranges == []
         store.stragglers[0].goes_on.set()
         running.join()
@@ -138,7 +138,7 @@ def test_it_is_for_the_first_request_to_tell_what_is_wrong() -> None:
     with engine_over(store) as engine:
         know(engine)
         running.start(lambda: bytes(engine.open_reader(version).read(0, SIZE)))
-        until(lambda: engine.statistics().cache.repeated == 1)
+        until(lambda: engine.statistics().cache.flights.repeated == 1)
         store.stragglers[0].goes_on.set()
         running.join()
     assert running.results == [data]
@@ -177,7 +177,7 @@ def test_a_store_that_has_become_slow_does_not_get_twice_the_load() -> None:
     flights, _ = flights_at(lambda: now, lambda flight, _: again.append(flight))
     begun = [flights.begin(block()) for _ in range(99)]
     now = 200.0
-    until(lambda: flights.repeated == 7)
+    until(lambda: flights.statistics().repeated == 7)
     for flight in begun:
         flights.end(flight)
     flights.close()
