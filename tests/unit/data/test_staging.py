@@ -89,4 +89,4 @@ def test_a_writer_closed_while_its_buffer_travels_gives_it_back_later() -> None:
     writer.close()
     assert memory.statistics().held == 128 * KIB
     writer.give([buffer])
-    assert memory.statistics() == type(memory.statistics())(0, 0, 256 * KIB)
+    assert memory.statistics() == type(memory.statistics())(0, 0, 256 * KIB, 0)
