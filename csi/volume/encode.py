@@ -16,15 +16,22 @@ import typing
 from typing import Any
 
 from csi.errors import ProtocolError
-from csi.volume.spec import VolumeSpec
+from csi.volume.spec import CacheOptions, VolumeSpec
 
 VERSION = 1
+_LATER = (("cache", CacheOptions()),)
+"""Groups that an earlier release does not know, as it behaves without them. Where they are so they are left out, so
+that its sidecars understand what they get and the hashes of its mounts stay true."""
 _HASH_LENGTH = 16
 
 
 def encode_spec(spec: VolumeSpec) -> str:
     """The one JSON text of `spec`, with the version of this encoding: sorted keys, no white space, ASCII."""
-    document = {"version": VERSION, "spec": _encode(spec)}
+    fields = _encode(spec)
+    for name, before in _LATER:
+        if getattr(spec, name) == before:
+            del fields[name]
+    document = {"version": VERSION, "spec": fields}
     return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
@@ -41,7 +48,10 @@ def decode_spec(text: str) -> VolumeSpec:
             f"volume spec: version {str(document['version'])[:20]!r}, expected {VERSION}",
             hint="use node plugin and sidecar of the same release",
         )
-    spec = _decode(VolumeSpec, document["spec"], "spec")
+    fields = document["spec"]
+    if isinstance(fields, dict):
+        fields = {**{name: _encode(before) for name, before in _LATER}, **fields}
+    spec = _decode(VolumeSpec, fields, "spec")
     if not isinstance(spec, VolumeSpec):
         raise ProtocolError("volume spec: not a spec")
     return spec

@@ -28,6 +28,7 @@ from csi.volume.mounting import (
 from csi.volume.settle import Draft, settle
 from csi.volume.spec import (
     AuthType,
+    CacheOptions,
     CredentialOptions,
     HttpOptions,
     Location,
@@ -54,6 +55,7 @@ _GROUPS = {
     "http": HttpOptions,
     "resources": SidecarResources,
     "credentials": CredentialOptions,
+    "cache": CacheOptions,
 }
 
 
@@ -120,6 +122,7 @@ def parse_volume(
         http=_group(draft, "http", HttpOptions),
         resources=_group(draft, "resources", SidecarResources),
         credentials=_group(draft, "credentials", CredentialOptions),
+        cache=_group(draft, "cache", CacheOptions),
     )
     settings = (
         *_location_settings(given, location),

@@ -12,8 +12,9 @@ from collections.abc import Collection
 from typing import TypeVar
 
 from csi.errors import InvalidOption
+from csi.volume.caching import NONE
 from csi.volume.quantity import format_bytes
-from csi.volume.spec import MEMORY_FLOOR, SMALLEST_BUFFER, AuthType
+from csi.volume.spec import MEMORY_FLOOR, SMALLEST_BUFFER, SMALLEST_CACHE, AuthType
 from csi.volume.units import Bytes, Seconds
 
 _SHARE = 4
@@ -69,6 +70,7 @@ def settle(draft: Draft, given: Collection[str], *, region_known: bool) -> None:
     _encryption(draft)
     _requests(draft, given, region_known)
     _credentials(draft, given)
+    _cache(draft, given)
 
 
 def _resources(draft: Draft, given: Collection[str]) -> None:
@@ -157,3 +159,11 @@ def _credentials(draft: Draft, given: Collection[str]) -> None:
             raise InvalidOption(key, value, f"{form}, because authType is rrsa")
         if field in given and source is not AuthType.RRSA:
             raise InvalidOption(key, value, "this only together with authType: rrsa", hint="set authType: rrsa")
+
+
+def _cache(draft: Draft, given: Collection[str]) -> None:
+    size = draft.get("cache.size", int)
+    if size < SMALLEST_CACHE:
+        raise InvalidOption("cacheSize", format_bytes(size), f"at least {format_bytes(SMALLEST_CACHE)}")
+    if "cache.size" in given and draft.values["cache.place"] == NONE:
+        draft.notes["cache.size"] = "no effect without cache"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 
+from csi.volume.caching import NONE
 from csi.volume.units import GIB, KIB, MIB, Bytes, Seconds
 
 
@@ -110,6 +111,19 @@ class WriteOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class CacheOptions:
+    """Blocks on a disk: `place` is `none`, `emptyDir` or an absolute path of the host (`csi/volume/caching.py`)."""
+
+    place: str = NONE
+    size: Bytes = Bytes(10 * GIB)
+
+    @property
+    def host_path(self) -> str:
+        """'' when it is none."""
+        return self.place if self.place.startswith("/") else ""
+
+
+@dataclass(frozen=True, slots=True)
 class HttpOptions:
     """`timeout` bounds one request attempt, `deadline` a whole operation with its retries."""
 
@@ -154,9 +168,12 @@ class VolumeSpec:
     http: HttpOptions = field(default_factory=HttpOptions)
     resources: SidecarResources = field(default_factory=SidecarResources)
     credentials: CredentialOptions = field(default_factory=CredentialOptions)
+    cache: CacheOptions = field(default_factory=CacheOptions)
 
 
 MEMORY_FLOOR = Bytes(128 * MIB)
 """The least memory limit a sidecar can work in: interpreter and metadata, plus a block for a few readers."""
 
 SMALLEST_BUFFER = Bytes(64 * KIB)
+
+SMALLEST_CACHE = Bytes(64 * MIB)

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 from csi.errors import InvalidOption
 from csi.volume.args import octal
+from csi.volume.caching import parse_place
 from csi.volume.quantity import format_bytes, parse_bytes, parse_millis
 from csi.volume.table.option import Kind, Option
 from csi.volume.units import MIB, Bytes, Seconds
@@ -41,6 +42,8 @@ def read(row: Option, key: str, text: str) -> object:
             return _at_least(row, key, text, parse_millis(key, text))
         case Kind.OCTAL:
             return octal(key, text)
+        case Kind.PLACE:
+            return parse_place(key, text)
         case Kind.TEXT:
             return _text(key, text)
 

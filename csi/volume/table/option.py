@@ -31,6 +31,7 @@ class Kind(enum.Enum):
     CPU = "quantity, cores"
     OCTAL = "octal permissions"
     CHOICE = "one of"
+    PLACE = "none, emptyDir or an absolute path of the host"
 
 
 class Topic(enum.Enum):
@@ -41,6 +42,7 @@ class Topic(enum.Enum):
     SIDECAR = "Resources of the sidecar"
     READ = "Reading"
     WRITE = "Writing"
+    DISK = "Cache on a disk"
     HTTP = "Requests to OSS"
     CREDENTIALS = "Credentials"
     OWNERSHIP = "Ownership shown by the mount"

@@ -130,6 +130,28 @@ _SIDECAR = (
     ),
 )
 
+_DISK = (
+    implemented(
+        "cache",
+        Topic.DISK,
+        Kind.PLACE,
+        "Where blocks that were read are kept beyond the life of the sidecar: nowhere, in an emptyDir of the pod, or "
+        "in a directory of the host, shared by all volumes that name it; on a cluster one that its administrator "
+        "allows. Nothing is read from it that was not listed at OSS first; see [cache.md](cache.md).",
+        default="none",
+        sets="cache.place",
+    ),
+    implemented(
+        "cacheSize",
+        Topic.DISK,
+        Kind.MEMORY,
+        "How much the cache may hold, at least 64Mi; what was used longest ago goes first. Of a directory that volumes "
+        "share it is the bound of all of them together.",
+        default="10Gi",
+        sets="cache.size",
+    ),
+)
+
 _CREDENTIALS = (
     implemented(
         "authType",
@@ -214,4 +236,4 @@ _OWNERSHIP = (
     ),
 )
 
-PLACE_OPTIONS: tuple[Option, ...] = (*_LOCATION, *_MODE, *_SIDECAR, *_CREDENTIALS, *_OWNERSHIP)
+PLACE_OPTIONS: tuple[Option, ...] = (*_LOCATION, *_MODE, *_SIDECAR, *_DISK, *_CREDENTIALS, *_OWNERSHIP)

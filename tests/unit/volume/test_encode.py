@@ -43,6 +43,11 @@ def test_two_specs_have_one_hash_only_if_they_are_equal(one: VolumeSpec, other: 
     assert (spec_hash(one) == spec_hash(other)) == (one == other)
 
 
+def test_a_volume_without_a_disk_cache_is_what_an_earlier_release_encoded() -> None:
+    assert "cache" not in json.loads(encode_spec(PLAIN))["spec"]
+    assert spec_hash(PLAIN) == "d2733f387988be97"
+
+
 def test_a_hash_is_16_hexadecimal_digits_and_the_same_in_every_process() -> None:
     assert len(spec_hash(PLAIN)) == 16
     assert int(spec_hash(PLAIN), 16) >= 0

@@ -44,6 +44,8 @@ EXAMPLES = {
     "fs.oss.server-side-data-encryption": ("SM4", {"fs.oss.server-side-encryption": "KMS"}),
     "fs.oss.server-side-encryption-key-id": ("9468da86-3509", {"encrypted": "kms"}),
     "fs.oss.signer.version": ("4", {}),
+    "cache": ("emptyDir", {}),
+    "cacheSize": ("20Gi", {"cache": "/var/cache/ossfuse"}),
     "authType": ("public", {}),
     "credentialFile": ("/keys.json", {"authType": "file"}),
     "roleArn": (f"{ROLE['roleArn']}-2", {"authType": "rrsa", **ROLE}),
