@@ -186,6 +186,10 @@ class StateMismatch(OssFuseError):
     """A state to be loaded that was saved by another data set, or by one split in another way."""
 
 
+class SamplesUnavailable(OssFuseError):
+    """None of the samples that were asked for together can be read."""
+
+
 class CheckpointIncomplete(OssFuseError):
     """What is stored is not a whole checkpoint, or cannot become one."""
 

@@ -6,16 +6,28 @@ thread and, with a pool of connections of its own, in processes forked later. Lo
 
 from __future__ import annotations
 
+import importlib.util
 import random as chance
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from csi.oss import appending, multipart, reading, writing
+from csi.oss import appending, multipart, reading, uploads, writing
 from csi.oss.cancellation import Cancellation
 from csi.oss.credentials import CredentialsProvider
 from csi.oss.exchange import Transport
+from csi.oss.lines import Lines
 from csi.oss.session import ClientStatistics, Session
-from csi.oss.store import AppendResult, Buffer, DeleteFailure, ListPage, ObjectMetadata, ObjectVersion, Part, PutResult
+from csi.oss.store import (
+    AppendResult,
+    Buffer,
+    DeleteFailure,
+    ListPage,
+    ObjectMetadata,
+    ObjectVersion,
+    Part,
+    PendingUpload,
+    PutResult,
+)
 from csi.oss.transport import CurlTransport
 from csi.volume.spec import HttpOptions, Location, WriteOptions
 from csi.volume.units import Bytes, Crc64, ETag, ObjectKey
@@ -41,6 +53,7 @@ class OssClient:
         sleep: Callable[[float], object] | None = None,
         random: Callable[[], float] = chance.random,
     ) -> None:
+        self._is_plain = transport is None and location.endpoint.startswith("http://")
         self.session = Session(
             location,
             http,
@@ -52,6 +65,13 @@ class OssClient:
             sleep=sleep,
             random=random,
         )
+
+    def lines(self, largest: Bytes) -> Lines | None:
+        """Connections for small objects that are fetched without Python; None where that cannot be: with TLS, another
+        transport than libcurl's, or when it was not built."""
+        if not self._is_plain or importlib.util.find_spec("csi.oss.getting") is None:
+            return None
+        return self.session.lines(largest)
 
     def fill(
         self, version: ObjectVersion, offset: int, target: memoryview, *, cancellation: Cancellation | None = None
@@ -67,6 +87,10 @@ class OssClient:
         self, key: ObjectKey, target: memoryview, *, if_match: ETag | None = None
     ) -> tuple[ObjectMetadata, int]:
         return reading.read_whole(self.session, key, target, if_match)
+
+    def read_start(self, key: ObjectKey, target: memoryview) -> tuple[ObjectMetadata, int]:
+        """GetObject of the first `len(target)` bytes of an object of any size; see `reading.read_start`."""
+        return reading.read_start(self.session, key, target)
 
     def head(self, key: ObjectKey) -> ObjectMetadata:
         return reading.head(self.session, key)
@@ -151,6 +175,12 @@ class OssClient:
 
     def abort_multipart(self, key: ObjectKey, upload_id: str) -> None:
         multipart.abort(self.session, key, upload_id)
+
+    def pending_uploads(self, key: ObjectKey) -> Sequence[PendingUpload]:
+        return uploads.pending(self.session, key)
+
+    def newest_part(self, key: ObjectKey, upload_id: str) -> float:
+        return uploads.newest_part(self.session, key, upload_id)
 
     def put_symlink(self, key: ObjectKey, target: str) -> None:
         writing.put_symlink(self.session, key, target)

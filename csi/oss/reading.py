@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from urllib.parse import unquote_to_bytes
 
-from csi.errors import PreconditionFailed, RangeNotSatisfiable, ServerFailure
+from csi.errors import PreconditionFailed, RangeNotSatisfiable, RequestRejected, ServerFailure
 from csi.oss.answers import crc64_in, metadata_of, shown, whole_size
 from csi.oss.cancellation import Cancellation
 from csi.oss.checksum import crc64_of
@@ -121,6 +121,32 @@ def _read_whole(
 
     answer = session.call(call, check=check, begun=begun, cancellation=cancellation)
     return _unchanged(metadata_of(key, answer.headers), if_match), answer.received
+
+
+def read_start(session: Session, key: ObjectKey, target: memoryview) -> tuple[ObjectMetadata, int]:
+    """GetObject of the first `len(target)` bytes, or of all there are: how many came. One request, whatever the size.
+
+    An object that came whole was compared with its CRC64. For an empty one, that has no first byte, there are two.
+    """
+    span = (0, len(target))
+    headers = {"range": f"bytes=0-{len(target) - 1}", "x-oss-range-behavior": "standard"}
+    call = Call("GetObject", "GET", key, headers=headers, target=target)
+
+    def check(answer: HttpAnswer) -> None:
+        size = whole_size(answer.headers)
+        if answer.overflow:
+            raise RequestRejected("the server does not answer range requests", status=answer.status)
+        if answer.received != min(size, len(target)):
+            raise mismatch("the length of the body", call, min(size, len(target)), answer.received)
+        theirs = crc64_in(answer.headers) if answer.received == size and session.write.crc64 else None
+        if theirs is not None and crc64_of([target[:size]]) != theirs:
+            raise mismatch("the CRC64 of the body", call, theirs, crc64_of([target[:size]]))
+
+    try:
+        answer = session.call(call, check=check, begun=session.try_get(key, span, target, ETag("")))
+    except RangeNotSatisfiable:
+        return _read_whole(session, key, target[:0], None, None, None)
+    return metadata_of(key, answer.headers), answer.received
 
 
 def head(session: Session, key: ObjectKey) -> ObjectMetadata:

@@ -9,15 +9,35 @@ from __future__ import annotations
 
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from csi.errors import ExtraMissing
 from csi.oss.credentials import AnonymousCredentials
 
-__all__ = ["AnonymousCredentials"]
+if TYPE_CHECKING:
+    from csi.torch.iterable_dataset import OssIterableDataset
+    from csi.torch.lookahead import LookAhead
+    from csi.torch.manifests import imagenet_manifest_parser
+    from csi.torch.map_dataset import OssMapDataset
+    from csi.torch.samples import OssObject
 
-_HOMES: Final[dict[str, str]] = {}
-_NEED_TORCH: Final = frozenset({"csi.torch.datasets", "csi.torch.checkpoint", "csi.torch.distributed"})
+__all__ = [
+    "AnonymousCredentials",
+    "LookAhead",
+    "OssIterableDataset",
+    "OssMapDataset",
+    "OssObject",
+    "imagenet_manifest_parser",
+]
+
+_HOMES: Final = {
+    "LookAhead": "csi.torch.lookahead",
+    "OssIterableDataset": "csi.torch.iterable_dataset",
+    "OssMapDataset": "csi.torch.map_dataset",
+    "OssObject": "csi.torch.samples",
+    "imagenet_manifest_parser": "csi.torch.manifests",
+}
+_NEED_TORCH: Final = frozenset({"csi.torch.iterable_dataset", "csi.torch.map_dataset"})
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,200 @@
+"""How the bytes of samples arrive in one process: a bounded number of requests at a time, each made ahead by a thread.
+
+A small sample is one GET into memory of its own; a sample larger than `unit` is left to its reader, who gets it by
+ranges from a data engine. Two budgets of half the configured one bound what was fetched ahead and not yet taken, and
+what the engine holds. Knows no PyTorch; order and retention are the business of `pipeline`.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from queue import SimpleQueue
+from typing import Final, NamedTuple
+
+from csi.data.engine import DataEngine
+from csi.data.ledger import MemoryLedger
+from csi.data.streams import Reader
+from csi.errors import EndpointUnreachable, OssFuseError, PreconditionFailed
+from csi.oss.client import OssClient
+from csi.oss.store import ObjectVersion
+from csi.torch.catalogue import UNKNOWN, Entry
+from csi.torch.connection import Connection
+from csi.torch.uri import Place
+from csi.volume.spec import ReadOptions, WriteOptions
+from csi.volume.units import MIB, Bytes
+
+FIRST_GUESS: Final = 1 * MIB
+"""Of the size of an object that nobody listed: what its first request asks for."""
+_LEAST_LEDGER: Final = 16 * MIB
+_SPARE: Final = 4
+"""Connections for samples that are read on the caller's thread meanwhile."""
+
+
+class Fetched(NamedTuple):
+    """`data` None: too large to be held, `version` is to be read by ranges."""
+
+    version: ObjectVersion
+    data: bytearray | None
+
+
+class Slot:
+    """A sample on its way. `wait` returns once `fetched` or `error` is there; it may be called once."""
+
+    __slots__ = ("charge", "entry", "error", "fetched", "gate", "unwanted")
+
+    def __init__(self, entry: Entry, charge: int) -> None:
+        self.entry = entry
+        self.charge = charge
+        self.fetched: Fetched | None = None
+        self.error: OssFuseError | None = None
+        self.unwanted = False
+        self.gate = threading.Lock()
+        self.gate.acquire()
+
+    def wait(self) -> None:
+        self.gate.acquire()
+
+
+class Fetcher:
+    """Of one process: made in it, and never used in another. Any thread may call.
+
+    `_lock` guards `_engines` and `_threads`; it is held for no request. `close` is owed.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        options = connection.configuration.dataset
+        self.process = os.getpid()
+        self.unit = options.unit
+        self.budget = Bytes(max(options.budget // 2, options.unit))
+        self.concurrency = options.concurrency
+        self.connection = connection
+        self._connection = connection.with_bounds(connections=options.concurrency + _SPARE, timeout=options.timeout)
+        self._guess = FIRST_GUESS
+        self._lock = threading.Lock()
+        self._ledger = MemoryLedger(Bytes(max(options.budget // 2, _LEAST_LEDGER)))
+        self._engines: dict[Place, DataEngine] = {}
+        self._queue: SimpleQueue[Slot | None] = SimpleQueue()
+        self._threads = 0
+        self._closed = False
+
+    def begin(self, entry: Entry) -> Slot:
+        """Have a sample fetched by the next thread that is free. Does not wait."""
+        slot = Slot(entry, self.charge(entry))
+        if entry.size > self.unit:
+            slot.fetched = Fetched(version_of(entry), None)
+            slot.gate.release()
+            return slot
+        self._queue.put(slot)
+        if self._threads < self.concurrency:
+            self._hire()
+        return slot
+
+    def charge(self, entry: Entry) -> int:
+        """Bytes that a sample takes until it is taken."""
+        if entry.size == UNKNOWN:
+            return self._guess
+        return entry.size if entry.size <= self.unit else 0
+
+    def fetch(self, entry: Entry) -> Fetched:
+        """The bytes of a sample, by one request on this thread unless it is large.
+
+        Raises a StoreError (PreconditionFailed when the object is not the version that was listed),
+        CredentialsMissing, InvalidOption.
+        """
+        store = self.store(entry.place)
+        if entry.size == UNKNOWN:
+            return self._discover(store, entry)
+        version = version_of(entry)
+        if entry.size > self.unit:
+            return Fetched(version, None)
+        data = bytearray(entry.size)
+        if entry.size:
+            try:
+                store.fill(version, max(entry.offset, 0), memoryview(data))
+            except PreconditionFailed as error:
+                raise _replaced(error, entry) from None
+        return Fetched(version, data)
+
+    def store(self, place: Place) -> OssClient:
+        return self._connection.store(place)
+
+    def open(self, place: Place, version: ObjectVersion) -> Reader:
+        """A reader by ranges, within the memory of the engine. Makes no request."""
+        engine = self._engines.get(place)
+        if engine is None:
+            with self._lock:
+                engine = self._engines.get(place)
+                if engine is None:
+                    engine = self._engines[place] = DataEngine(
+                        self.store(place),
+                        read=ReadOptions(threads=self.concurrency),
+                        write=WriteOptions(),
+                        ledger=self._ledger,
+                    )
+        return engine.open_reader(version)
+
+    def close(self) -> None:
+        """End the threads when their requests are done, and close the connections. Idempotent."""
+        with self._lock:
+            self._closed = True
+            threads, self._threads = self._threads, self.concurrency
+            engines, self._engines = self._engines, {}
+        for _ in range(threads):
+            self._queue.put(None)
+        for engine in engines.values():
+            engine.close()
+        self._connection.close()
+
+    def _hire(self) -> None:
+        """Start another thread, unless there are enough."""
+        with self._lock:
+            if self._closed or self._threads >= self.concurrency:
+                return
+            self._threads += 1
+        threading.Thread(target=self._work, name=f"ossfuse-fetch-{self._threads}", daemon=True).start()
+
+    def _work(self) -> None:
+        queue = self._queue
+        while True:
+            slot = queue.get()
+            if slot is None:
+                return
+            if not slot.unwanted:
+                try:
+                    slot.fetched = self.fetch(slot.entry)
+                except OssFuseError as error:
+                    slot.error = error
+                except BaseException as error:  # whatever it is, who waits has to be told
+                    slot.error = EndpointUnreachable(f"{slot.entry.key}: fetching failed: {error!r}")
+            slot.gate.release()
+            slot = None  # it holds the bytes of a sample
+
+    def _discover(self, store: OssClient, entry: Entry) -> Fetched:
+        """An object of which only the name is known: its first bytes tell the rest."""
+        data = bytearray(self._guess)
+        with memoryview(data) as target:
+            found, received = store.read_start(entry.key, target)
+        size = found.size
+        if size > self.unit:
+            return Fetched(found.version, None)
+        if size <= received:
+            del data[size:]
+            return Fetched(found.version, data)
+        self._guess = min(self.unit, max(self._guess, 2 * size))
+        data.extend(bytes(size - received))
+        with memoryview(data) as target:
+            store.fill(found.version, received, target[received:])
+        return Fetched(found.version, data)
+
+
+def version_of(entry: Entry) -> ObjectVersion:
+    """The version of the object that a sample of known size is in."""
+    return ObjectVersion(entry.key, entry.etag, Bytes(entry.whole if entry.offset >= 0 else entry.size))
+
+
+def _replaced(error: PreconditionFailed, entry: Entry) -> PreconditionFailed:
+    error.message = f"oss://{entry.place.bucket}/{entry.key} is no longer the version that was listed: {error.message}"
+    error.hint = "the object was replaced after the data set was made; make it again to list the new version"
+    error.args = (error.message,)
+    return error

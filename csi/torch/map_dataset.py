@@ -1,0 +1,175 @@
+"""OssMapDataset: objects of OSS by their numbers, in the order the sampler asks for them.
+
+The objects are listed once, where the data set is made; workers get the list, however they are started. A batch is
+fetched with many requests at a time, and given in order; where the next batches can be known they are fetched too.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import torch.utils.data
+
+from csi.errors import OssFuseError, SamplesUnavailable
+from csi.torch import sources
+from csi.torch.catalogue import Entry
+from csi.torch.connection import Connection, connect
+from csi.torch.delivery import SKIPPED, Delivery, Transform, identity
+from csi.torch.fetching import Slot
+from csi.torch.lookahead import Batch
+from csi.torch.manifests import Parser
+from csi.torch.pipeline import Lookahead, stream
+from csi.torch.sources import Manifest
+from csi.torch.tally import DatasetStatistics
+from csi.torch.workers import row_of_this_process
+
+
+class OssMapDataset(torch.utils.data.Dataset):  # type: ignore[misc] # torch is not typed here
+    """Made by `from_prefix`, `from_objects`, `from_manifest_file` or `from_tar`.
+
+    `on_error` "skip" leaves objects out that cannot be read, of a batch as the DataLoader asks for it; `statistics()`
+    counts them. An object asked for by itself is always either given or an error.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Entry],
+        connection: Connection,
+        *,
+        transform: Transform = identity,
+        on_error: str = "raise",
+    ) -> None:
+        self._samples = samples
+        self._delivery = Delivery(connection, transform, on_error)
+        self._here: _Here | None = None
+
+    @classmethod
+    def from_prefix(
+        cls,
+        oss_uri: str,
+        endpoint: str,
+        *,
+        cred_path: str = "",
+        cred_provider: object | None = None,
+        config_path: str = "",
+        transform: Transform = identity,
+        region: str = "",
+        on_error: str = "raise",
+    ) -> OssMapDataset:
+        """All objects whose keys begin like the address `oss_uri`.
+
+        Raises InvalidOption, CredentialsMissing, a StoreError when listing fails.
+        """
+        connection = connect(
+            endpoint, cred_path=cred_path, cred_provider=cred_provider, config_path=config_path, region=region
+        )
+        return cls(sources.listed(oss_uri, connection), connection, transform=transform, on_error=on_error)
+
+    @classmethod
+    def from_objects(
+        cls,
+        object_uris: str | Iterable[str],
+        endpoint: str,
+        *,
+        cred_path: str = "",
+        cred_provider: object | None = None,
+        config_path: str = "",
+        transform: Transform = identity,
+        region: str = "",
+        on_error: str = "raise",
+    ) -> OssMapDataset:
+        """The objects of these addresses. Makes no request."""
+        connection = connect(
+            endpoint, cred_path=cred_path, cred_provider=cred_provider, config_path=config_path, region=region
+        )
+        return cls(sources.named(object_uris), connection, transform=transform, on_error=on_error)
+
+    @classmethod
+    def from_manifest_file(
+        cls,
+        manifest_file_path: str,
+        manifest_parser: Parser,
+        oss_base_uri: str,
+        endpoint: str,
+        *,
+        cred_path: str = "",
+        cred_provider: object | None = None,
+        config_path: str = "",
+        transform: Transform = identity,
+        region: str = "",
+        on_error: str = "raise",
+    ) -> OssMapDataset:
+        """The objects that a manifest names, with their labels. The manifest is read once, here.
+
+        Raises ManifestMalformed with the number of the line.
+        """
+        manifest = Manifest(manifest_file_path, manifest_parser, oss_base_uri)
+        connection = connect(
+            endpoint, cred_path=cred_path, cred_provider=cred_provider, config_path=config_path, region=region
+        )
+        return cls(manifest.samples(connection), connection, transform=transform, on_error=on_error)
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, index: int) -> Any:
+        (slot,) = self._taken([index], None)
+        given = self._delivery.give(slot, row_of_this_process())
+        if given is SKIPPED:
+            raise slot.error or SamplesUnavailable(f"sample {index} cannot be read")
+        return given
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Any]:
+        """A batch, in the order asked for."""
+        following = indices.following if isinstance(indices, Batch) else None
+        row = row_of_this_process()
+        given = []
+        last: OssFuseError | None = None
+        for slot in self._taken([int(index) for index in indices], following):
+            value = self._delivery.give(slot, row)
+            if value is SKIPPED:
+                last = slot.error
+            else:
+                given.append(value)
+        if not given and indices:
+            raise SamplesUnavailable(
+                f"none of the {len(indices)} samples of a batch can be read; the last one: {last}",
+                hint="a batch needs one sample at least: correct what fails, or make batches larger",
+            )
+        return given
+
+    def statistics(self) -> DatasetStatistics:
+        """What was read and skipped so far, by this process and the workers."""
+        return self._delivery.statistics()
+
+    def __getstate__(self) -> dict[str, object]:
+        return self.__dict__ | {"_here": None}
+
+    def _taken(self, wanted: list[int], following: Sequence[int] | None) -> Iterator[Slot]:
+        count = len(self._samples)
+        for place, index in enumerate(wanted):
+            if not -count <= index < count:
+                raise IndexError(f"sample {index} of a data set of {count}")
+            wanted[place] = index % count
+        here = self._here
+        if here is None or here.process != os.getpid():
+            here = self._here = _Here(Lookahead(self._delivery.fetcher(), self._samples.__getitem__, count))
+        if here.lock.acquire(blocking=False):
+            try:
+                yield from here.lookahead.take(wanted, following)
+            finally:
+                here.lock.release()
+        else:  # several threads ask at once: no order to look ahead in
+            yield from stream(self._delivery.fetcher(), map(self._samples.__getitem__, wanted))
+
+
+class _Here:
+    """What one process has of a data set. `lock` is held by the thread that follows the order of batches."""
+
+    def __init__(self, lookahead: Lookahead) -> None:
+        self.process = os.getpid()
+        self.lookahead = lookahead
+        self.lock = threading.Lock()

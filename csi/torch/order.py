@@ -1,0 +1,74 @@
+"""Which samples an iterable data set gives to whom, and in what order: the same whenever it is asked the same.
+
+Every sample goes to exactly one of the consumers (each data loading worker of each distributed rank), and their numbers
+differ by at most one. Shuffling mixes twice: runs of consecutive samples change places, the same for everybody, and
+each consumer draws from a buffer. All of it follows from seed and epoch. Knows no data.
+"""
+
+from __future__ import annotations
+
+import random
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Consumer `number` of `count`."""
+
+    number: int = 0
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Shuffling:
+    """`run`: consecutive samples that stay together at first; `buffer`: samples that a consumer draws from."""
+
+    seed: int = 0
+    run: int = 1000
+    buffer: int = 1000
+
+
+def numbers(count: int, share: Share, shuffling: Shuffling | None, epoch: int) -> Iterator[int]:
+    """The numbers, out of `count`, of the samples of one consumer."""
+    if shuffling is None:
+        return iter(range(share.number, count, share.count))
+    return drawn(_mixed(count, share, shuffling, epoch), share, shuffling, epoch)
+
+
+def dealt(entries: Iterable[T], share: Share, shuffling: Shuffling | None, epoch: int) -> Iterator[T]:
+    """The entries of one consumer, out of a stream of which nobody knows the length."""
+    own = islice(entries, share.number, None, share.count)
+    return own if shuffling is None else drawn(own, share, shuffling, epoch)
+
+
+def drawn(entries: Iterator[T], share: Share, shuffling: Shuffling, epoch: int) -> Iterator[T]:
+    """`entries` through a buffer, of which each next one is drawn at random."""
+    chance = random.Random(f"{shuffling.seed}/{epoch}/{share.number}/{share.count}")
+    buffer = list(islice(entries, shuffling.buffer))
+    draw = chance.randrange
+    for entry in entries:
+        place = draw(len(buffer))
+        yield buffer[place]
+        buffer[place] = entry
+    chance.shuffle(buffer)
+    yield from buffer
+
+
+def _mixed(count: int, share: Share, shuffling: Shuffling, epoch: int) -> Iterator[int]:
+    """Runs of consecutive numbers in an order that is the same for all consumers, of which each takes its turn."""
+    starts = list(range(0, count, shuffling.run))
+    random.Random(f"{shuffling.seed}/{epoch}").shuffle(starts)
+    ends: list[int] = []  # of each run, in the new order
+    total = 0
+    for start in starts:
+        total += min(shuffling.run, count - start)
+        ends.append(total)
+    for position in range(share.number, count, share.count):
+        index = bisect_right(ends, position)
+        yield starts[index] + position - (ends[index - 1] if index else 0)

@@ -1,0 +1,119 @@
+"""Samples in the order in which they are wanted, fetched ahead of that as far as number and memory allow.
+
+`stream` is for an order that nobody interrupts, `Lookahead` for one that comes in batches whose successors are known or
+can be guessed. Both hold at most the fetcher's budget of bytes that were not taken yet, beside one sample.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+from csi.torch.catalogue import Entry
+from csi.torch.fetching import Fetcher, Slot
+
+_DEPTH: Final = 3
+"""Samples on their way or there, for each request that may be under way: so that a slow one holds up no other."""
+
+
+def stream(fetcher: Fetcher, entries: Iterator[Entry]) -> Iterator[Slot]:
+    """All entries in order, each with its outcome."""
+    most = fetcher.concurrency * _DEPTH
+    ahead: deque[Slot] = deque()
+    charged = 0
+    following = next(entries, None)
+    try:
+        while following is not None or ahead:
+            while following is not None and len(ahead) < most:
+                charge = fetcher.charge(following)
+                if ahead and charged + charge > fetcher.budget:
+                    break
+                charged += charge
+                ahead.append(fetcher.begin(following))
+                following = next(entries, None)
+            slot = ahead.popleft()
+            slot.wait()
+            charged -= slot.charge
+            yield slot
+    finally:
+        for slot in ahead:
+            slot.unwanted = True
+
+
+class Lookahead:
+    """The samples of one process of a map-style data set, by their numbers. One thread.
+
+    `_slots`: begun and not taken; `_last`: the first number and the length of the last batch that was a run of
+    consecutive numbers, `_stride` how far it was from the one before.
+    """
+
+    def __init__(self, fetcher: Fetcher, entry_of: Callable[[int], Entry], count: int) -> None:
+        self._fetcher = fetcher
+        self._entry_of = entry_of
+        self._count = count
+        self._slots: dict[int, Slot] = {}
+        self._charged = 0
+        self._last: tuple[int, int] | None = None
+        self._stride = 0
+
+    def take(self, wanted: Sequence[int], following: Sequence[int] | None) -> Iterator[Slot]:
+        """The samples `wanted`, in that order, while those `following` (None: guess) are fetched too."""
+        ahead = self._guess(wanted) if following is None else following
+        plan = [*wanted, *ahead]
+        self._forget_all_but(plan)
+        begun = 0
+        for number in wanted:
+            begun = self._begin(plan, begun)
+            slot = self._slots.pop(number, None)
+            if slot is None:  # wanted twice, or there was no room for it
+                entry = self._entry_of(number)
+                slot = self._fetcher.begin(entry)
+            else:
+                self._charged -= slot.charge
+            slot.wait()
+            yield slot
+        self._begin(plan, begun)
+
+    def close(self) -> None:
+        self._forget_all_but(())
+
+    def _begin(self, plan: Sequence[int], begun: int) -> int:
+        """Begin as many of the plan as may be, in order; returns how many of it were begun so far."""
+        most = self._fetcher.concurrency * _DEPTH
+        while begun < len(plan) and len(self._slots) < most:
+            number = plan[begun]
+            if number not in self._slots:
+                entry = self._entry_of(number)
+                charge = self._fetcher.charge(entry)
+                if self._slots and self._charged + charge > self._fetcher.budget:
+                    break
+                slot = self._slots[number] = self._fetcher.begin(entry)
+                self._charged += slot.charge
+            begun += 1
+        return begun
+
+    def _forget_all_but(self, plan: Sequence[int]) -> None:
+        if self._slots:
+            kept = set(plan)
+            for number in [number for number in self._slots if number not in kept]:
+                slot = self._slots.pop(number)
+                slot.unwanted = True
+                self._charged -= slot.charge
+
+    def _guess(self, wanted: Sequence[int]) -> Sequence[int]:
+        """Where batches of consecutive numbers go on at a constant distance, as without shuffling: the next ones."""
+        first, size = wanted[0], len(wanted)
+        if any(number != first + index for index, number in enumerate(wanted)):
+            self._last = None
+            return ()
+        last, self._last = self._last, (first, size)
+        if last is None or last[1] != size or first - last[0] < size:
+            self._stride = 0
+            return ()
+        stride, self._stride = self._stride, first - last[0]
+        if stride not in (0, self._stride):
+            return ()
+        most = self._fetcher.concurrency * _DEPTH
+        starts = range(first + self._stride, self._count, self._stride)[: -(-most // size)]
+        return [number for start in starts for number in range(start, min(start + size, self._count))]

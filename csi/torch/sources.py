@@ -1,0 +1,96 @@
+"""Where the samples of a data set come from: a prefix, a list of addresses, a manifest.
+
+The first two are looked at once, by the process that makes the data set. A manifest can be looked at once as well, or
+be read as a stream by everybody who needs it, in memory that does not grow with it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from csi.errors import InvalidOption
+from csi.torch.catalogue import UNKNOWN, Entry, Samples
+from csi.torch.connection import Connection
+from csi.torch.fetching import Fetcher
+from csi.torch.manifests import Parser, Streamed, entries, open_local
+from csi.torch.samples import OssObject
+from csi.torch.uri import Place, parse_object, parse_place, parse_prefix, split_uri
+from csi.volume.units import ObjectKey
+
+_log = logging.getLogger(__name__)
+
+
+def listed(uri: str, connection: Connection) -> Samples:
+    """All objects below a prefix, in the order of their keys, but for the empty ones that stand for directories.
+
+    Raises InvalidOption, or a StoreError: PermissionDenied when listing is not allowed, BucketNotFound.
+    """
+    where = parse_prefix(uri)
+    samples = Samples()
+    add, place = samples.add, where.place
+    for page in connection.store(place).list_all(where.key):
+        for found in page.objects:
+            if found.key.endswith("/") and not found.size:
+                continue
+            if found.type == "Symlink":  # the size and the ETag are the link's, not those of what it leads to
+                add(place, found.key)
+            else:
+                add(place, found.key, found.size, found.etag)
+    _log.info("%s: %d objects listed", where, len(samples))
+    if not samples:
+        _log.warning("%s: no object has a key that begins like this; the data set is empty", where)
+    return samples
+
+
+def named(uris: str | Iterable[str]) -> Samples:
+    """The objects of these addresses, in their order. Asks nobody. Raises InvalidOption."""
+    samples = Samples()
+    places: dict[str, Place] = {}
+    for uri in [uris] if isinstance(uris, str) else uris:
+        authority, key = split_uri(uri)
+        place = places.get(authority)
+        if place is None:
+            place = places[authority] = parse_place(authority)
+        samples.add(place, key or parse_object(uri).key)
+    if not samples:
+        raise InvalidOption.stating("object_uris", "object_uris names no object")
+    return samples
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """`path` on this machine, or an oss:// address; `base` is put before each key."""
+
+    path: str
+    parser: Parser
+    base: str
+
+    def __post_init__(self) -> None:
+        if not self.path:
+            raise InvalidOption.stating("manifest_file_path", "manifest_file_path is empty")
+        if not callable(self.parser):
+            raise InvalidOption("manifest_parser", self.parser, "a callable that takes a reader")
+
+    def stream(self, connection: Connection) -> Iterator[Entry]:
+        """Its entries, read anew. Raises ManifestMalformed, or a StoreError."""
+        if not self.path.startswith("oss://"):
+            yield from entries(self.path, open_local(self.path), self.parser, self.base)
+            return
+        where = parse_object(self.path)
+        fetcher = Fetcher(connection)
+        try:
+            with OssObject(Entry(where.place, ObjectKey(where.key), UNKNOWN), fetcher) as opened:
+                yield from entries(self.path, Streamed(opened), self.parser, self.base)
+        finally:
+            fetcher.close()
+
+    def samples(self, connection: Connection) -> Samples:
+        """Its entries, in flat memory."""
+        samples = Samples()
+        add = samples.add
+        for entry in self.stream(connection):
+            add(entry.place, entry.key, label=entry.label)
+        _log.info("%s: %d entries in %d bytes", self.path, len(samples), samples.memory)
+        return samples
