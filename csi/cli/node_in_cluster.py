@@ -22,9 +22,12 @@ NEVER_INJECTED: Final = ("kube-system", "kube-public", "kube-node-lease")
 """Namespaces the webhook leaves alone, besides the driver's own."""
 
 
-def serve_in_cluster(config: NodeConfig, kubelet_directory: Path, namespace: str, kubeconfig: Path | None) -> None:
+def serve_in_cluster(
+    config: NodeConfig, kubelet_directory: Path, namespace: str, kubeconfig: Path | None, session: str = ""
+) -> None:
     """Serve until SIGTERM or SIGINT. `namespace` is the driver's own; without a `kubeconfig` the API server is reached
-    as the service account of this pod. Raises ApiUnreachable when there is no way to it."""
+    as the service account of this pod. `session` is which code serves volumes, '' if that is left to the sidecars.
+    Raises ApiUnreachable when there is no way to it."""
     excluded = {*NEVER_INJECTED, namespace} - {""}
     with contextlib.ExitStack() as ending:
         api = KubernetesApi.from_kubeconfig(str(kubeconfig)) if kubeconfig else KubernetesApi.in_cluster()
@@ -37,7 +40,9 @@ def serve_in_cluster(config: NodeConfig, kubelet_directory: Path, namespace: str
 
         def open_mounts() -> VolumeMounts:
             locator = PodSidecars(api, kubelet_directory, excluded=excluded)
-            mounts = pod_mounts(config.state_directory, check_volume, locator, events, kubelet_directory)
+            mounts = pod_mounts(
+                config.state_directory, check_volume, locator, events, kubelet_directory, session=session
+            )
             mounts.open()
             return mounts
 

@@ -34,6 +34,7 @@ from csi.handover.wire import (
     Mount,
     Question,
     Ready,
+    Session,
 )
 from csi.volume.units import Seconds
 
@@ -152,6 +153,10 @@ class Conversation:
     def _hand_over(self) -> Handover | None:
         """What a sidecar that comes for the volume gets; None when there is nothing to give away."""
         raise NotImplementedError
+
+    def _session(self) -> str:
+        """Which code is to serve the volume; '' leaves it to the sidecar."""
+        return ""
 
     def _may_tell(self, pid: int) -> bool:
         """Whether the sidecar may learn how process `pid` ends. May raise OSError when there is none."""
@@ -285,10 +290,22 @@ class Conversation:
             handover = self._hand_over()
             if handover is None:
                 raise ProtocolError("a sidecar asks for a descriptor that was given away already")
+            self._say_session(channel, hello)
             handover.give(channel)
         if hello.asks:
             with contextlib.suppress(BrokenPipeError):  # it has refused and left: what it said is still to be read
                 channel.send(Answering(), timeout=_REFUSING)
+
+    def _say_session(self, channel: Channel, hello: Hello) -> None:
+        session = self._session()
+        if session and hello.chooses:
+            channel.send(Session(session))
+        elif session:
+            _log.warning(
+                "the sidecar of %s is too old to be told that %s is to serve it, and serves as it does by itself",
+                self._volume_id,
+                session,
+            )
 
     def _bury(self, process: SidecarProcess) -> None:
         self._selector.unregister(process.fileno())

@@ -4,8 +4,8 @@ A frame is `u32 big-endian length | u8 type | JSON object`; the length counts th
 1 MiB. Decoding is strict: anything that is not exactly a known message is a ProtocolError, so that neither side ever
 acts on half an understanding. Only HELLO and HEALTH may carry fields this version does not know, because a newer
 sidecar must be able to introduce itself and to say how it is. What an older peer would not understand is sent only to
-one that has said it does: HELLO says so for ANSWERING, and that for QUESTION. No message has a place for a secret:
-credentials are files beside the socket, and a frame may be logged.
+one that has said it does: HELLO says so for ANSWERING and for SESSION, and ANSWERING for QUESTION. No message has a
+place for a secret: credentials are files beside the socket, and a frame may be logged.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Message:
 @dataclass(frozen=True, slots=True)
 class Hello(Message):
     """Sidecar: here I am. `resume`: I already serve `volume_id` with the options `spec_hash`, and lost the socket.
-    `asks`: say ANSWERING if you would answer a QUESTION."""
+    `asks`: say ANSWERING if you would answer a QUESTION. `chooses`: a SESSION may come before MOUNT."""
 
     TYPE = 1
     TOLERANT = True
@@ -46,6 +46,7 @@ class Hello(Message):
     volume_id: str = ""
     spec_hash: str = ""
     asks: bool = False
+    chooses: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,12 +150,20 @@ class Answering(Message):
     TYPE = 10
 
 
+@dataclass(frozen=True, slots=True)
+class Session(Message):
+    """Node plugin, before MOUNT, to a sidecar whose HELLO said that it chooses: which code is to talk to the kernel."""
+
+    TYPE = 11
+    name: str
+
+
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 _MESSAGES: Final[Mapping[int, type[Message]]] = {
-    kind.TYPE: kind for kind in (Hello, Mount, Ready, Failed, Health, Drain, Bye, Question, Answer, Answering)
+    kind.TYPE: kind for kind in (Hello, Mount, Ready, Failed, Health, Drain, Bye, Question, Answer, Answering, Session)
 }
 _CHECKS: Final[Mapping[str, Callable[[Any], bool]]] = {
     "int": lambda value: isinstance(value, int) and not isinstance(value, bool),

@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 from csi.errors import ProtocolError, SidecarFailed
 from csi.handover.channel import Channel, Received
-from csi.handover.wire import VERSION, Answer, Answering, Bye, Drain, Hello, Message, Mount
+from csi.handover.wire import VERSION, Answer, Answering, Bye, Drain, Hello, Message, Mount, Session
 from csi.sidecar.questions import Questions
 from csi.volume.units import Seconds
 
@@ -33,13 +33,15 @@ _LONGEST_WAIT = Seconds(3600.0)
 
 class NodeLink:
     """`_lock` guards `_channel`; it is not held while sending. `directory` is a descriptor, `name` the socket in it.
-    `questions` are asked over the connection there is."""
+    `questions` are asked over the connection there is. `session` is which code is to serve the volume, as the node
+    plugin said with it; '' when it did not."""
 
     def __init__(self, directory: int, name: str) -> None:
         self._path = f"/proc/self/fd/{directory}/{name}"
         self._lock = threading.Lock()
         self._channel: Channel | None = None
         self.questions = Questions()
+        self.session = ""
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
         self._wake, self._woken = socket.socketpair()
@@ -55,7 +57,7 @@ class NodeLink:
         end = time.monotonic() + patience
         pause = _FIRST_PAUSE
         while not self._interrupted():
-            channel = self._connect(Hello(VERSION, os.getpid(), asks=True))
+            channel = self._connect(Hello(VERSION, os.getpid(), asks=True, chooses=True))
             volume = self._receive_volume(channel, end) if channel is not None else None
             if volume is not None:
                 return volume
@@ -109,6 +111,7 @@ class NodeLink:
 
     def _receive_volume(self, channel: Channel, end: float) -> tuple[Mount, int] | None:
         """None when the other end closed, or nothing came in time."""
+        self.session = ""
         try:
             while not self._interrupted() and time.monotonic() < end:
                 try:
@@ -118,6 +121,9 @@ class NodeLink:
                     continue
                 if received is None:
                     break
+                if isinstance(received.message, Session):
+                    self.session = received.message.name
+                    continue
                 volume = _volume_in(received)
                 self._replace(channel)
                 return volume

@@ -82,6 +82,7 @@ COMBINATIONS: Mapping[str, Settings] = {
         "controller.serviceAccount.annotations": {"example.com/role": "c"},
     },
     "logs and kubelet": {"logLevel": "debug", "logFormat": "text", "kubeletDir": "/var/lib/k0s/kubelet"},
+    "the other kernel session": {"sidecar.session": "pyfuse3"},
     "roles": {"rrsa.stsEndpoint": "https://sts-vpc.cn-hangzhou.aliyuncs.com", "rrsa.tokenExpirationSeconds": 600},
     "namespaces": {
         "webhook.excludedNamespaces": ["monitoring", "kube-system"],

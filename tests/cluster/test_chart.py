@@ -177,6 +177,15 @@ def test_images_are_named_by_digest_where_one_is_given(helm: str) -> None:
     assert f"--sidecar-image=registry.example.com/sidecar@{DIGEST}" in arguments
 
 
+def test_the_node_plugin_is_told_which_session_serves_where_that_is_said(helm: str) -> None:
+    def arguments(settings: Settings) -> list[str]:
+        spec = named(parsed(render(helm, settings)), "DaemonSet", "ossfuse-csi-node")["spec"]["template"]["spec"]
+        return [word for word in spec["containers"][0]["args"] if word.startswith("--session")]
+
+    assert arguments({}) == []
+    assert arguments(COMBINATIONS["the other kernel session"]) == ["--session=pyfuse3"]
+
+
 # --- with one ---
 
 

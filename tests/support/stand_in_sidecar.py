@@ -63,7 +63,13 @@ class TreeVolume:
 
 
 def assemble(
-    volume: Mount, descriptor: int, credentials: str, on_started: Callable[[], None], informant: Informant | None = None
+    volume: Mount,
+    descriptor: int,
+    credentials: str,
+    on_started: Callable[[], None],
+    informant: Informant | None = None,
+    *,
+    wanted: str = "",
 ) -> TreeVolume:
     behaviour = decode_spec(volume.spec).location.bucket
     if behaviour == "refuses":

@@ -37,7 +37,8 @@ _log = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What the attendants of a node share. `membership` is `read_membership`; a sidecar silent for `silence` is hung,
-    one not ready `start_limit` after it got the volume too."""
+    one not ready `start_limit` after it got the volume too. `session` is which code is to serve the volumes, '' if
+    that is left to the sidecars."""
 
     layers: Layers
     connections: FuseConnections
@@ -46,6 +47,7 @@ class Surroundings:
     membership: Callable[[int], str]
     silence: Seconds
     start_limit: Seconds = START_LIMIT
+    session: str = ""
 
 
 class PodAttendant(Conversation):
@@ -98,6 +100,9 @@ class PodAttendant(Conversation):
         self._watch(found)
         self._update(ended=False, exit_status=None)
         return ""
+
+    def _session(self) -> str:
+        return self._around.session
 
     def _may_tell(self, pid: int) -> bool:
         return in_pod(self._around.membership(pid), self.note.pod.uid)

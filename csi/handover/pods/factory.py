@@ -31,8 +31,10 @@ def pod_mounts(
     *,
     kernel: Kernel | None = None,
     silence: Seconds = SILENCE,
+    session: str = "",
 ) -> PodMounts:
-    """Not opened yet: `open` takes the state directory and recovers what an earlier process left, `close` ends it."""
+    """Not opened yet: `open` takes the state directory and recovers what an earlier process left, `close` ends it.
+    `session` is which code serves the volumes, '' if that is left to the sidecars."""
     kernel = kernel if kernel is not None else LinuxKernel()
     state = StateDirectory(state_directory, kernel, read_mountinfo, uid=SIDECAR_UID, gid=SIDECAR_GID, secret=False)
     connections = FuseConnections(kernel, read_mountinfo, state.path / ".connections")
@@ -43,7 +45,7 @@ def pod_mounts(
         kernel=kernel,
         connections=connections,
         unmounter=unmounter,
-        around=Surroundings(layers, connections, reporter, LocalProcess, read_membership, silence),
+        around=Surroundings(layers, connections, reporter, LocalProcess, read_membership, silence, session=session),
         locator=locator,
         preflight=preflight,
         kubelet_directory=kubelet_directory,

@@ -21,6 +21,7 @@ from csi.handover.wire import (
     Mount,
     Question,
     Ready,
+    Session,
     decode,
     encode,
     take_frame,
@@ -38,6 +39,8 @@ EXAMPLES = [
     Question(1, 4711, 99),
     Answer(1, 4711, 99, True),
     Answering(),
+    Hello(1, 4711, chooses=True),
+    Session("pyfuse3"),
 ]
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from csi.errors import ProtocolError, SidecarFailed
 from csi.handover.listener import SidecarListener
-from csi.handover.wire import Answer, Answering, Bye, Drain, Hello, Mount, Question, Ready
+from csi.handover.wire import Answer, Answering, Bye, Drain, Hello, Mount, Question, Ready, Session
 from csi.sidecar.node_link import NodeLink
 from csi.volume.units import Seconds
 from tests.support.fake_kernel import FakeKernel
@@ -36,9 +36,11 @@ class NodePlugin:
         self.channels.append(channel)
         return channel
 
-    def offer(self):
+    def offer(self, *first):
         channel = self.accept()
         hello = channel.receive(SOON).message
+        for message in first:
+            channel.send(message)
         null = os.open("/dev/null", os.O_RDWR)
         channel.send(MOUNT, (null,))
         os.close(null)
@@ -92,8 +94,27 @@ def take(link, plugin):
 
 def test_the_volume_is_taken_with_its_descriptor(link, plugin):
     _, hello, volume = take(link, plugin)
-    assert hello == Hello(1, os.getpid(), asks=True)
+    assert hello == Hello(1, os.getpid(), asks=True, chooses=True)
     assert volume == MOUNT
+
+
+def test_what_is_to_serve_the_volume_comes_before_it(link, plugin):
+    answers = in_background(link.take_volume, SOON)
+    plugin.offer(Session("pyfuse3"))
+    _, descriptor = answers.get(timeout=SOON)
+    os.close(descriptor)
+    assert link.session == "pyfuse3"
+
+
+def test_what_a_node_plugin_said_that_had_no_volume_is_forgotten(link, plugin):
+    answers = in_background(link.take_volume, SOON)
+    gone = plugin.accept()
+    gone.send(Session("pyfuse3"))
+    gone.close()
+    plugin.offer()
+    _, descriptor = answers.get(timeout=SOON)
+    os.close(descriptor)
+    assert link.session == ""
 
 
 def test_a_socket_that_appears_later_is_waited_for(link, plugin):

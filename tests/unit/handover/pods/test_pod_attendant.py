@@ -13,7 +13,7 @@ from csi.handover.mounting import KernelSession, MountOrder
 from csi.handover.pods.attendant import PodAttendant, Surroundings
 from csi.handover.pods.notes import Note
 from csi.handover.types import IncidentKind, PodReference, SidecarPlace
-from csi.handover.wire import Answer, Answering, Bye, Failed, Health, Mount, Question, Ready
+from csi.handover.wire import Answer, Answering, Bye, Failed, Health, Mount, Question, Ready, Session
 from csi.volume.units import MIB, Bytes, Seconds
 from tests.support.descriptors import open_files
 from tests.support.fake_kernel import FakeKernel
@@ -80,7 +80,7 @@ class Stage:
         self.found = []
         self.closables = []
 
-    def attend(self, *, fresh=True, silence=60.0, start_limit=60.0):
+    def attend(self, *, fresh=True, silence=60.0, start_limit=60.0, session=""):
         listener = SidecarListener(
             self.directory, "s", uid=os.getuid(), gid=os.getgid(), kernel=FakeKernel(), any_user=True
         )
@@ -92,6 +92,7 @@ class Stage:
             lambda _pid: self.membership,
             Seconds(silence),
             Seconds(start_limit),
+            session,
         )
         session = self.layers.renew(NOTE.order) if fresh else None
         attendant = PodAttendant(NOTE, self.notes, listener, session, around)
@@ -287,6 +288,26 @@ def test_closing_before_anybody_came_closes_the_session(stage):
 
 def _gone(_pid):
     raise ProcessLookupError
+
+
+# --- what serves ---
+
+
+def test_a_sidecar_that_chooses_is_told_what_is_to_serve_the_volume(stage):
+    stage.attend(session="pyfuse3")
+    sidecar = stage.sidecar().hello(chooses=True)
+    assert (sidecar.hear(), sidecar.hear()) == (Session("pyfuse3"), NOTE.frame)
+
+
+def test_where_nothing_is_demanded_nothing_is_said(stage):
+    stage.attend()
+    assert stage.sidecar().hello(chooses=True).hear() == NOTE.frame
+
+
+def test_a_sidecar_that_is_too_old_to_choose_gets_its_volume_and_the_log_says_so(stage, caplog):
+    stage.attend(session="pyfuse3")
+    assert stage.sidecar().hello().hear() == NOTE.frame
+    assert "too old to be told that pyfuse3" in caplog.text
 
 
 # --- what it asks ---
