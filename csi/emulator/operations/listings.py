@@ -121,12 +121,13 @@ def _max_keys(call: Call, default: int) -> int:
 
 
 def _encode_token(last: bytes) -> str:
-    return base64.urlsafe_b64encode(last).decode()
+    """Of letters, digits, - and _ alone: as with OSS, clients send it back, and sign it, without encoding it."""
+    return base64.urlsafe_b64encode(last).decode().rstrip("=")
 
 
 def _decode_token(token: str) -> bytes:
     try:
-        return base64.urlsafe_b64decode(token.encode("ascii"))
+        return base64.urlsafe_b64decode(token.encode("ascii") + b"=" * (-len(token) % 4))
     except (binascii.Error, UnicodeEncodeError):
         raise invalid_argument("The continuation token is invalid.", "continuation-token", token) from None
 

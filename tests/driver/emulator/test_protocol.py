@@ -8,6 +8,7 @@ import gzip
 import hashlib
 import hmac
 import http.client
+import re
 import time
 from email.utils import formatdate
 from xml.etree import ElementTree
@@ -266,6 +267,21 @@ def test_a_page_has_1_to_1000_entries(raw: RawClient, query: dict[str, str], lim
     answer = raw("GET", query={**query, "max-keys": limit})
 
     assert (answer.status, answer.code) == (400, "InvalidArgument")
+
+
+@pytest.mark.parametrize("directory", ["a", "ab", "abc", "~?ÿ"])
+def test_a_continuation_token_needs_no_encoding(emulator: RunningEmulator, raw: RawClient, directory: str) -> None:
+    """osstorchconnector puts it into the next request, and signs it, as it is."""
+    for name in "12":
+        emulator.seed(f"{directory}/{name}", b"")
+    page = raw("GET", query={"list-type": "2", "max-keys": "1"}).body.decode()
+    token = page.partition("<NextContinuationToken>")[2].partition("<")[0]
+
+    after = raw("GET", query={"list-type": "2", "continuation-token": token}).body.decode()
+
+    assert re.fullmatch(r"[A-Za-z0-9_-]+", token)
+    assert f"<Key>{directory}/2</Key>" in after
+    assert f"<Key>{directory}/1</Key>" not in after
 
 
 def test_a_bad_continuation_token_is_refused(raw: RawClient) -> None:
