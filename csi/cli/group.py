@@ -18,7 +18,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from csi.errors import OssFuseError
-from csi.sidecar.logs import redacted
+from csi.volume.redaction import redacted
 
 
 @dataclass(frozen=True, slots=True)

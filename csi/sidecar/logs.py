@@ -9,22 +9,14 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import stat
 import time
 from typing import Final
 
-_SENSITIVE: Final = re.compile(
-    r"(?i)\b(access[_-]?key[_-]?secret|ak[_-]?secret|security[_-]?token|session[_-]?token|x-oss-security-token|"
-    r"signature|x-oss-signature|authorization|password)(\"?'?\s*[=:]\s*\"?'?)(?:(?:OSS4-HMAC-SHA256|OSS)\s+)?[^\s\"',;&]+"
-)
+from csi.volume.redaction import redacted
+
 _STANDARD_ERROR: Final = 2
 LEVELS: Final = ("debug", "info", "warning", "error")
-
-
-def redacted(text: str) -> str:
-    """`text` with the values of credential-like names replaced."""
-    return _SENSITIVE.sub(lambda match: f"{match[1]}{match[2]}***", text)
 
 
 class _Formatter(logging.Formatter):

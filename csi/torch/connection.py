@@ -13,10 +13,12 @@ from dataclasses import replace
 from csi.errors import InvalidOption
 from csi.oss.client import OssClient
 from csi.oss.credentials import CredentialsProvider
+from csi.oss.transport import CurlTransport
 from csi.torch import configuration as configurations
 from csi.torch import credentials as sources
 from csi.torch.configuration import Configuration
 from csi.torch.credentials import CredentialSource
+from csi.torch.logs import Audit, AuditedTransport, start_logs
 from csi.torch.uri import Place
 from csi.volume.spec import HttpOptions, Location, WriteOptions
 from csi.volume.units import Seconds
@@ -68,6 +70,7 @@ class Connection:
         self._source = source
         self._http = http or HttpOptions()
         self._provider: CredentialsProvider | None = None
+        self._audit: Audit | None = None
         self._stores: dict[Place, OssClient] = {}
 
     @classmethod
@@ -98,7 +101,9 @@ class Connection:
         http = replace(self._http, max_connections=connections)
         if timeout is not None:
             http = replace(http, timeout=timeout, deadline=Seconds(max(http.deadline, 2 * timeout)))
-        return Connection(self._endpoint, self._source, self.configuration, region=self._region, http=http)
+        made = Connection(self._endpoint, self._source, self.configuration, region=self._region, http=http)
+        made._audit, made._provider = self._audit, self._provider
+        return made
 
     def store(self, place: Place) -> OssClient:
         """The store of a bucket in this process, made when it is first asked for. Any thread.
@@ -107,7 +112,10 @@ class Connection:
         """
         store = self._stores.get(place)
         if store is None:
-            made = OssClient(self.location(place), self._http, WriteOptions(), self.credentials())
+            http = self._http
+            carrier = CurlTransport(max_connections=http.max_connections, connect_timeout=http.connection_timeout)
+            transport = AuditedTransport(carrier, self.audit())
+            made = OssClient(self.location(place), http, WriteOptions(), self.credentials(), transport=transport)
             store = self._stores.setdefault(place, made)
         return store
 
@@ -116,6 +124,12 @@ class Connection:
         if self._provider is None:
             self._provider = self._source.open()
         return self._provider
+
+    def audit(self) -> Audit:
+        """Where slow requests are told. The logs of this process begin with the first one that asks."""
+        if self._audit is None:
+            self._audit = start_logs(self.configuration.log)
+        return self._audit
 
     def location(self, place: Place) -> Location:
         """Where a bucket is.

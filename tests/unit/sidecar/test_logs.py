@@ -6,7 +6,8 @@ import os
 
 import pytest
 
-from csi.sidecar.logs import configure, redacted
+from csi.sidecar.logs import configure
+from csi.volume.redaction import redacted
 
 
 @pytest.fixture

@@ -11,10 +11,16 @@ import pytest
 from csi.errors import CredentialsMissing, InvalidOption
 from csi.oss.credentials import AnonymousCredentials
 from csi.torch.connection import Connection
+from csi.torch.logs import Audit
 from csi.torch.uri import Place
 from csi.volume.units import Seconds
 
 KEYS = {"OSS_ACCESS_KEY_ID": "key-of-environment", "OSS_ACCESS_KEY_SECRET": "secret-of-environment"}
+
+
+@pytest.fixture(autouse=True)
+def no_logs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("csi.torch.connection.start_logs", lambda options: Audit(None))
 
 
 def connection(endpoint: str = "http://oss.local:9000", **given: object) -> Connection:
