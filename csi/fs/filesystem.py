@@ -307,7 +307,12 @@ class Filesystem:
         return reports
 
     def statistics(self) -> FilesystemReport:
-        weight, gate, siblings = self._memory.statistics(), self._gate.statistics(), self._reading.siblings.statistics()
+        weight, gate, together = (
+            self._memory.statistics(),
+            self._gate.statistics(),
+            self._namespace.together.statistics(),
+        )
+        together, siblings = self._namespace.together.statistics(), self._reading.siblings.statistics()
         with self._table.lock:
             writing = sum(node.draft is not None for node in self._table.nodes())
             return FilesystemReport(
@@ -318,6 +323,7 @@ class Filesystem:
                 gate,
                 self._namespace.knowledge.statistics(),
                 self._walks.statistics(),
+                together,
                 siblings,
                 self._pages.statistics(),
                 self._table.published.statistics(),

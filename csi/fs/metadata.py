@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import sys
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 from csi.fs.names import decode, encode
 from csi.fs.types import FileKind
-from csi.oss.store import ListedObject, ObjectMetadata, ObjectStore, ObjectVersion
+from csi.oss.store import ListedObject, ListPage, ObjectMetadata, ObjectStore, ObjectVersion
 from csi.volume.units import Bytes, ETag, ObjectKey
 
 SYMLINK_TYPE = "Symlink"
@@ -99,17 +99,39 @@ def ask_from(store: ObjectStore, directory: str, after: bytes, count: int, *, sy
     """
     start_after = directory + decode(after)
     page = store.list_page(directory, delimiter="/", start_after=start_after, max_keys=count + 1)
+    told, _ = _tell(page, directory, symlinks=symlinks)
+    return told
+
+
+def ask_about(
+    store: ObjectStore, directory: str, names: Collection[bytes], *, symlinks: bool
+) -> dict[bytes, Facts | None]:
+    """What one LIST tells about several names of the directory whose keys begin with `directory`; None of one that is
+    not there.
+
+    Left out is what a page cannot tell (`ask_from`), and names that lie far behind the first one. Raises StoreError.
+    """
+    before = decode(min(names))[:-1]  # sorts before the first one, and what lies between begins as that does
+    count = 2 * len(names) + _NEIGHBOURS
+    page = store.list_page(directory, delimiter="/", start_after=directory + before, max_keys=count)
+    told, reaches = _tell(page, directory, symlinks=symlinks)
+    return {name: told.get(name) for name in names if name in told or reaches(name)}
+
+
+def _tell(page: ListPage, directory: str, *, symlinks: bool) -> tuple[dict[bytes, Facts], Callable[[bytes], bool]]:
+    """The names of a page, and whether it shows that a name which is not among them is not there."""
     start = len(encode(directory))
     files = [(encode(found.key)[start:], found) for found in page.objects]
     directories = [encode(prefix)[start:-1] for prefix in page.prefixes]
     last = max([b"", *(name for name, _ in files[-1:]), *(name + b"/" for name in directories[-1:])])
-    told = {
-        name: facts_of(found, symlinks=symlinks)
-        for name, found in files
-        if (not page.next_token or name + b"/" < last) and (symlinks or found.type != SYMLINK_TYPE)
-    }
+    led = {name for name, found in files if found.type == SYMLINK_TYPE and not symlinks}
+
+    def reaches(name: bytes) -> bool:
+        return name not in led and (not page.next_token or name + b"/" < last)
+
+    told = {name: facts_of(found, symlinks=symlinks) for name, found in files if reaches(name)}
     told.update(dict.fromkeys(directories, DIRECTORY))
-    return told
+    return told, reaches
 
 
 def _reaches(objects: Sequence[ListedObject], prefixes: Sequence[ObjectKey], directory: str) -> bool:

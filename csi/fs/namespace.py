@@ -7,6 +7,7 @@ for a name, a page for names of a directory that is worked through.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -14,10 +15,11 @@ from csi.errors import EntryExists, NoSuchEntry, NotADirectory, OssFuseError, Pe
 from csi.fs.inodes import InodeTable
 from csi.fs.knowledge import Knowledge, missing
 from csi.fs.listings import MOST_NAMES
-from csi.fs.metadata import ask, ask_from
-from csi.fs.names import check_lookup, directory_key, join, shown
+from csi.fs.metadata import ask_from
+from csi.fs.names import KEY_MAX, check_lookup, encode, shown
 from csi.fs.nodes import Node
 from csi.fs.renewal import Flight, Page, Renewal
+from csi.fs.together import Together
 from csi.oss.store import ObjectStore
 from csi.volume.spec import MountArguments, Ownership
 from csi.volume.units import InodeNumber, ObjectKey
@@ -43,6 +45,9 @@ class Namespace:
         self.shown = self.knowledge.shown
         self._store = store
         self._symlinks = arguments.symlinks
+        self.together = Together(
+            store, self.knowledge.serial, clock, symlinks=arguments.symlinks, monotonic=time.monotonic
+        )
 
     def directory(self, inode: InodeNumber) -> Node:
         """The directory `inode`. Raises NotADirectory, NoSuchEntry (it was removed), StaleFile."""
@@ -172,12 +177,11 @@ class Namespace:
                 self.knowledge.renewed -= 1
 
     def _ask(self, parent: Node, name: bytes, *, count: bool = False) -> Node | None:
-        """Ask OSS about one name."""
+        """Ask OSS about one name, with others that are asked for at this moment."""
         if parent.detached or name in (b".", b"..") or b"/" in name or not name:
             return None
-        path = join(self.table.path(parent), name)
-        asked, at = self.knowledge.serial(), self.clock()
-        facts = None
-        if len(directory_key(self.table.prefix, path).encode("utf-8", "surrogateescape")) <= 1024:
-            facts = ask(self._store, ObjectKey(self.table.prefix + path), symlinks=self._symlinks)
+        directory = self.table.key(parent)
+        if len(encode(directory)) + len(name) > KEY_MAX:  # OSS refuses to be asked
+            return self.knowledge.learned(parent, name, None, self.knowledge.serial(), self.clock(), count=count)
+        facts, asked, at = self.together.ask(directory, name)
         return self.knowledge.learned(parent, name, facts, asked, at, count=count)

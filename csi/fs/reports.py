@@ -9,6 +9,7 @@ from csi.fs.knowledge import KnowledgeStatistics
 from csi.fs.memory import MetadataMemoryStatistics
 from csi.fs.published import PublishedStatistics
 from csi.fs.siblings import SiblingStatistics
+from csi.fs.together import TogetherStatistics
 from csi.fs.turns import GateStatistics
 from csi.fs.walks import WalkStatistics
 from csi.volume.units import FileHandle
@@ -37,6 +38,7 @@ class FilesystemReport:
     gate: GateStatistics = field(default=GateStatistics())
     knowledge: KnowledgeStatistics = field(default=KnowledgeStatistics(0, 0, 0, 0), compare=False)
     walks: WalkStatistics = field(default=WalkStatistics(0, 0, 0), compare=False)
+    together: TogetherStatistics = field(default=TogetherStatistics(), compare=False)
     siblings: SiblingStatistics = field(default=SiblingStatistics(), compare=False)
     pages: WorkerStatistics = field(default=WorkerStatistics(0, 0, 0, 0, 0, 0), compare=False)
     published: PublishedStatistics = field(default=PublishedStatistics(), compare=False)
