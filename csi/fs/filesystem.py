@@ -307,11 +307,7 @@ class Filesystem:
         return reports
 
     def statistics(self) -> FilesystemReport:
-        weight, gate, together = (
-            self._memory.statistics(),
-            self._gate.statistics(),
-            self._namespace.together.statistics(),
-        )
+        weight, gate = self._memory.statistics(), self._gate.statistics()
         together, siblings = self._namespace.together.statistics(), self._reading.siblings.statistics()
         with self._table.lock:
             writing = sum(node.draft is not None for node in self._table.nodes())

@@ -1,9 +1,9 @@
 """Names of one directory that are asked for at the same time, by one request.
 
 Eight programs that make files in a directory ask for eight names that are not there, and the store would answer eight
-listings of one name each. While a request for a name of a directory is under way, further names wait for each other, and
-the next request is one page that tells all of them. Promises that every answer was asked for after its name was:
-it is as fresh as one of its own. Nobody waits where that would be long: only where the store answers at once, which is
+listings of one name each. While a request for a name of a directory is under way, further names wait for each other,
+and the next request is one page that tells all of them. Promises that every answer was asked for after its name was: it
+is as fresh as one of its own. Nobody waits where that would be long: only where the store answers at once, which is
 where the work is what counts. Names that lie far apart in the listing are not told by one page; when that happens
 often, each is asked for by itself.
 """
