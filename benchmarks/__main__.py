@@ -7,6 +7,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -16,7 +17,7 @@ from benchmarks.clients import Client, Place
 from benchmarks.model import OURS, QUICK, Case, Ground, Row, Sizes, Work
 from benchmarks.nginx import Line
 from benchmarks.server import Server, serving
-from benchmarks.works import WORKS, by_name
+from benchmarks.works import WORKS, by_name, torch_common
 
 CACHE = record.ROOT / ".cache" / "bench"
 ROUNDS = 5
@@ -29,7 +30,7 @@ def main() -> None:
     sizes = QUICK if options.quick else Sizes()
     wanted = options.work.split(",") if options.work else [*(work.name for work in WORKS), alone.NAME, growth.NAME]
     works = [by_name(name) for name in wanted if name not in (alone.NAME, growth.NAME)]
-    place = Place(CACHE / "bin", CACHE / "venv")
+    place = Place(CACHE / "bin", CACHE / "venv", torch_common.VENV)
     chosen, missing = _clients(options.peers, place)
     for name, reason in missing.items():
         console.print(f"[yellow]{name}[/] takes no part: {reason}")
@@ -37,7 +38,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="ossfuse-bench-") as directory:
         load = loads.build(place.built)
         python = place.venv / "bin" / "python"
-        ground = Ground(load, "", "", Path(directory), python if python.exists() else Path(sys.executable), sizes)
+        python = python if python.exists() else Path(sys.executable)
+        ground = Ground(load, "", "", Path(directory), python, sizes)
         with serving(Path(directory), load, [Line(latency, options.rate) for latency in latencies]) as server:
             setting = runner.Setting(
                 1 if options.quick and not options.rounds else options.rounds or ROUNDS,
@@ -48,8 +50,9 @@ def main() -> None:
                 _at(ground, server),
                 lambda text: console.print(text, style="dim", highlight=False, soft_wrap=True),
             )
-            for work in works:
+            for number, work in enumerate(works, 1):
                 _run_work(work, _cases(work, sizes, options.cases), chosen, missing, server, setting, options, console)
+                _forget(work, works[number:], server, sizes)
             if growth.NAME in wanted:
                 _finish(growth.NAME, growth.measure(server, setting), setting, options, console)
     if alone.NAME in wanted:
@@ -82,6 +85,14 @@ def _run_work(
             heading = record.record_case(work, result, made, missing, setting, heading)
 
 
+def _forget(work: Work, later: Sequence[Work], server: Server, sizes: Sizes) -> None:
+    """Give back the memory of objects that no later work reads."""
+    wanted = {files.prefix for other in later for files in other.files(sizes)}
+    for files in work.files(sizes):
+        if files.prefix not in wanted:
+            server.remove(files.prefix)
+
+
 def _finish(
     name: str,
     found: tuple[list[Row], list[str]],
@@ -97,7 +108,7 @@ def _finish(
 
 
 def _at(ground: Ground, server: Server) -> Ground:
-    return Ground(ground.load, server.emulator, server.bucket, ground.scratch, ground.python, ground.sizes)
+    return replace(ground, endpoint=server.emulator, bucket=server.bucket)
 
 
 def _clients(names: str, place: Place) -> tuple[list[Client], dict[str, str]]:
@@ -110,10 +121,10 @@ def _clients(names: str, place: Place) -> tuple[list[Client], dict[str, str]]:
 
 
 def _taking_part(work: Work, chosen: Sequence[Client]) -> list[Client]:
-    """A work names its clients, or takes all that were asked for but those that are for one work only."""
+    """Of those that were asked for: the ones a work names, or all but those that are for some works only."""
     if work.only:
-        return [client for client in clients.CLIENTS if client.name in work.only]
-    return [client for client in chosen if client.kind != clients.FOR_ONE_WORK]
+        return [client for client in chosen if client.name in work.only]
+    return [client for client in chosen if client.kind not in (clients.FOR_ONE_WORK, clients.FOR_TRAINING)]
 
 
 def _cases(work: Work, sizes: Sizes, wanted: str) -> Sequence[Case]:

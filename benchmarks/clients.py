@@ -19,14 +19,24 @@ UNLIMITED = "ossfuse without a limit"
 """Ours with more memory than it can use, for what a small limit costs."""
 FOR_ONE_WORK = "unlimited"
 """The kind of clients that take part only where a work names them."""
+FOR_TRAINING = "training"
+"""The kind of those that only feed PyTorch."""
+CONNECTOR = "osstorchconnector"
+OSS2 = "oss2 data set"
+"""The class that the guide shows."""
+OUR_MOUNT = "ossfuse mount"
+"""Ours with a mount, in the works where ours is without one."""
+WITHOUT_VERSION = frozenset({UNLIMITED, OSS2, OUR_MOUNT})
+"""Those that are another client in other clothes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where programs are: what the benchmarks built, and the virtual environment of the libraries."""
+    """Where programs are: what the benchmarks built, the virtual environment of the libraries, and that of PyTorch."""
 
     built: Path
     venv: Path
+    torch: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +124,16 @@ def _debian(name: str) -> Callable[[Place], Path]:
 
 
 def _library(name: str) -> Callable[[Place], Path]:
-    def find(place: Place) -> Path:
-        found = sorted(place.venv.glob(f"lib/python3*/site-packages/{name}"))
-        return found[0] if found else place.venv / name
+    return lambda place: _package(place.venv, name)
 
-    return find
+
+def _with_torch(name: str) -> Callable[[Place], Path]:
+    return lambda place: _package(place.torch, name)
+
+
+def _package(venv: Path, name: str) -> Path:
+    found = sorted(venv.glob(f"lib/python3*/site-packages/{name}"))
+    return found[0] if found else venv / name
 
 
 _NO_PROXY = "is not to be had as a Go module: the module proxy answers “This module version is not available”"
@@ -142,10 +157,12 @@ CLIENTS = (
     Client("obstore", "library", None, _library("obstore"), "benchmarks/builds/build.sh libraries"),
     Client("opendal", "library", None, _library("opendal"), "benchmarks/builds/build.sh libraries"),
     Client("pyjindosdk", "library", None, _library("pyjindo"), "benchmarks/builds/build.sh libraries"),
+    Client(CONNECTOR, FOR_TRAINING, None, _with_torch("osstorchconnector"), "benchmarks/builds/build.sh torch"),
+    Client(OSS2, FOR_TRAINING, None, _with_torch("torch"), "benchmarks/builds/build.sh torch"),
+    Client(OUR_MOUNT, FOR_TRAINING, _ossfuse, _with_torch("torch"), "benchmarks/builds/build.sh torch"),
 )
 
 ABSENT: Mapping[str, str] = {
-    "osstorchconnector": "reads objects for PyTorch data sets and checkpoints only: a peer of the works torch-*",
     "geesefs": _NO_PROXY,
     "juicefs": f"{_NO_PROXY}; besides, it keeps files as chunks of its own format and cannot show a bucket's objects",
     "gcsfuse": f"{_NO_PROXY}; besides, it speaks the JSON API of Google Cloud Storage, which this server does not",
@@ -168,7 +185,7 @@ def why_missing(client: Client, place: Place) -> str:
 def version_of(client: Client, place: Place) -> str:
     """What the client says it is, in one word; '' where it does not say."""
     program = client.program(place)
-    if client.kind == "library":
+    if client.kind in ("library", FOR_TRAINING):
         found = sorted(program.parent.glob(f"{client.name.replace('-', '_')}-*.dist-info"))
         return found[0].name.removesuffix(".dist-info").rpartition("-")[2] if found else ""
     if program.is_symlink():

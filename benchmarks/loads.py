@@ -54,6 +54,8 @@ def outcome(output: str, status: int) -> Outcome:
         float(said.get("median", 0.0)),
         float(said.get("p99", 0.0)),
         wrong,
+        float(said.get("cpu", 0.0)),
+        int(said.get("memory", 0)),
     )
 
 

@@ -34,6 +34,8 @@ class Sizes:
     handle_seconds: int = 8
     handle_files: int = 32
     handle_size: int = 64 * MIB
+    images: int = 50_000
+    checkpoint: int = 4 * GIB
 
 
 QUICK = Sizes(
@@ -48,25 +50,30 @@ QUICK = Sizes(
     tree_entries=100,
     handles=100,
     handle_seconds=3,
+    images=4_000,
+    checkpoint=512 * MIB,
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Files:
     """Objects a work reads: `count` of `size` bytes below `prefix`. `listed_only`: nobody reads them, they have no
-    bytes. `name` may hold {n}; a `count` of 1 and a plain name is one object."""
+    bytes. `name` may hold {n}; a `count` of 1 and a plain name is one object. `maker` is a command that makes that
+    one, given the file's name, instead of the load program; its size is then what it turns out to be."""
 
     prefix: str
     name: str
     count: int
     size: int
     listed_only: bool = False
+    maker: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
     """One setting of a work. `threads` of the program that reads; `count` what it reads, where that is not all,
-    in an order made from `seed` (0: of the names). `limits` of metrics go before those of the metrics themselves."""
+    in an order made from `seed` (0: of the names). `mode` is of our mount; `kind` what a work has of its own. `limits`
+    of metrics go before those of the metrics themselves."""
 
     name: str
     threads: int = 1
@@ -75,6 +82,7 @@ class Case:
     size: int = 0
     memory: str = ""
     mode: str = ""
+    kind: str = ""
     seed: int = 0
     limits: Mapping[str, float] = field(default_factory=dict)
 
@@ -94,7 +102,8 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What the load program says: whether all was right, and how long it took."""
+    """What the load program says: whether all was right, and how long it took. `cpu` seconds and `memory` are those of
+    the work alone, where a program counts them itself because getting ready costs it much."""
 
     seconds: float
     bytes: int
@@ -103,6 +112,8 @@ class Outcome:
     median: float = 0.0
     p99: float = 0.0
     wrong: str = ""
+    cpu: float = 0.0
+    memory: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +188,10 @@ class Work(Protocol):
     @property
     def only(self) -> frozenset[str]:
         """The clients that take part; empty for all but those that are for one work only."""
+
+    @property
+    def programs(self) -> frozenset[str]:
+        """The clients that are run without a mount here, though they are one elsewhere."""
 
     def cases(self, sizes: Sizes) -> Sequence[Case]: ...
     def prefix(self, case: Case) -> str:

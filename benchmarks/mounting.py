@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.clients import FOR_ONE_WORK, Client, Mounting, Place
+from benchmarks.clients import FOR_ONE_WORK, FOR_TRAINING, Client, Mounting, Place
 from benchmarks.processes import ENVIRONMENT, descendants
 
 READY_SECONDS = 60
@@ -69,7 +69,7 @@ def mounted(client: Client, wanted: Mounting, place: Place) -> Iterator[Mounted]
 
 
 def _end(client: Client, target: Path, process: subprocess.Popen[bytes]) -> None:
-    if client.kind in ("ours", FOR_ONE_WORK):
+    if client.kind in ("ours", FOR_ONE_WORK, FOR_TRAINING):
         process.terminate()
     elif subprocess.run(["umount", str(target)], check=False, stderr=subprocess.DEVNULL).returncode:
         process.terminate()  # somebody still holds the mount; most daemons unmount when told to end

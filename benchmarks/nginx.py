@@ -10,6 +10,7 @@ CPU and is the same for every client and every kind of request. The bandwidth is
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections import Counter
@@ -19,6 +20,8 @@ from pathlib import Path
 
 MODULES = Path("/usr/lib/nginx/modules")
 OBJECTS = "objects"
+DOMAIN = "oss.local"
+"""BUCKET.DOMAIN addresses a bucket, for clients that know nothing else."""
 _FLUSHED_AFTER = 0.25
 """Seconds: more than the log's flush interval."""
 
@@ -28,7 +31,8 @@ daemon off; master_process off; pid {scratch}/nginx.pid; error_log {scratch}/ngi
 worker_rlimit_nofile 65536;
 events {{ worker_connections 16384; }}
 http {{
-    log_format short '$request_method $status $body_bytes_sent $request_uri';
+    map $host $bucket_before {{ default ""; "~^(?<named>[^.]+)[.]{domain}$" "/$named"; }}
+    log_format short '$request_method $status $body_bytes_sent $bucket_before$request_uri';
     access_log {scratch}/access.log short buffer=64k flush=100ms;
     sendfile on; tcp_nopush on; tcp_nodelay on; keepalive_requests 1000000000; keepalive_timeout 3600;
     open_file_cache max=40000 inactive=1h; default_type application/octet-stream; client_max_body_size 0;
@@ -48,7 +52,7 @@ _SERVER = """
             {rate}
             error_page 418 = @emulator;
             if ($elsewhere) {{ return 418; }}
-            root {www};
+            root {www}$bucket_before;
             try_files $uri @emulator;
         }}
         location @emulator {{
@@ -80,7 +84,13 @@ def configuration(scratch: Path, www: Path, bodies: Path, emulator_port: int, po
     if any(line.latency_ms for line in ports):
         names = ("ndk_http_module.so", "ngx_http_lua_module.so")
         modules = " ".join(f"load_module {MODULES / name};" for name in names)
-    head = _HEAD.format(modules=modules, scratch=scratch, bodies=bodies, emulator_port=emulator_port)
+    head = _HEAD.format(
+        modules=modules,
+        scratch=scratch,
+        bodies=bodies,
+        emulator_port=emulator_port,
+        domain=re.escape(DOMAIN),
+    )
     servers = [_server(line, port, www) for line, port in ports.items()]
     return head + "".join(servers) + "}\n"
 

@@ -26,7 +26,7 @@ def record_case(
     versions = {
         client.name: clients.version_of(client, setting.place)
         for client in clients.CLIENTS
-        if client.kind != clients.FOR_ONE_WORK and not clients.why_missing(client, setting.place)
+        if client.name not in clients.WITHOUT_VERSION and not clients.why_missing(client, setting.place)
     }
     report.write_section(TEXT, "preface", report.preface(_date(), _commit(), versions))
     report.write_section(TEXT, work.name, [f"## {work.title}"], after="preface")

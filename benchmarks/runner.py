@@ -80,7 +80,7 @@ def rotated(things: Sequence[Thing], turn: int) -> Sequence[Thing]:
 def _run(work: Work, case: Case, client: Client, server: Server, setting: Setting) -> Sample | None:
     """One sample; None where this client has no part in the work. Raises Wrong and MountFailed."""
     ground = replace(setting.ground, endpoint=server.endpoints[Line(case.latency_ms, setting.rate)])
-    if client.command is None:
+    if client.command is None or client.name in work.programs:
         sample = _run_program(work, case, client, server, ground)
     else:
         sample = _run_mount(work, case, client, server, setting, ground)
@@ -96,12 +96,15 @@ def _run_program(work: Work, case: Case, client: Client, server: Server, ground:
     program = work.program(case, client.name, ground)
     if program is None:
         return None
+    if work.writes:
+        server.remove(work.prefix(case))
     drop_caches()
     server.log.mark()
     finished = run(program.command, {}, given=server.credential_file)
     requests, sent = server.log.since()
     found = outcome(finished.output, finished.status)
-    return Sample(found, Cost(finished.cpu, {client.name: finished.peak}, requests, sent))
+    memory = {client.name: found.memory or finished.peak}
+    return Sample(found, Cost(found.cpu or finished.cpu, memory, requests, sent))
 
 
 def _run_mount(

@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -51,9 +51,10 @@ class Server:
             if marker.exists() and marker.read_text() == repr(wanted):
                 continue
             self.remove(wanted.prefix)
+            size = wanted.size
             if not wanted.listed_only:
-                make_files(self.load, self.www / self.bucket / wanted.prefix, wanted)
-            seed(self.emulator, self.bucket, wanted)
+                size = make_files(self.load, self.www / self.bucket / wanted.prefix, wanted)
+            seed(self.emulator, self.bucket, replace(wanted, size=size))
             marker.write_text(repr(wanted))
 
     def remove(self, prefix: str) -> None:
@@ -64,15 +65,20 @@ class Server:
             delete_keys(self.emulator, self.bucket, keys)
 
 
-def make_files(load: Path, directory: Path, wanted: Files) -> None:
+def make_files(load: Path, directory: Path, wanted: Files) -> int:
+    """Make them, and return the size of each."""
     directory.mkdir(parents=True)
-    if wanted.count == 1:
+    if wanted.maker:
+        command = [*wanted.maker, str(directory / wanted.name)]
+    elif wanted.count == 1:
         command = [str(load), "make", str(directory / wanted.name), str(wanted.size)]
     else:
         command = [str(load), "make-many", str(directory), str(wanted.count), str(wanted.size)]
     subprocess.run(command, check=True)
-    for path in directory.iterdir():
+    paths = list(directory.iterdir())
+    for path in paths:
         os.utime(path, (MODIFIED, MODIFIED))
+    return paths[0].stat().st_size
 
 
 def nginx_etag(size: int) -> str:

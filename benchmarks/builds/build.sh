@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Bring the clients of the benchmarks: build.sh [debian|limits|goofys|mountpoint|libraries]..., all of them without
+# Bring the clients of the benchmarks: build.sh [debian|limits|goofys|mountpoint|libraries|torch]..., all of them without
 # arguments. What is built lies in .cache/bench by version, and is built once. A client that cannot be had is named and
 # left out; the others go on.
 set -uo pipefail
@@ -71,7 +71,9 @@ libraries() {
         pyjindosdk==6.10.4 obstore==0.12.1 opendal==0.47.12
 }
 
-[ $# -gt 0 ] || set -- debian limits goofys mountpoint libraries
+torch() { tools/torch.sh >/dev/null; }
+
+[ $# -gt 0 ] || set -- debian limits goofys mountpoint libraries torch
 for client in "$@"; do
     "$client" || say "$client could not be had; the harness names it and goes on"
 done

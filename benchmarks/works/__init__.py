@@ -13,6 +13,8 @@ from benchmarks.works.sequential_read import SequentialRead
 from benchmarks.works.sequential_write import SequentialWrite
 from benchmarks.works.small_files import SmallFiles
 from benchmarks.works.small_write import SmallWrite
+from benchmarks.works.torch_checkpoint import TorchCheckpoint
+from benchmarks.works.torch_images import TorchImages
 
 WORKS: Sequence[Work] = (
     SequentialRead(),
@@ -23,6 +25,8 @@ WORKS: Sequence[Work] = (
     Listing(),
     FirstByte(),
     Memory(),
+    TorchImages(),
+    TorchCheckpoint(),
 )
 
 

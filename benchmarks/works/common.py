@@ -18,6 +18,7 @@ class Reading:
 
     writes = False
     only: frozenset[str] = frozenset()
+    programs: frozenset[str] = frozenset()
 
     def program(self, case: Case, client: str, ground: Ground) -> Program | None:
         return None
