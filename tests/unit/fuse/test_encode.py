@@ -102,6 +102,7 @@ def test_statfs_numbers_are_encoded() -> None:
     ("name", "writing", "number"),
     [
         (b"security.capability", False, errno.ENODATA),
+        (b"security.selinux", False, errno.EOPNOTSUPP),
         (b"security.selinux", True, errno.EOPNOTSUPP),
         (b"system.posix_acl_access", False, errno.EOPNOTSUPP),
         (b"system.posix_acl_default", True, errno.EOPNOTSUPP),
