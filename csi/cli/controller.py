@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from csi.cli.options import ENDPOINT, logging_options, start_logging
+from csi.cli.options import CACHE_HOST_PATH, ENDPOINT, logging_options, start_logging
 from csi.driver.server import ControllerConfig, serve_controller
 from csi.errors import InvalidOption
 from csi.volume.units import Seconds
@@ -72,6 +72,7 @@ _LINGER = Seconds(5.0)
     type=click.Path(dir_okay=False),
     help="How to reach the API server from outside the cluster; in a pod its service account is used.",
 )
+@CACHE_HOST_PATH
 @logging_options("json", "info")
 def command(
     endpoint: str,
@@ -83,6 +84,7 @@ def command(
     webhook_certificates: Path | None,
     namespace: str,
     kubeconfig: str | None,
+    cache_host_path: tuple[str, ...],
     log_format: str,
     log_level: str,
 ) -> None:
@@ -96,7 +98,7 @@ def command(
         raise InvalidOption("--sidecar-image", "", "the image of the sidecars, because --webhook-port is given")
     webhook = _webhook(
         webhook_port,
-        image=(sidecar_image, sidecar_pull_policy),
+        sidecars=(sidecar_image, sidecar_pull_policy, cache_host_path),
         names=(namespace, webhook_service, webhook_configuration),
         certificates=webhook_certificates,
         kubeconfig=kubeconfig,
@@ -107,7 +109,7 @@ def command(
 def _webhook(
     port: int,
     *,
-    image: tuple[str, str],
+    sidecars: tuple[str, str, tuple[str, ...]],
     names: tuple[str, str, str],
     certificates: Path | None,
     kubeconfig: str | None,
@@ -127,7 +129,7 @@ def _webhook(
     api = KubernetesApi.from_kubeconfig(kubeconfig) if kubeconfig else KubernetesApi.in_cluster()
     webhook = WebhookNames(*names)
     return WebhookServer(
-        PodReviewer(VolumeResolver(api), SidecarSettings(*image)),
+        PodReviewer(VolumeResolver(api), SidecarSettings(*sidecars)),
         DirectoryCertificates(certificates, webhook, utc_now)
         if certificates
         else SelfMadeCertificates(api, webhook, utc_now),

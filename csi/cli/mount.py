@@ -22,6 +22,7 @@ from rich.console import Console
 from csi.cli.options import logging_options, start_logging
 from csi.driver.stores import check_volume
 from csi.errors import CredentialsMissing, OssFuseError, SidecarFailed
+from csi.handover.cache_places import CachePlaces
 from csi.handover.local import local_mounts
 from csi.handover.mountinfo import layers_at, read_mountinfo
 from csi.handover.mounts import SidecarMounts
@@ -57,6 +58,13 @@ _ENVIRONMENT = {
     metavar="NAME[=VALUE],…",
     help="FUSE arguments (ro, attr_timeout=3) and options (fs.oss.append.enable=true); may be repeated.",
 )
+@click.option(
+    "--attribute",
+    "attributes",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Any other option of docs/options.md, such as cache=/var/cache/ossfuse; may be repeated.",
+)
 @click.option("--memory", default="1Gi", show_default=True, help="Memory limit of the process that serves the mount.")
 @click.option(
     "--credentials",
@@ -80,6 +88,7 @@ def command(
     url: str,
     mode: str,
     arguments: tuple[str, ...],
+    attributes: tuple[str, ...],
     memory: str,
     credentials: Path | None,
     public: bool,
@@ -97,17 +106,33 @@ def command(
     if public and credentials:
         raise click.UsageError("--public and --credentials contradict each other")
     start_logging(log_format, log_level)
-    attributes = {"uri": uri, "url": url, "mode": mode, "fs.jindo.fuse.pod.mem.limit": memory}
+    described = {"uri": uri, "url": url, "mode": mode, "fs.jindo.fuse.pod.mem.limit": memory}
     if public:
-        attributes["authType"] = "public"
-    parsed = parse_volume(attributes, cpu_count=os.cpu_count() or 1, mount_flags=arguments)
+        described["authType"] = "public"
+    parsed = parse_volume(
+        {**described, **_pairs(attributes, described)}, cpu_count=os.cpu_count() or 1, mount_flags=arguments
+    )
     for warning in parsed.warnings:
         click.echo(f"Warning: {warning}", err=True)
     source = _Nothing() if public else _FileSource(credentials) if credentials else _EnvironmentSource(os.environ)
     target = Path(resolved_target(directory.absolute()))
+    CachePlaces(None, in_pods=False).prepare(parsed.spec.cache)
     with _ending_signals() as ended:
         launcher = LocalLauncher(log_format=log_format, log_level=log_level, session=session)
         _serve(parsed.spec, target, source, ended, launcher)
+
+
+def _pairs(attributes: tuple[str, ...], described: Mapping[str, str]) -> dict[str, str]:
+    """What `--attribute` gave. Raises UsageError for what is no pair, or has an option or argument of its own."""
+    found: dict[str, str] = {}
+    for attribute in attributes:
+        key, equals, value = attribute.partition("=")
+        if not equals or not key:
+            raise click.UsageError(f"--attribute {attribute}: write KEY=VALUE")
+        if key in described or key in found:
+            raise click.UsageError(f"--attribute {key}: given twice, or an option of this command says it")
+        found[key] = value
+    return found
 
 
 class _Nothing:

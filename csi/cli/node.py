@@ -9,13 +9,14 @@ from urllib.parse import urlsplit
 
 import click
 
-from csi.cli.options import ENDPOINT, logging_options, start_logging
+from csi.cli.options import CACHE_HOST_PATH, ENDPOINT, logging_options, start_logging
 from csi.driver.server import NodeConfig, serve_node
 from csi.driver.stores import check_volume
 from csi.errors import InvalidOption
 from csi.handover.local import local_mounts
 from csi.handover.process import LocalLauncher
 from csi.handover.types import VolumeMounts
+from csi.volume.naming import SESSIONS
 
 
 @click.command()
@@ -56,6 +57,13 @@ from csi.handover.types import VolumeMounts
     help="Where service accounts take on roles (authType: rrsa).",
 )
 @click.option(
+    "--session",
+    type=click.Choice(SESSIONS),
+    show_default="own",
+    help="Which code talks to the kernel in sidecars started from now on: our own, or libfuse through pyfuse3 (slower, "
+    "conservative).",
+)
+@click.option(
     "--namespace",
     envvar="POD_NAMESPACE",
     show_envvar=True,
@@ -67,6 +75,7 @@ from csi.handover.types import VolumeMounts
     type=click.Path(path_type=Path, dir_okay=False),
     help="With --sidecar pod: how to reach the API server, where this process is in no pod itself.",
 )
+@CACHE_HOST_PATH
 @logging_options("json", "info")
 def command(
     endpoint: str,
@@ -75,8 +84,10 @@ def command(
     sidecar: str,
     kubelet_dir: Path,
     sts_endpoint: str,
+    session: str | None,
     namespace: str,
     kubeconfig: Path | None,
+    cache_host_path: tuple[str, ...],
     log_format: str,
     log_level: str,
 ) -> None:
@@ -93,16 +104,17 @@ def command(
         state_directory=state_dir,
         in_pods=sidecar == "pod",
         sts_endpoint=sts_endpoint.rstrip("/"),
+        cache_host_paths=cache_host_path,
     )
     if config.in_pods:
         # the Kubernetes client costs a machine without a cluster time and memory
         from csi.cli.node_in_cluster import serve_in_cluster  # noqa: PLC0415
 
-        serve_in_cluster(config, kubelet_dir, namespace, kubeconfig)
+        serve_in_cluster(config, kubelet_dir, namespace, kubeconfig, session or "")
         return
 
     def open_mounts() -> VolumeMounts:
-        launcher = LocalLauncher(log_format=log_format, log_level=log_level)
+        launcher = LocalLauncher(log_format=log_format, log_level=log_level, session=session or SESSIONS[0])
         mounts = local_mounts(state_dir, check_volume, launcher=launcher)
         mounts.open()
         return mounts

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from csi.sidecar.logs import LEVELS, configure
+from csi.volume.caching import parse_host_path
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -18,6 +19,20 @@ ENDPOINT = click.option(
     envvar="CSI_ENDPOINT",
     show_envvar=True,
     help="Unix socket to serve the CSI services on.",
+)
+
+
+def _host_paths(_: click.Context, option: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    name = f"--{(option.name or '').replace('_', '-')}"
+    return tuple(parse_host_path(name, value) for value in values)
+
+
+CACHE_HOST_PATH = click.option(
+    "--cache-host-path",
+    multiple=True,
+    metavar="PATH",
+    callback=_host_paths,
+    help="Volumes may have disk caches (cache: PATH/…) in this directory of the host and below; may be repeated.",
 )
 OUTPUT = click.option(
     "--output", type=click.Choice(["table", "json"]), default="table", show_default=True, help="How to print."

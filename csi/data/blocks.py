@@ -15,6 +15,7 @@ from functools import partial
 
 from csi.data.buffers import BufferPool, charged_size
 from csi.data.flights import Flight, Flights, FlightStatistics
+from csi.data.kept import KeptBlocks
 from csi.data.pace import Pace
 from csi.data.shelves import UNIT, Block, Shelf, Shelves
 from csi.data.streams import BlockTable
@@ -56,13 +57,15 @@ class BlockCache:
         patience: Seconds,
         clock: Callable[[], float],
         published: BlockTable | None = None,
+        kept: KeptBlocks | None = None,
     ) -> None:
         """`retained`: how many bytes of spent blocks are kept; `patience`: how long `result` waits while no request at
-        all succeeds."""
+        all succeeds; `kept`: what is asked before the store, and told what the store answered."""
         self.pool = pool
         self.pace = Pace()
         self._flights = Flights(self.pace, self._fetch_again, clock=clock)
         self._store = store
+        self._kept = kept
         self._workers = workers
         self._patience = patience
         self._clock = clock
@@ -94,6 +97,11 @@ class BlockCache:
     def conceal(self, shelf: Shelf) -> None:
         with self._lock:
             self._shelves.conceal(shelf)
+
+    def file(self, shelf: Shelf) -> tuple[int, int] | None:
+        """A descriptor of a local file that is this version, and the version's number."""
+        descriptor = self._kept.whole(shelf.version) if self._kept is not None else None
+        return None if descriptor is None else (descriptor, shelf.content)
 
     def forget(self, key: ObjectKey) -> None:
         """Nobody finds the blocks of this key any more; reads under way still get theirs."""
@@ -322,16 +330,20 @@ class BlockCache:
     def _fetch(self, block: Block, target: memoryview) -> bool:
         """Make the request of `block`; True if it has its bytes, these or those of a second request."""
         version = block.shelf.version
+        have = self._kept.fill(version, block.start, target) if self._kept is not None else 0
+        if have == len(target):
+            self._finish(block, target, None)
+            return True
         flight = self._flights.begin(block)
         try:
-            self._store.fill(version, block.start, target, cancellation=flight)
+            self._store.fill(version, block.start + have, target[have:], cancellation=flight)
         except OssFuseError as error:
             return not self._finish(block, None, error, flight)
         except BaseException as error:
             failure = ServerFailure(f"{version.key}: {type(error).__name__} while reading", key=version.key)
             self._finish(block, None, failure, flight)
             raise
-        self.pace.note(len(target), self._clock() - flight.began)
+        self.pace.note(len(target) - have, self._clock() - flight.began)
         self._finish(block, target, None, flight)
         return True
 
@@ -370,6 +382,8 @@ class BlockCache:
         for gate in gates:
             gate.release()
         self.pool.ledger.turns.poke()  # what nobody waits for can be given up now
+        if self._kept is not None and flight is not None and view is not None:
+            self._kept.offer(block.shelf.version, block.start, view)
         return True
 
     # --- with the lock held ---

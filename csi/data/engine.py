@@ -17,6 +17,8 @@ from typing import TypeVar
 from csi.data.appender import AppendWriter
 from csi.data.blocks import BlockCache, CacheStatistics
 from csi.data.buffers import BufferPool, PoolStatistics, floor_power
+from csi.data.disk.cache import DiskCache
+from csi.data.disk.statistics import DiskStatistics
 from csi.data.ledger import LedgerStatistics, MemoryLedger
 from csi.data.leftovers import Leftovers, LeftoverStatistics
 from csi.data.pattern import WHOLE, ReadPlan
@@ -67,6 +69,7 @@ class EngineStatistics:
     uploads: WorkerStatistics
     leftovers: LeftoverStatistics
     flushes: TickerStatistics
+    disk: DiskStatistics | None
 
     @property
     def memory_in_use(self) -> int:
@@ -80,7 +83,8 @@ class DataEngine:
 
     `patience` is how long a call waits for memory or for a queue that does not move before it raises DeadlineExceeded;
     `admission` how long opening a file for writing waits for memory before it raises OutOfMemoryBudget. `published`
-    is where blocks are published for reads that are answered without the engine.
+    is where blocks are published for reads that are answered without the engine; `disk` makes the cache of blocks on a
+    disk, whose memory is the pool's.
     """
 
     def __init__(
@@ -94,6 +98,7 @@ class DataEngine:
         patience: Seconds = PATIENCE,
         admission: Seconds = ADMISSION,
         published: BlockTable | None = None,
+        disk: Callable[[BufferPool], DiskCache] | None = None,
     ) -> None:
         self._store = store
         self._write = write
@@ -104,6 +109,7 @@ class DataEngine:
         self._open: dict[BlockReader | WholeReader | PartWriter | AppendWriter, None] = {}
         self._closed = False
         self._pool = BufferPool(ledger, keep=min(ledger.budget // 4, _KEPT_FREE))
+        self._disk = disk(self._pool) if disk is not None else None
         self._downloads = WorkerPool("ossfuse-read", read.threads)
         self._uploads = WorkerPool("ossfuse-write", write.threads)
         self._retained = min(ledger.budget // 4, _RETAINED)
@@ -115,6 +121,7 @@ class DataEngine:
             patience=patience,
             clock=clock,
             published=published,
+            kept=self._disk,
         )
         self._staging = StagingMemory(self._pool, limit=ledger.budget // 2)
         self._streams = Streams(self._read_ahead_capacity)
@@ -245,6 +252,8 @@ class DataEngine:
         self._leftovers.close()
         for pool in (closing, self._downloads, self._uploads):  # a writer not abandoned in time ends when its parts do
             pool.close(Seconds(max(0.0, end - self._clock())))
+        if self._disk is not None:
+            self._disk.close(Seconds(max(0.0, end - self._clock())))
         self._cache.shut()
         self._pool.close()
 
@@ -269,6 +278,7 @@ class DataEngine:
             self._uploads.statistics(),
             self._leftovers.statistics(),
             self._ticker.statistics() if self._ticker is not None else TickerStatistics(0),
+            self._disk.statistics() if self._disk is not None else None,
         )
 
     # --- private ---

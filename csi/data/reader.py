@@ -97,6 +97,9 @@ class BlockReader:
             self._shown = self._shown or content is not None
             return self._shelf.content if self._shown else None
 
+    def file(self) -> tuple[int, int] | None:
+        return self._cache.file(self._shelf)
+
     def reached(self, offset: int, end: int) -> int:
         with self._lock:
             if self._open:

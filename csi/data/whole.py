@@ -80,6 +80,10 @@ class WholeReader:
                 self._shown = self._cache.show(self._shelf) is not None
             return self._shelf.content if self._shown else None
 
+    def file(self) -> tuple[int, int] | None:
+        """Small objects are not kept as files of their own bytes alone."""
+        return None
+
     def reached(self, offset: int, end: int) -> int:
         return 0
 

@@ -26,6 +26,7 @@ from csi.driver.capabilities import parse_access
 from csi.driver.credentials import CredentialSupply, Offer
 from csi.driver.pods import digest_of_call, pod_reference, required_pod
 from csi.errors import CredentialsMissing, InvalidOption, OssFuseError, VolumeInUse, VolumeNotFound
+from csi.handover.cache_places import CachePlaces
 from csi.handover.target import resolved_target
 from csi.handover.types import PublishRequest, VolumeMounts
 from csi.v1 import csi_pb2, csi_pb2_grpc
@@ -52,7 +53,8 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 
 class NodeService(csi_pb2_grpc.NodeServicer):
     """`node_id` is the node's name; `cpu_count` what the modes' thread counts multiply; `in_pods`: sidecars run in the
-    pods, so that kubelet has to name the pod. `close` waits for its work."""
+    pods, so that kubelet has to name the pod; `caches` says where volumes may have disk caches on this host, nowhere
+    without it. `close` waits for its work."""
 
     def __init__(
         self,
@@ -62,6 +64,7 @@ class NodeService(csi_pb2_grpc.NodeServicer):
         cpu_count: int,
         supply: CredentialSupply,
         in_pods: bool = False,
+        caches: CachePlaces | None = None,
     ) -> None:
         if not 0 < len(node_id.encode()) <= _LONGEST_NODE_ID:
             raise InvalidOption("node-id", node_id, f"1 to {_LONGEST_NODE_ID} bytes", hint="pass the node's name")
@@ -70,6 +73,7 @@ class NodeService(csi_pb2_grpc.NodeServicer):
         self._cpu_count = cpu_count
         self._supply = supply
         self._in_pods = in_pods
+        self._caches = caches if caches is not None else CachePlaces((), in_pods=in_pods)
         # three pools, so that a node full of slow mounts can still unmount and still say how its volumes are
         targets = KeyedLocks()
         self._publishing = Workers("publish", 16, targets)
@@ -185,6 +189,7 @@ class NodeService(csi_pb2_grpc.NodeServicer):
         trouble: OssFuseError | None = None
         credentials: Mapping[str, str] | None
         if self._mounts.condition(order.volume_id, order.target) is None:
+            self._caches.prepare(order.spec.cache)
             credentials = self._supply.obtain(order, offer, deadline)
         else:
             credentials, trouble = self._supply.renew(order, offer, deadline)

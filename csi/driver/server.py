@@ -29,6 +29,7 @@ from csi.driver.node import NodeService
 from csi.driver.starting import MountsFactory, StartingMounts
 from csi.driver.stores import StoreFactory, check_volume, open_store
 from csi.errors import InvalidOption, MountError
+from csi.handover.cache_places import CachePlaces
 from csi.handover.local import local_mounts
 from csi.handover.types import IncidentReporter, VolumeMounts
 from csi.oss.assume_role import RoleExchange
@@ -52,7 +53,8 @@ _LARGEST_REQUEST = 16 * 2**20
 class NodeConfig:
     """`endpoint` as in CSI_ENDPOINT (`unix:///csi/csi.sock`); `grace` for calls under way when the process ends;
     `state_directory` holds what sidecars need while they run, and is best on a tmpfs; `in_pods`: they run in the pods;
-    `sts_endpoint` is where roles are taken on, '' for the STS of a volume's region."""
+    `sts_endpoint` is where roles are taken on, '' for the STS of a volume's region; below `cache_host_paths` volumes
+    may have disk caches."""
 
     endpoint: str
     node_id: str
@@ -61,6 +63,7 @@ class NodeConfig:
     grace: Seconds = Seconds(10.0)
     in_pods: bool = False
     sts_endpoint: str = ""
+    cache_host_paths: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +200,7 @@ async def _serve_node(
         cpu_count=config.cpu_count,
         supply=CredentialSupply(RoleExchange(CurlTransport()), incidents, endpoint=config.sts_endpoint),
         in_pods=config.in_pods,
+        caches=CachePlaces(config.cache_host_paths, in_pods=config.in_pods),
     )
     server = Server(config.endpoint, config.grace)
     ended = _end_signals()

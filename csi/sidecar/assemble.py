@@ -12,16 +12,20 @@ import encodings.latin_1
 import encodings.punycode
 import encodings.utf_8
 import linecache
+import logging
 import stringprep
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final
 
+from csi.data.couriers import Couriers
 from csi.data.engine import DataEngine
 from csi.data.ledger import MemoryLedger, budget_for, metadata_allowance
 from csi.errors import CredentialsMissing
 from csi.fs.filesystem import Filesystem
+from csi.fs.published import LARGEST
 from csi.fuse.choice import OWN, SessionChoice, choose
 from csi.fuse.session import KernelSession
 from csi.handover.wire import Mount
@@ -33,11 +37,15 @@ from csi.oss.credentials import (
     FileCredentials,
     SecretDirectory,
 )
+from csi.sidecar.disk_cache import disk_cache_of
 from csi.sidecar.health import Activity
 from csi.sidecar.openers import AskedOpeners, Informant
 from csi.volume.encode import decode_spec
+from csi.volume.naming import SESSIONS
 from csi.volume.spec import AuthType, VolumeSpec
 from csi.volume.units import Bytes, Seconds
+
+_log = logging.getLogger(__name__)
 
 _LATE_IMPORTS: Final = (
     encodings.ascii,
@@ -88,19 +96,25 @@ def assemble(
     *,
     environ: Mapping[str, str],
     session: SessionChoice | None = None,
+    wanted: str = "",
+    cache: str = "",
 ) -> ServedVolume:
     """Make the volume of a MOUNT frame servable. `credentials` is a directory of secret files, '' when there is none;
     `environ` may hold some instead. `informant` knows the programs that write. `session` serves the mount, our own if
-    none is said.
+    none is said; the node plugin may have `wanted` another one, by name. `cache` is the directory for a disk cache; ''
+    where it is at the path that the volume names.
 
     Raises ProtocolError for a spec that cannot be decoded, CredentialsMissing. Nothing is asked of the network yet.
     """
     spec = decode_spec(volume.spec)
-    store = OssClient(spec.location, spec.http, spec.write, credentials_of(spec, credentials, environ))
+    provider = credentials_of(spec, credentials, environ)
+    store = OssClient(spec.location, spec.http, spec.write, provider)
     ledger = MemoryLedger(budget_for(Bytes(volume.memory_limit)))
-    chosen = session if session is not None else choose(OWN)
-    published = chosen.publish()
-    engine = DataEngine(store, read=spec.read, write=spec.write, ledger=ledger, published=published)
+    chosen = _chosen(session, wanted)
+    disk = disk_cache_of(spec, volume.volume_id, provider, cache)
+    lines = store.lines(LARGEST) if disk is None else None  # what comes from the disk is read by the engine
+    published = chosen.publish(partial(Couriers, lines=lines, ledger=ledger) if lines is not None else None)
+    engine = DataEngine(store, read=spec.read, write=spec.write, ledger=ledger, published=published, disk=disk)
     filesystem = Filesystem(
         store,
         engine,
@@ -116,6 +130,14 @@ def assemble(
     )
     served = chosen.open(descriptor, filesystem, spec.arguments, published, workers=_WORKERS, on_started=on_started)
     return ServedVolume(store, engine, filesystem, served)
+
+
+def _chosen(session: SessionChoice | None, wanted: str) -> SessionChoice:
+    if wanted in SESSIONS:
+        return choose(wanted)
+    if wanted:
+        _log.warning("the node plugin wants %r to serve the volume, which this sidecar does not have", wanted)
+    return session if session is not None else choose(OWN)
 
 
 def credentials_of(spec: VolumeSpec, directory: str, environ: Mapping[str, str]) -> CredentialsProvider:

@@ -59,6 +59,8 @@ class Assemble(Protocol):
         credentials: str,
         on_started: Callable[[], None],
         informant: Informant | None = None,
+        *,
+        wanted: str = "",
     ) -> Serving: ...
 
 
@@ -77,7 +79,7 @@ def main(arguments: Sequence[str] | None = None, load: Callable[[], Assemble] | 
         return 2
     ready_file = ReadyFile(directory, options.ready_file)
     ready_file.remove()
-    assemble = _Loaded(load or functools.partial(_load_assemble, options.session))
+    assemble = _Loaded(load or functools.partial(_load_assemble, options.session, options.cache))
     try:
         give_up_rights(LinuxKernel(), _NOBODY, _NOBODY)
     except (OssFuseError, OSError) as error:
@@ -154,7 +156,9 @@ def _serve(
         endings.then(service.leave)
         credentials = f"/proc/self/fd/{directory}/{volume.credentials}" if volume.credentials else ""
         try:
-            serving = assemble.get()(volume, descriptor, credentials, service.started, link.questions)
+            serving = assemble.get()(
+                volume, descriptor, credentials, service.started, link.questions, wanted=link.session
+            )
         except Exception as error:
             os.close(descriptor)
             _report_failure(link, error)
@@ -214,11 +218,11 @@ class _Endings:
                 leave(name)
 
 
-def _load_assemble(session: str) -> Assemble:
+def _load_assemble(session: str, cache: str) -> Assemble:
     from csi.fuse.choice import choose  # noqa: PLC0415 - a failure of these must be reportable
     from csi.sidecar.assemble import assemble  # noqa: PLC0415
 
-    return functools.partial(assemble, environ=os.environ, session=choose(session))
+    return functools.partial(assemble, environ=os.environ, session=choose(session), cache=cache)
 
 
 def _open_runtime(socket: Path) -> tuple[int, str]:
@@ -250,6 +254,12 @@ def _parser() -> argparse.ArgumentParser:
         choices=SESSIONS,
         default=SESSIONS[0],
         help="which code talks to the kernel: our own, or libfuse through pyfuse3 (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--cache",
+        default="",
+        metavar="DIRECTORY",
+        help="where the volume's disk cache is, if it asks for one (default: the host path that it names)",
     )
     parser.add_argument("--log-format", choices=("json", "text"), default="json")
     parser.add_argument("--log-level", choices=LEVELS, default="info")

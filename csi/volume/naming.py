@@ -26,6 +26,8 @@ SESSIONS: Final = ("own", "pyfuse3")
 """Which code of a sidecar talks to the kernel (`csi/fuse/choice.py`); the first unless another is chosen."""
 
 _PREFIX: Final = "ossfuse-"
+_CACHE_PREFIX: Final = "ossdisk-"
+"""As long as the other, so that a name fits if the other does."""
 _LONGEST_LABEL: Final = 63
 _DIGITS: Final = 8
 
@@ -40,3 +42,8 @@ def sidecar_name(volume: str) -> str:
         return name
     digest = hashlib.sha256(volume.encode()).hexdigest()[:_DIGITS]
     return f"{name[: _LONGEST_LABEL - _DIGITS - 1].rstrip('-')}-{digest}"
+
+
+def cache_volume_name(sidecar: str) -> str:
+    """Name of the pod's volume for the disk cache of the container `sidecar` (a `sidecar_name`)."""
+    return _CACHE_PREFIX + sidecar.removeprefix(_PREFIX)

@@ -83,6 +83,7 @@ COMBINATIONS: Mapping[str, Settings] = {
     },
     "logs and kubelet": {"logLevel": "debug", "logFormat": "text", "kubeletDir": "/var/lib/k0s/kubelet"},
     "the other kernel session": {"sidecar.session": "pyfuse3"},
+    "disk caches": {"cache.allowedHostPaths": ["/var/cache/ossfuse", "/mnt/nvme0/oss"]},
     "roles": {"rrsa.stsEndpoint": "https://sts-vpc.cn-hangzhou.aliyuncs.com", "rrsa.tokenExpirationSeconds": 600},
     "namespaces": {
         "webhook.excludedNamespaces": ["monitoring", "kube-system"],

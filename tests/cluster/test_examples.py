@@ -25,6 +25,7 @@ RUNS: Mapping[str, tuple[Mapping[str, str], str, str]] = {
     "pv-incremental.yaml": ({}, "1000000", r"runs/epoch-[123]\.bin"),
     "pv-consistent.yaml": ({}, "42", r"code/main\.py"),
     "pv-readonly.yaml": ({"coco/below/a": "abc"}, "cannot touch '/data/new': Read-only file system", ""),
+    "pv-cached.yaml": ({"coco/a.bin": "abc"}, "900150983cd24fb0d6963f7d28e17f72  -", ""),
     "pv-custom.yaml": ({}, "UTC", r"training/log\.log"),
     "storageclass.yaml": ({}, "started", r"runs/{namespace}/resnet-run-1/started"),
     "inline-ephemeral.yaml": ({"resnet/layers/1": "abc"}, "/model/layers:", ""),

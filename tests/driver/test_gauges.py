@@ -7,9 +7,12 @@ import dataclasses
 import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
+from csi.data.disk.cache import DiskCache, Place
+from csi.data.disk.naming import scope_of
 from csi.data.engine import DataEngine
 from csi.data.ledger import MemoryLedger
 from csi.errors import OssFuseError
@@ -30,12 +33,13 @@ SO_FAR = {
     *("requests", "retries", "errors", "bytes_in", "bytes_out", "requested_bytes", "joined", "failed", "evicted"),
     *("repeated", "foretold", "met", "loans", "fresh", "peak", "refused", "started", "finished", "fetched", "used"),
     *("asked", "untold", "shared"),
+    *("hits", "hit_bytes", "misses", "stored", "stored_bytes", "passed_over", "corrupt"),
 }
 """What only grows."""
 
 BOUNDS = {"budget", "limit", "threads", "allowance"}
 
-REMEMBERED = {"idle", "inodes", "listings", "names", "absent", "directories", "held"}
+REMEMBERED = {"idle", "inodes", "listings", "names", "absent", "directories", "held", "directory_bytes"}
 """What is kept at rest too, within bounds of its own: idle connections, the root and what is known of names."""
 
 
@@ -49,7 +53,7 @@ class NoSession:
 class Volume:
     """Everything of one volume but the kernel."""
 
-    def __init__(self, emulator: RunningEmulator) -> None:
+    def __init__(self, emulator: RunningEmulator, directory: Path) -> None:
         location = Location(bucket=emulator.bucket, endpoint=emulator.endpoint, region=emulator.region, path_style=True)
         write = WriteOptions(threads=2, part_size=Bytes(256 * KIB), buffer_size=Bytes(64 * KIB), flush_interval=3600.0)
         http = HttpOptions(retries=1, retry_interval=0.01)
@@ -60,7 +64,14 @@ class Volume:
             StaticCredentials(Credentials(emulator.access_key_id, emulator.access_key_secret)),
         )
         self.ledger = MemoryLedger(Bytes(32 * MIB))
-        self.engine = DataEngine(self.store, read=ReadOptions(threads=4), write=write, ledger=self.ledger)
+        place = Place(str(directory), Bytes(8 * MIB), scope_of(location.endpoint, location.bucket, "a test"))
+        self.engine = DataEngine(
+            self.store,
+            read=ReadOptions(threads=4),
+            write=write,
+            ledger=self.ledger,
+            disk=lambda pool: DiskCache(place, pool),
+        )
         arguments = MountArguments(attr_timeout=Seconds(60.0), entry_timeout=Seconds(60.0))
         self.filesystem = Filesystem(self.store, self.engine, arguments=arguments, write=write, ledger=self.ledger)
         self.served = ServedVolume(self.store, self.engine, self.filesystem, NoSession())
@@ -71,13 +82,14 @@ class Volume:
 
     def settle(self) -> None:
         assert self.engine.drain(Seconds(30.0))
+        until(lambda: self.figures()["engine.disk.queued_bytes"] == 0)
         until(lambda: not self.filesystem.statistics().pages.running)
         self.engine.trim()
 
 
 @pytest.fixture
-def volume(emulator: RunningEmulator) -> Iterator[Volume]:
-    made = Volume(emulator)
+def volume(emulator: RunningEmulator, tmp_path: Path) -> Iterator[Volume]:
+    made = Volume(emulator, tmp_path)
     yield made
     made.served.close()
 
@@ -134,6 +146,7 @@ def test_whatever_has_statistics_is_in_the_one_report(volume: Volume) -> None:
         "BufferPool",
         "CurlTransport",
         "DataEngine",
+        "DiskCache",
         "Filesystem",
         "Flights",
         "Gate",

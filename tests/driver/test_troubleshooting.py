@@ -26,6 +26,7 @@ from csi.driver.starting import StartingMounts
 from csi.driver.stores import check_volume
 from csi.errors import OssFuseError, StoreError
 from csi.fuse.errno_map import ERRNO_BY_CLASS
+from csi.handover.cache_places import CachePlaces
 from csi.handover.credentials_files import CredentialFiles
 from csi.handover.kernel import LinuxKernel
 from csi.handover.mountinfo import MountEntry
@@ -35,7 +36,9 @@ from csi.handover.pods.shared_directory import SharedDirectory
 from csi.handover.types import Incident, IncidentKind, PublishRequest, SidecarPlace
 from csi.handover.wire import Failed, Health
 from csi.v1 import csi_pb2
+from csi.volume.naming import CACHE_FOLDER
 from csi.volume.parse import parse_volume
+from csi.volume.spec import CacheOptions
 from csi.volume.units import MIB, Bytes, Seconds
 from tests.support.cluster_pods import POD, POD_PATH, claimed, pod_object, put_claim
 from tests.support.csi_services import (
@@ -64,7 +67,13 @@ _PUBLISHING = (
 )
 _EVENTS = "Events of this driver on a running pod"
 _PROGRAMS = "What programs see"
-_NOT_OURS = frozenset({"waiting for a volume to be created", 'failed calling webhook "inject.ossfuse.csi.dev"'})
+_NOT_OURS = frozenset(
+    {
+        "waiting for a volume to be created",
+        'failed calling webhook "inject.ossfuse.csi.dev"',
+        'violates PodSecurity "<level>": hostPath volumes (volume "ossdisk-<volume>")',
+    }
+)
 """Kubernetes says them."""
 
 
@@ -297,11 +306,27 @@ def closed_gate(_: Scene) -> str:
     return subprocess.run(["sh", "-c", hurried], capture_output=True, text=True, timeout=20, check=False).stderr
 
 
-def admission(change: Callable[[dict[str, Any]], object], **annotations: str) -> str:
+def cache_place(scene: Scene, change: Callable[[Path], object]) -> str:
+    """What is said of a host path below the allowed one after somebody was there."""
+    place = scene.home / "a"
+    change(place)
+    return words_of(lambda: CachePlaces((str(scene.home),), in_pods=True).prepare(CacheOptions(str(place))))
+
+
+IN_EMPTY_DIR = MappingProxyType({"cache": "emptyDir"})
+
+
+def admission(
+    change: Callable[[dict[str, Any]], object],
+    attributes: Mapping[str, str] = MappingProxyType({}),
+    **annotations: str,
+) -> str:
     """What the webhook says to a pod with one volume of ours that was changed."""
     pod = pod_object([OURS], injected=(), annotations=annotations)
     change(pod["spec"])
-    ours = OurVolume("data", "volume/data", "the pod's own volume", {"bucket": "data", "url": "http://h:1"})
+    ours = OurVolume(
+        "data", "volume/data", "the pod's own volume", {"bucket": "data", "url": "http://h:1", **attributes}
+    )
     return words_of(lambda: (wants_sidecars(pod), inject(pod, [ours], SidecarSettings("image:1"))))
 
 
@@ -334,6 +359,12 @@ CASES: dict[str, Callable[[Scene], str]] = {
     ),
     "container '<name>' mounts '<volume>', the directory in which a sidecar receives its credentials": lambda _: (
         admission(lambda spec: spec["containers"][0]["volumeMounts"].append({"name": "ossfuse-data"}))
+    ),
+    "container '<name>' mounts '<volume>', the directory of a sidecar's disk cache": lambda _: admission(
+        lambda spec: spec["containers"][0]["volumeMounts"].append({"name": "ossdisk-data"}), attributes=IN_EMPTY_DIR
+    ),
+    "cache: the host path '<path>' is not one that this cluster's administrator allows for caches": lambda _: admission(
+        lambda _: None, attributes={"cache": "/etc"}
     ),
     # credentials
     "secrets: the volume needs a Secret (authType: <type>) and none was given": lambda scene: scene.publish({}),
@@ -377,6 +408,18 @@ CASES: dict[str, Callable[[Scene], str]] = {
     # options
     "<option>: there is no such option": lambda scene: scene.publish(modee="fast"),
     NOT_ACCEPTED: lambda scene: scene.publish(mode="fastest"),
+    "cache: emptyDir is part of a pod, and this volume is served by a process of the machine": lambda _: words_of(
+        lambda: CachePlaces(None, in_pods=False).prepare(CacheOptions("emptyDir"))
+    ),
+    "cache: '<path>' is inside a directory of another volume's cache": lambda scene: cache_place(
+        scene, lambda place: (place.mkdir(), os.chown(place, 65534, 65534))
+    ),
+    "cache: '<name>' in '<path>' is a symbolic link or a file": lambda scene: cache_place(
+        scene, lambda place: place.symlink_to("/etc")
+    ),
+    "cache: ossfuse-cache-1 in '<path>' belongs to user <user>, not to sidecars (<uid>)": lambda scene: cache_place(
+        scene, lambda place: ((place / CACHE_FOLDER).mkdir(parents=True), os.chown(place / CACHE_FOLDER, 1, 1))
+    ),
     "<option>: this option is not accepted here": lambda scene: scene.publish(akSecret="pasted-here"),
     "is OSS-HDFS, which speaks a protocol of its own": lambda scene: scene.publish(
         url="https://cn-hangzhou.oss-dls.aliyuncs.com"

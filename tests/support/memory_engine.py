@@ -34,6 +34,9 @@ class MemoryReader:
     def publish(self) -> int | None:
         return None
 
+    def file(self) -> tuple[int, int] | None:
+        return None
+
     def reached(self, offset: int, end: int) -> int:
         return 0
 

@@ -1,10 +1,11 @@
 """The patch that gives a pod its sidecars: a pure function of the pod, its volumes and the settings.
 
-Each volume of ours gets one native sidecar, before every other init container, and the tmpfs of that name; the pod's
-mounts of the volume get the propagation that lets a new session reach them after a crash. Names of sidecars are ours:
-what a manifest or another webhook has put under one is replaced, so that nobody else's image receives credentials and
-a pod that comes by a second time is left as it is. Everything else in the pod stays, in its order. A pod that would
-let another container at a sidecar's tmpfs, or says something wrong in an annotation of ours, is refused in words.
+Each volume of ours gets one native sidecar, before every other init container, the tmpfs of that name, and a directory
+for its disk cache if it asks for one; the pod's mounts of the volume get the propagation that lets a new session reach
+them after a crash. Names of sidecars are ours: what a manifest or another webhook has put under one is replaced, so
+that nobody else's image receives credentials and a pod that comes by a second time is left as it is. Everything else in
+the pod stays, in its order. A pod that would let another container at a sidecar's directories, or says something wrong
+in an annotation of ours, is refused in words.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ from typing import Any, Final
 
 from csi.cluster.api import JsonObject, JsonPatch
 from csi.cluster.not_injected import NOT_INJECTED_ANNOTATION
-from csi.cluster.webhook.resources import is_opted_out, pod_resources, volume_resources
+from csi.cluster.webhook.caches import cache_volume, check_cache, with_cache
+from csi.cluster.webhook.resources import is_opted_out, pod_resources, wanted_by
 from csi.cluster.webhook.sidecar import SidecarSettings, sidecar_container, sidecar_volume
 from csi.cluster.webhook.volumes import OurVolume, UnknownVolume, candidates, containers
 from csi.errors import InvalidOption, OssFuseError
 from csi.volume.naming import INJECT_ANNOTATION, sidecar_name
 from csi.volume.quantity import parse_quantity
+from csi.volume.spec import CacheOptions
 
 _MIRROR: Final = "kubernetes.io/config.mirror"
 _RECURSIVE: Final = ("Enabled", "IfPossible")
@@ -65,22 +68,27 @@ def inject(pod: JsonObject, volumes: Sequence[OurVolume | UnknownVolume], settin
         ours = []
     served = {volume.identity: volume for volume in reversed(ours)}  # the first of those that share one
     wanted: list[JsonObject] = []
+    directories: list[JsonObject] = []
     warnings: list[str] = []
     for volume in ours:
         if served[volume.identity] is not volume:
             continue
-        resources, mistake = volume_resources(volume.attributes, volume.mount_flags)
-        if mistake is not None:
-            warnings.append(f"volume {volume.name} ({volume.source}): {mistake}")
+        asked = wanted_by(volume.attributes, volume.mount_flags)
+        if asked.mistake is not None:
+            warnings.append(f"volume {volume.name} ({volume.source}): {asked.mistake}")
+        _refuse_host_path(volume, asked.cache, settings)
         name = sidecar_name(volume.name)
-        wanted.append(sidecar_container(name, pod_resources(resources, annotations), settings))
+        cache = cache_volume(name, asked.cache)
+        resources = with_cache(pod_resources(asked.resources, annotations), asked.cache)
+        wanted.append(sidecar_container(name, resources, settings, cache=str(cache["name"]) if cache else ""))
+        directories += [sidecar_volume(name), *([cache] if cache else [])]
     names = {str(container["name"]) for container in wanted}
     _refuse_pretenders(pod, names)
-    _refuse_intruders(spec, names)
+    _refuse_intruders(spec, names, {str(item["name"]) for item in directories} - names)
     patch = [
         *_annotation(annotations, pod, "; ".join(reasons)),
         *_propagation(spec, {volume.name for volume in ours}),
-        *_volumes(spec, [str(container["name"]) for container in wanted]),
+        *_volumes(spec, directories),
         *_containers(spec, wanted),
     ]
     return Injection(patch, tuple(str(container["name"]) for container in wanted), tuple(warnings))
@@ -100,12 +108,18 @@ def _refuse_pretenders(pod: JsonObject, names: set[str]) -> None:
             )
 
 
-def _refuse_intruders(spec: JsonObject, names: set[str]) -> None:
+def _refuse_host_path(volume: OurVolume, cache: CacheOptions, settings: SidecarSettings) -> None:
+    if (mistake := check_cache(cache, settings.cache_host_paths)) is not None:
+        raise PodRefused(f"volume {volume.name} ({volume.source}): {mistake.message}", hint=mistake.hint)
+
+
+def _refuse_intruders(spec: JsonObject, names: set[str], caches: set[str]) -> None:
     for volume in _items(spec, "volumes"):
-        if volume.get("name") in names and "emptyDir" not in volume:
-            raise PodRefused(
-                f"volume {volume['name']!r} has the name of a sidecar's directory", hint="rename the volume"
-            )
+        name = volume.get("name")
+        if (name in names and "emptyDir" not in volume) or (
+            name in caches and not {*volume} & {"emptyDir", "hostPath"}
+        ):
+            raise PodRefused(f"volume {name!r} has the name of a sidecar's directory", hint="rename the volume")
     for kind in ("containers", "ephemeralContainers", "initContainers"):
         for container in _items(spec, kind):
             name = container.get("name")
@@ -113,13 +127,14 @@ def _refuse_intruders(spec: JsonObject, names: set[str]) -> None:
                 if kind == "initContainers":
                     continue
                 raise PodRefused(f"container {name!r} has the name of a sidecar", hint="rename the container")
-            held = next((mount for mount in _items(container, "volumeMounts") if mount.get("name") in names), None)
-            if held is not None:
-                raise PodRefused(
-                    f"container {name!r} mounts {held['name']!r}, the directory in which a sidecar receives its "
-                    "credentials",
-                    hint="remove that volumeMount",
-                )
+            for held in (mount.get("name") for mount in _items(container, "volumeMounts")):
+                if held in names or held in caches:
+                    what = (
+                        "in which a sidecar receives its credentials" if held in names else "of a sidecar's disk cache"
+                    )
+                    raise PodRefused(
+                        f"container {name!r} mounts {held!r}, the directory {what}", hint="remove that volumeMount"
+                    )
 
 
 def _annotation(annotations: Mapping[str, str], pod: JsonObject, text: str) -> JsonPatch:
@@ -151,15 +166,15 @@ def _may_propagate(mount: JsonObject) -> bool:
     return not chosen and mount.get("recursiveReadOnly") not in _RECURSIVE
 
 
-def _volumes(spec: JsonObject, names: Sequence[str]) -> JsonPatch:
+def _volumes(spec: JsonObject, directories: Sequence[JsonObject]) -> JsonPatch:
     patch: JsonPatch = []
     found = {volume.get("name"): index for index, volume in enumerate(_items(spec, "volumes"))}
-    for name in names:
-        wanted = sidecar_volume(name)
-        if name not in found:
+    for wanted in directories:
+        index = found.get(wanted["name"])
+        if index is None:
             patch.append({"op": "add", "path": "/spec/volumes/-", "value": wanted})
-        elif spec["volumes"][found[name]] != wanted:
-            patch.append({"op": "replace", "path": f"/spec/volumes/{found[name]}", "value": wanted})
+        elif spec["volumes"][index] != wanted:
+            patch.append({"op": "replace", "path": f"/spec/volumes/{index}", "value": wanted})
     return patch
 
 

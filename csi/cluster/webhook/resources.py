@@ -19,7 +19,7 @@ from csi.errors import InvalidOption, OssFuseError
 from csi.volume.naming import DRIVER_NAME, INJECT_ANNOTATION
 from csi.volume.parse import parse_volume
 from csi.volume.quantity import format_bytes, parse_bytes, parse_millis
-from csi.volume.spec import MEMORY_FLOOR, SidecarResources
+from csi.volume.spec import MEMORY_FLOOR, CacheOptions, SidecarResources
 from csi.volume.units import Bytes
 
 MEMORY_LIMIT: Final = f"{DRIVER_NAME}/memory-limit"
@@ -60,15 +60,21 @@ class ContainerResources:
     image_tag: str = ""
 
 
-def volume_resources(
-    attributes: Mapping[str, str], mount_flags: tuple[str, ...] = ()
-) -> tuple[ContainerResources, OssFuseError | None]:
-    """What the volume asks for, and what is wrong with it."""
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a volume asks for, and what is wrong with it; then it gets no cache."""
+
+    resources: ContainerResources
+    cache: CacheOptions
+    mistake: OssFuseError | None = None
+
+
+def wanted_by(attributes: Mapping[str, str], mount_flags: tuple[str, ...] = ()) -> Wanted:
     try:
         spec = parse_volume(attributes, cpu_count=_CPU_COUNT, mount_flags=mount_flags).spec
     except OssFuseError as mistake:
-        return _of_spec(_readable(attributes)), mistake
-    return _of_spec(spec.resources), None
+        return Wanted(_of_spec(_readable(attributes)), CacheOptions(), mistake)
+    return Wanted(_of_spec(spec.resources), spec.cache)
 
 
 def pod_resources(wanted: ContainerResources, annotations: Mapping[str, str]) -> ContainerResources:

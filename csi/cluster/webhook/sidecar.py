@@ -1,7 +1,8 @@
 """The container and the tmpfs that a pod gets for one volume of ours. Pure: names and numbers in, JSON out.
 
 The container runs under Pod Security "restricted", starts before everything else in the pod and ends after it (a native
-sidecar), and holds nothing but the tmpfs through which the node plugin hands it the volume. Its postStart gate lets
+sidecar), and holds nothing but the tmpfs through which the node plugin hands it the volume, and a directory for the
+disk cache of a volume that asks for one. Its postStart gate lets
 the next container start once the volume is served; nothing but speed depends on that gate.
 """
 
@@ -13,7 +14,7 @@ from typing import Final
 from csi.cluster.api import JsonObject
 from csi.cluster.webhook.resources import ContainerResources, container_resources
 from csi.handover.process import SIDECAR_GID, SIDECAR_UID, allocator_environment
-from csi.volume.naming import READY_FILE, SIDECAR_DIRECTORY
+from csi.volume.naming import CACHE_DIRECTORY, READY_FILE, SIDECAR_DIRECTORY
 
 TOKEN_DIRECTORY: Final = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105 - a path
 """Where the API server would mount the pod's token into every container that has nothing mounted there yet."""
@@ -25,21 +26,25 @@ _DIGEST: Final = "@"
 
 @dataclass(frozen=True, slots=True)
 class SidecarSettings:
-    """`image` of every sidecar whose volume names no tag; `pull_policy` as of a container."""
+    """`image` of every sidecar whose volume names no tag; `pull_policy` as of a container; below `cache_host_paths`
+    volumes may have disk caches."""
 
     image: str
     pull_policy: str = "IfNotPresent"
+    cache_host_paths: tuple[str, ...] = ()
 
 
-def sidecar_container(name: str, resources: ContainerResources, settings: SidecarSettings) -> JsonObject:
-    """The container `name`, whose tmpfs is the volume of the same name."""
+def sidecar_container(
+    name: str, resources: ContainerResources, settings: SidecarSettings, *, cache: str = ""
+) -> JsonObject:
+    """The container `name`, whose tmpfs is the volume of the same name; `cache` is the volume of its disk cache."""
     image = image_with_tag(settings.image, resources.image_tag) if resources.image_tag else settings.image
     return {
         "name": name,
         "image": image,
         "imagePullPolicy": settings.pull_policy,
         "restartPolicy": "Always",
-        "args": ["sidecar", "--socket", SIDECAR_DIRECTORY],
+        "args": ["sidecar", "--socket", SIDECAR_DIRECTORY, *(["--cache", CACHE_DIRECTORY] if cache else [])],
         "env": _environment(resources),
         "resources": container_resources(resources),
         "securityContext": {
@@ -59,6 +64,7 @@ def sidecar_container(name: str, resources: ContainerResources, settings: Sideca
             {"name": name, "mountPath": SIDECAR_DIRECTORY},
             # what is mounted here keeps the pod's own API token out of a container that has no use for it
             {"name": name, "mountPath": TOKEN_DIRECTORY, "readOnly": True},
+            *([{"name": cache, "mountPath": CACHE_DIRECTORY}] if cache else []),
         ],
     }
 

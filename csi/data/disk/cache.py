@@ -167,8 +167,7 @@ class DiskCache:
         self._undo_pressure()
         self._thread.join(max(0.0, end - self._clock()))
         with self._condition:
-            self._queue.clear()
-            self._queued = 0
+            self._drop(len(self._queue))
 
     def settle(self, within: Seconds) -> bool:
         """Wait until nothing is queued, to be removed, counted or looked at; False after `within` seconds."""
@@ -184,9 +183,9 @@ class DiskCache:
         with self._condition:
             return DiskStatistics(
                 limit=self._place.limit,
-                stored_bytes_now=stored_now,
-                queued=len(self._queue),
+                directory_bytes=stored_now,
                 queued_bytes=self._queued,
+                unchecked=len(self._whole),
                 hits=self._hits,
                 hit_bytes=self._hit_bytes,
                 misses=self._misses,
@@ -220,8 +219,7 @@ class DiskCache:
             self._trouble = f"{doing}: {why}"
             self._blind = self._blind or error.errno not in _READABLE
             self._until = self._clock() + self._pause
-            self._queue.clear()
-            self._queued = 0
+            self._passed_over += self._drop(len(self._queue))
         if not told:
             log.warning("disk cache in %s: %s: %s; it is not used for now, OSS is", self._place.path, doing, why)
 
@@ -240,7 +238,11 @@ class DiskCache:
         self._blind = False
 
     def _keep(self, directory: CacheDirectory, offer: _Offer) -> None:
-        directory.keep(offer.name, offer.size, offer.part)
+        try:
+            directory.keep(offer.name, offer.size, offer.part)
+        finally:
+            with self._condition:
+                self._queued -= len(offer.part.data)
         if self._told:
             self._told = False
             log.info("disk cache in %s: it is used again", self._place.path)
@@ -287,7 +289,6 @@ class DiskCache:
             return None
         if self._queue:
             offer = self._queue.popleft()
-            self._queued -= len(offer.part.data)
             return lambda: self._keep(directory, offer)
         if self._closed:
             return None
@@ -321,8 +322,12 @@ class DiskCache:
         gives, because the block may be kept elsewhere too."""
         with self._condition:
             while self._queue and size > 0:
-                offer = self._queue.pop()
-                self._queued -= len(offer.part.data)
-                size -= len(offer.part.data)
-                self._passed_over += 1
+                size -= len(self._queue[-1].part.data)
+                self._passed_over += self._drop(1)
         return 0
+
+    def _drop(self, count: int) -> int:
+        """Forget the latest offers, with the lock held; how many they were."""
+        for _ in range(count):
+            self._queued -= len(self._queue.pop().part.data)
+        return count

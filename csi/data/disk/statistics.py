@@ -7,15 +7,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class DiskStatistics:
-    """`stored_bytes_now` and `limit` are of the directory, which may be shared; `queued` and `queued_bytes` are offers
-    not yet written. So far: blocks (bytes) read from the disk, and not found there; offers written, and passed over
-    because there was no time, memory or room; entries removed for room, and because they were not what was written;
-    calls that failed. `trouble` says why nothing is kept now, '' if something is."""
+    """`directory_bytes` and `limit` are of the directory, which may be shared; `queued_bytes` is of offers not yet
+    written, `unchecked` entries that are to be looked at as a whole. So far: blocks (bytes) read from the disk, and not
+    found there; offers written, and passed over because there was no time, memory or room; entries removed for room,
+    and because they were not what was written; calls that failed. `trouble` says why nothing is kept now, '' if
+    something is."""
 
     limit: int
-    stored_bytes_now: int
-    queued: int
+    directory_bytes: int
     queued_bytes: int
+    unchecked: int
     hits: int
     hit_bytes: int
     misses: int

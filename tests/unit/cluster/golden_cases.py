@@ -19,7 +19,9 @@ from csi.volume.units import Seconds
 from tests.support.memory_cluster import MemoryCluster, patched
 
 DIRECTORY = Path(__file__).parent / "golden"
-SETTINGS = SidecarSettings("registry.example/ossfuse-csi/ossfuse-csi:0.1.0")
+SETTINGS = SidecarSettings(
+    "registry.example/ossfuse-csi/ossfuse-csi:0.1.0", cache_host_paths=("/var/cache/ossfuse", "/mnt/nvme")
+)
 NAMES = sorted(path.name.removesuffix(".given.yaml") for path in DIRECTORY.glob("*.given.yaml"))
 
 
