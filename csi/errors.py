@@ -194,6 +194,10 @@ class CheckpointIncomplete(OssFuseError):
     """What is stored is not a whole checkpoint, or cannot become one."""
 
 
+class CheckpointMalformed(OssFuseError):
+    """An object that should be a checkpoint of some format is none: truncated, or something else."""
+
+
 # --- what the filesystem refuses (POSIX names in the docstrings) ---
 
 

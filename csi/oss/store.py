@@ -100,6 +100,14 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
+class PendingUpload:
+    """A multipart upload that was neither completed nor aborted. `initiated`: seconds since the epoch, 0: not told."""
+
+    upload_id: str
+    initiated: float
+
+
+@dataclass(frozen=True, slots=True)
 class DeleteFailure:
     key: ObjectKey
     code: str
@@ -227,6 +235,12 @@ class ObjectStore(Protocol):
 
     def abort_multipart(self, key: ObjectKey, upload_id: str) -> None:
         """AbortMultipartUpload; an upload that is not there is aborted already."""
+
+    def pending_uploads(self, key: ObjectKey) -> Sequence[PendingUpload]:
+        """ListMultipartUploads of this key only, at most a thousand."""
+
+    def newest_part(self, key: ObjectKey, upload_id: str) -> float:
+        """ListParts: when the last of them arrived, in seconds since the epoch; 0 when there is none."""
 
     def put_symlink(self, key: ObjectKey, target: str) -> None:
         """PutSymlink: `target` is stored as given (user metadata `symlink-target` keeps the POSIX form)."""

@@ -15,29 +15,40 @@ from csi.errors import ExtraMissing
 from csi.oss.credentials import AnonymousCredentials
 
 if TYPE_CHECKING:
+    from csi.torch.checkpoint import OssCheckpoint
+    from csi.torch.distributed import OssDCPFileSystem
     from csi.torch.iterable_dataset import OssIterableDataset
     from csi.torch.lookahead import LookAhead
     from csi.torch.manifests import imagenet_manifest_parser
     from csi.torch.map_dataset import OssMapDataset
+    from csi.torch.safetensor import OssSafetensor
     from csi.torch.samples import OssObject
 
 __all__ = [
     "AnonymousCredentials",
     "LookAhead",
+    "OssCheckpoint",
+    "OssDCPFileSystem",
     "OssIterableDataset",
     "OssMapDataset",
     "OssObject",
+    "OssSafetensor",
     "imagenet_manifest_parser",
 ]
 
 _HOMES: Final = {
     "LookAhead": "csi.torch.lookahead",
+    "OssCheckpoint": "csi.torch.checkpoint",
+    "OssDCPFileSystem": "csi.torch.distributed",
     "OssIterableDataset": "csi.torch.iterable_dataset",
     "OssMapDataset": "csi.torch.map_dataset",
     "OssObject": "csi.torch.samples",
+    "OssSafetensor": "csi.torch.safetensor",
     "imagenet_manifest_parser": "csi.torch.manifests",
 }
-_NEED_TORCH: Final = frozenset({"csi.torch.iterable_dataset", "csi.torch.map_dataset"})
+_NEED_TORCH: Final = frozenset(
+    {"csi.torch.distributed", "csi.torch.iterable_dataset", "csi.torch.map_dataset", "csi.torch.safetensor"}
+)
 
 
 def __getattr__(name: str) -> Any:

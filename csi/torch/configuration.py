@@ -44,15 +44,17 @@ class DatasetOptions:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointOptions:
-    """Reading: `concurrency` requests of `read_size` bytes at a time. Writing: `upload_concurrency` parts of
-    `part_size` bytes at a time, as many as fit in `upload_buffer`."""
+    """Reading: `concurrency` requests of `read_size` bytes at a time, `read_buffer` bytes of them ahead of what was
+    asked for. Writing: `upload_concurrency` parts of `part_size` bytes at a time, as many as fit in `upload_buffer`.
+    Memory used already is so much faster than fresh one that buffers larger than they need be make all slower."""
 
     concurrency: int = 24
     workers: int = 4
-    read_size: Bytes = Bytes(1 * MIB)
+    read_size: Bytes = Bytes(4 * MIB)
+    read_buffer: Bytes = Bytes(128 * MIB)
     upload_concurrency: int = 64
     part_size: Bytes = Bytes(16 * MIB)
-    upload_buffer: Bytes = Bytes(1024 * MIB)
+    upload_buffer: Bytes = Bytes(256 * MIB)
     timeout: Seconds | None = None
 
 
@@ -140,6 +142,7 @@ def _checkpoint(section: _Section) -> CheckpointOptions:
         section.integer("prefetchConcurrency", defaults.concurrency),
         section.integer("prefetchWorker", defaults.workers),
         section.size("prefetchIoSizeMB", defaults.read_size),
+        section.size("prefetchMB", defaults.read_buffer),
         section.integer("uploadConcurrency", defaults.upload_concurrency),
         section.size("uploadIoSizeMB", defaults.part_size),
         section.size("uploadBufferSizeMB", defaults.upload_buffer),

@@ -22,6 +22,7 @@ from csi.oss.store import (
     ObjectMetadata,
     ObjectVersion,
     Part,
+    PendingUpload,
     PutResult,
 )
 from csi.volume.units import Bytes, Crc64, ETag, ObjectKey
@@ -49,6 +50,8 @@ class MemoryStore:
     ) -> None:
         self.objects: dict[str, StoredObject] = {}
         self.uploads: dict[str, tuple[str, dict[int, bytes], dict[str, str], str]] = {}
+        self.begun: dict[str, float] = {}
+        self.heard: dict[str, float] = {}
         self.requests: Counter[str] = Counter()
         self.ranges: list[tuple[str, int, int]] = []
         self.before = before
@@ -225,6 +228,7 @@ class MemoryStore:
             self._serial += 1
             upload = f"upload-{self._serial}"
             self.uploads[upload] = (key, {}, dict(user or {}), content_type)
+            self.begun[upload] = self._clock()
             return upload
 
     def upload_part(self, key: ObjectKey, upload_id: str, number: int, body: Sequence[Buffer]) -> Part:
@@ -232,6 +236,7 @@ class MemoryStore:
         data = b"".join(body)
         with self._lock:
             self._upload(key, upload_id)[1][number] = data
+            self.heard[upload_id] = self._clock()
         return Part(number, _etag(data), Bytes(len(data)), _crc(data))
 
     def upload_part_copy(
@@ -274,6 +279,19 @@ class MemoryStore:
         self._enter("AbortMultipartUpload", key)
         with self._lock:
             self.uploads.pop(upload_id, None)
+
+    def pending_uploads(self, key: ObjectKey) -> Sequence[PendingUpload]:
+        self._enter("ListMultipartUploads", key)
+        with self._lock:
+            return [
+                PendingUpload(upload, self.begun[upload]) for upload, found in self.uploads.items() if found[0] == key
+            ]
+
+    def newest_part(self, key: ObjectKey, upload_id: str) -> float:
+        self._enter("ListParts", key)
+        with self._lock:
+            self._upload(key, upload_id)
+            return self.heard.get(upload_id, 0.0)
 
     def put_symlink(self, key: ObjectKey, target: str) -> None:
         self._enter("PutSymlink", key)

@@ -1,0 +1,334 @@
+"""The file objects: what `io` promises, what they refuse, and how they end when nobody ends them."""
+
+from __future__ import annotations
+
+import array
+import gc
+import io
+import os
+import pickle
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from csi.errors import BadHandle, InvalidOperation, ObjectNotFound, ServerFailure
+from csi.torch.checkpoint.engine import Engine
+from csi.torch.checkpoint.files import CheckpointReader, CheckpointWriter
+from csi.torch.configuration import CheckpointOptions
+from csi.torch.uri import ObjectUri, parse_object
+from csi.volume.units import KIB, MIB, Bytes
+from tests.support.memory_store import MemoryStore
+
+URI = parse_object("oss://bucket/model.pt")
+KEY = "model.pt"
+OPTIONS = CheckpointOptions(part_size=Bytes(256 * KIB), upload_buffer=Bytes(1 * MIB), read_buffer=Bytes(8 * MIB))
+
+
+class Bucket:
+    def __init__(self) -> None:
+        self.store = MemoryStore()
+        self.closed: list[str] = []
+        self.now = time.time()
+        self.engine: Engine | None = Engine(
+            lambda place: self.store, OPTIONS, closed=lambda: self.closed.append("closed"), clock=lambda: self.now
+        )
+
+    def writer(self, uri: ObjectUri = URI) -> CheckpointWriter:
+        assert self.engine is not None
+        return CheckpointWriter(uri, self.engine)
+
+    def reader(self, uri: ObjectUri = URI) -> CheckpointReader:
+        engine = self.engine
+        assert engine is not None
+        return CheckpointReader(uri, lambda: engine)
+
+    def wait_for(self, condition: object) -> bool:
+        """Whether `condition()` comes true: the keeper has a thread of its own."""
+        assert callable(condition)
+        for _ in range(1000):
+            if condition():
+                return True
+            time.sleep(0.01)
+        return False
+
+
+@pytest.fixture
+def bucket() -> Iterator[Bucket]:
+    made = Bucket()
+    yield made
+    made.engine = None
+
+
+# --- reading ---
+
+
+def test_the_size_is_known_before_the_first_read(bucket: Bucket) -> None:
+    bucket.store.seed(KEY, b"0123456789")
+    reader = bucket.reader()
+    assert reader.size == 10
+    assert dict(bucket.store.requests) == {"HeadObject": 1}
+
+
+def test_a_reader_is_a_file(bucket: Bucket) -> None:
+    bucket.store.seed(KEY, b"one\ntwo\nthree")
+    with bucket.reader() as reader:
+        assert (reader.readable(), reader.seekable(), reader.writable()) == (True, True, False)
+        assert reader.read(3) == b"one"
+        assert reader.seek(-5, os.SEEK_END) == 8
+        assert reader.read() == b"three"
+        assert reader.read() == b""
+        assert reader.seek(0) == 0
+        assert list(reader) == [b"one\n", b"two\n", b"three"]
+        reader.seek(4)
+        room = bytearray(100)
+        assert reader.readinto(room) == 9
+        assert bytes(room[:9]) == b"two\nthree"
+        assert reader.seek(1000) == 1000
+        assert reader.read(5) == b""
+        assert io.BufferedReader(reader).seek(4) == 4
+
+
+def test_lines_do_not_take_a_request_each(bucket: Bucket) -> None:
+    bucket.store.seed(KEY, b"line\n" * 1000)
+    with bucket.reader() as reader:
+        assert len(list(reader)) == 1000
+    assert bucket.store.requests["GetObject"] == 1
+
+
+def test_a_reader_that_is_read_to_its_end_gives_all_of_it(bucket: Bucket) -> None:
+    data = bytes(range(256)) * 40_000
+    bucket.store.seed(KEY, data)
+    with bucket.reader() as reader:
+        assert reader.read() == data
+
+
+def test_pickles_are_loaded_from_a_reader(bucket: Bucket) -> None:
+    with bucket.writer() as writer:
+        pickle.dump({"step": 3, "data": b"x" * 1_000_000}, writer)
+    with bucket.reader() as reader:
+        assert pickle.load(reader)["step"] == 3
+
+
+def test_seeking_before_the_beginning_is_refused(bucket: Bucket) -> None:
+    bucket.store.seed(KEY, b"0123456789")
+    with bucket.reader() as reader, pytest.raises(InvalidOperation, match="cannot seek to -11"):
+        reader.seek(-11, os.SEEK_END)
+
+
+def test_a_missing_object_is_told_when_it_is_opened(bucket: Bucket) -> None:
+    with pytest.raises(ObjectNotFound):
+        bucket.reader()
+
+
+def test_reading_after_close_is_refused(bucket: Bucket) -> None:
+    bucket.store.seed(KEY, b"0123456789")
+    reader = bucket.reader()
+    reader.close()
+    reader.close()
+    for use in (lambda: reader.read(1), lambda: reader.seek(0), reader.tell, reader.peek):
+        with pytest.raises(BadHandle, match=r"oss://bucket/model.pt: the file is closed"):
+            use()
+
+
+def test_our_error_is_raised_in_place_of_one_that_hides_it(bucket: Bucket) -> None:
+    bucket.store.seed(KEY, b"0123456789")
+
+    def fail(operation: str, key: str) -> None:
+        if operation == "GetObject":
+            raise ServerFailure("the server is busy", status=503)
+
+    bucket.store.before = fail
+
+    def load_like_torch(file: CheckpointReader) -> None:
+        try:
+            file.readinto(bytearray(10))
+        except ServerFailure:
+            raise AttributeError("torch says something else") from None
+
+    with pytest.raises(ServerFailure, match="busy"), bucket.reader() as reader:
+        load_like_torch(reader)
+
+
+# --- writing ---
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"abc", b"abc"),
+        (bytearray(b"abc"), b"abc"),
+        (memoryview(b"abc"), b"abc"),
+        (memoryview(b"abcdef")[::2], b"ace"),
+        (array.array("H", [1, 2]), array.array("H", [1, 2]).tobytes()),
+        (b"", b""),
+    ],
+    ids=["bytes", "bytearray", "memoryview", "strided", "array", "empty"],
+)
+def test_everything_that_is_made_of_bytes_can_be_written(bucket: Bucket, data: bytes, expected: bytes) -> None:
+    with bucket.writer() as writer:
+        assert writer.write(data) == len(expected)
+    assert bucket.store.data(KEY) == expected
+
+
+def test_text_cannot_be_written(bucket: Bucket) -> None:
+    with pytest.raises(TypeError), bucket.writer() as writer:
+        writer.write("text")  # type: ignore[arg-type]
+    assert KEY not in bucket.store.objects
+
+
+def test_going_back_is_refused_and_nothing_appears(bucket: Bucket) -> None:
+    with pytest.raises(InvalidOperation, match="cannot seek to 0"), bucket.writer() as writer:
+        writer.write(b"abc")
+        writer.seek(0)
+    assert KEY not in bucket.store.objects
+
+
+def test_going_where_the_file_ends_is_nothing_and_beyond_it_are_zeros(bucket: Bucket) -> None:
+    with bucket.writer() as writer:
+        writer.write(b"abc")
+        assert writer.seek(0, os.SEEK_CUR) == 3
+        assert writer.seek(3) == 3
+        assert writer.seek(100_000, os.SEEK_CUR) == 100_003
+        assert writer.tell() == 100_003
+        writer.write(b"d")
+    assert bucket.store.data(KEY) == b"abc" + bytes(100_000) + b"d"
+
+
+def test_an_exception_in_the_block_leaves_the_old_object_and_no_parts(bucket: Bucket) -> None:
+    bucket.store.seed(KEY, b"old")
+
+    def save() -> None:
+        with bucket.writer() as writer:
+            writer.write(bytes(3 * MIB))
+            raise KeyError("something in the training script")
+
+    with pytest.raises(KeyError):
+        save()
+    assert bucket.store.data(KEY) == b"old"
+    assert bucket.store.uploads == {}
+
+
+def test_the_failure_of_an_upload_is_raised_in_place_of_what_torch_makes_of_it(bucket: Bucket) -> None:
+    def fail(operation: str, key: str) -> None:
+        if operation == "UploadPart":
+            raise ServerFailure("the server is busy", status=503)
+
+    bucket.store.before = fail
+
+    def save_like_torch() -> None:
+        with bucket.writer() as writer:
+            try:
+                for _ in range(20):
+                    writer.write(bytes(1 * MIB))
+            except ServerFailure:
+                raise RuntimeError("unexpected pos 64 vs 0") from None
+
+    with pytest.raises(ServerFailure, match="busy"):
+        save_like_torch()
+    assert bucket.store.uploads == {}
+
+
+def test_a_writer_that_becomes_garbage_is_given_up(bucket: Bucket) -> None:
+    bucket.store.seed(KEY, b"old")
+    writer = bucket.writer()
+    writer.write(bytes(3 * MIB))
+    del writer
+    gc.collect()
+    assert bucket.wait_for(lambda: bucket.store.requests["AbortMultipartUpload"])
+    assert bucket.store.uploads == {}
+    assert bucket.store.data(KEY) == b"old"
+
+
+def test_writing_after_close_or_abort_is_refused(bucket: Bucket) -> None:
+    writer = bucket.writer()
+    writer.close()
+    writer.close()
+    with pytest.raises(BadHandle):
+        writer.write(b"x")
+    given_up = bucket.writer()
+    given_up.abort()
+    given_up.close()
+    with pytest.raises(BadHandle):
+        given_up.write(b"x")
+
+
+def test_threads_end_with_the_last_file(bucket: Bucket) -> None:
+    """A file keeps the way to its bucket open, also when nothing else does."""
+    bucket.store.seed(KEY, b"0123456789")
+    reader = bucket.reader()
+    bucket.engine = None
+    gc.collect()
+    assert reader.read(4) == b"0123"
+    assert bucket.closed == []
+    del reader
+    gc.collect()
+    assert bucket.wait_for(lambda: bucket.closed)
+
+
+# --- after fork ---
+
+
+def in_child(work: object) -> str:
+    """What `work()` returns in a forked process, or the name of the exception it raises."""
+    assert callable(work)
+    receiving, sending = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            said = str(work())
+        except Exception as error:
+            said = type(error).__name__
+        os.write(sending, said.encode())
+        os._exit(0)
+    os.close(sending)
+    with os.fdopen(receiving) as pipe:
+        said = pipe.read()
+    os.waitpid(child, 0)
+    return said
+
+
+def test_a_forked_process_reads_on_with_threads_of_its_own(bucket: Bucket) -> None:
+    bucket.store.seed(KEY, b"0123456789" * 1_000_000)
+    engines: dict[int, Engine] = {}
+
+    def engine() -> Engine:
+        if os.getpid() not in engines:
+            engines[os.getpid()] = Engine(lambda place: bucket.store, OPTIONS, closed=lambda: None)
+        return engines[os.getpid()]
+
+    reader = CheckpointReader(URI, engine)
+    assert reader.read(5) == b"01234"
+    assert in_child(lambda: reader.read(5).decode()) == "56789"
+    assert reader.read(5) == b"56789"
+
+
+def test_a_forked_process_neither_finishes_nor_ends_an_upload_of_its_parent(bucket: Bucket) -> None:
+    writer = bucket.writer()
+    writer.write(bytes(3 * MIB))
+    assert in_child(lambda: writer.write(b"x")) == "BadHandle"
+    assert in_child(writer.close) == "BadHandle"
+    writer.write(b"end")
+    writer.close()
+    assert bucket.store.data(KEY) == bytes(3 * MIB) + b"end"
+
+
+# --- what a killed process left ---
+
+
+def test_an_upload_that_a_killed_process_left_is_ended_by_the_next_writer(bucket: Bucket) -> None:
+    left = bucket.store.initiate_multipart(URI.key)
+    other = bucket.store.initiate_multipart(parse_object("oss://bucket/model.pt.2").key)
+    bucket.now += 2 * 3600
+    with bucket.writer() as writer:
+        writer.write(bytes(3 * MIB))
+    assert bucket.wait_for(lambda: left not in bucket.store.uploads)
+    assert other in bucket.store.uploads
+
+
+def test_an_upload_that_was_heard_of_lately_is_left_alone(bucket: Bucket) -> None:
+    young = bucket.store.initiate_multipart(URI.key)
+    with bucket.writer() as writer:
+        writer.write(bytes(3 * MIB))
+    assert bucket.wait_for(lambda: bucket.store.requests["ListMultipartUploads"])
+    assert young in bucket.store.uploads
