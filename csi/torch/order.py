@@ -11,7 +11,7 @@ import random
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import accumulate, islice, pairwise
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -27,7 +27,7 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Shuffling:
-    """`run`: consecutive samples that stay together at first; `buffer`: samples that a consumer draws from."""
+    """`run`: samples, at most, that stay together at first; `buffer`: samples that a consumer draws from."""
 
     seed: int = 0
     run: int = 1000
@@ -61,14 +61,17 @@ def drawn(entries: Iterator[T], share: Share, shuffling: Shuffling, epoch: int) 
 
 
 def _mixed(count: int, share: Share, shuffling: Shuffling, epoch: int) -> Iterator[int]:
-    """Runs of consecutive numbers in an order that is the same for all consumers, of which each takes its turn."""
-    starts = list(range(0, count, shuffling.run))
-    random.Random(f"{shuffling.seed}/{epoch}").shuffle(starts)
-    ends: list[int] = []  # of each run, in the new order
-    total = 0
-    for start in starts:
-        total += min(shuffling.run, count - start)
-        ends.append(total)
+    """Runs of consecutive numbers in an order that is the same for all consumers, of which each takes its turn.
+
+    The runs are of different lengths: so the turns fall on other samples in every epoch.
+    """
+    chance = random.Random(f"{shuffling.seed}/{epoch}")
+    cuts = [0]
+    while cuts[-1] < count:
+        cuts.append(min(count, cuts[-1] + chance.randint((shuffling.run + 1) // 2, shuffling.run)))
+    runs = list(pairwise(cuts))
+    chance.shuffle(runs)
+    ends = list(accumulate(end - start for start, end in runs))  # in the new order
     for position in range(share.number, count, share.count):
         index = bisect_right(ends, position)
-        yield starts[index] + position - (ends[index - 1] if index else 0)
+        yield runs[index][1] - (ends[index] - position)

@@ -1,0 +1,47 @@
+"""Who gets which samples, in what order."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from csi.torch.order import Share, Shuffling, dealt, numbers
+
+shufflings = st.one_of(st.none(), st.builds(Shuffling, st.integers(0, 9), st.integers(1, 9), st.integers(1, 9)))
+
+
+@given(st.integers(0, 200), st.integers(1, 9), shufflings, st.integers(0, 5))
+def test_every_sample_goes_to_exactly_one_consumer(
+    count: int, consumers: int, shuffling: Shuffling | None, epoch: int
+) -> None:
+    shares = [list(numbers(count, Share(number, consumers), shuffling, epoch)) for number in range(consumers)]
+    assert sorted(number for share in shares for number in share) == list(range(count))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+@given(st.integers(0, 200), st.integers(1, 9), shufflings, st.integers(0, 5))
+def test_a_stream_is_dealt_out_to_exactly_one_consumer_too(
+    count: int, consumers: int, shuffling: Shuffling | None, epoch: int
+) -> None:
+    shares = [
+        list(dealt(iter(range(count)), Share(number, consumers), shuffling, epoch)) for number in range(consumers)
+    ]
+    assert sorted(number for share in shares for number in share) == list(range(count))
+
+
+@given(st.integers(0, 200), shufflings, st.integers(0, 5))
+def test_the_same_is_in_the_same_order_again(count: int, shuffling: Shuffling | None, epoch: int) -> None:
+    share = Share(0, 2)
+    assert list(numbers(count, share, shuffling, epoch)) == list(numbers(count, share, shuffling, epoch))
+
+
+def test_another_epoch_gives_a_rank_other_samples() -> None:
+    share, shuffling = Share(0, 2), Shuffling(0, 10, 10)
+    first, second = (set(numbers(1000, share, shuffling, epoch)) for epoch in (0, 1))
+    assert 150 < len(first & second) < 350
+
+
+def test_a_small_buffer_still_moves_samples_far() -> None:
+    order = list(numbers(10_000, Share(), Shuffling(0, 100, 100), 0))
+    far = sum(abs(place - number) > 1000 for place, number in enumerate(order))
+    assert far > 5000
