@@ -234,6 +234,8 @@ class Pattern:
                 if cursor is not cursors[-1]:
                     cursors.remove(cursor)
                     cursors.append(cursor)
+                if offset > cursor.position and not self._exact:
+                    self._stride.skipped(cursor, offset, end)
                 return cursor
         if len(cursors) >= _MOST_CURSORS:
             self._retire(cursors.pop(0))

@@ -44,6 +44,7 @@ class Stride:
         self._right = 0  # jumps that went where they should
         self._length = 0  # of the longest record
         self._slack = 0  # by how much jumps differ
+        self._holes = 0  # bytes that short jumps left out
 
     @property
     def _is_steady(self) -> bool:
@@ -57,17 +58,25 @@ class Stride:
         """A read of `offset`..`end` belongs to no stream: `cursor` begins one. If it was foretold, it gets the block
         that was fetched for it."""
         last, self._last = self._last, cursor
+        self._holes = 0
         if last is None:
             self._start = offset
+        else:
+            self._jump(cursor, offset, end, last.position - last.begin)
+
+    def skipped(self, cursor: Cursor, offset: int, end: int) -> None:
+        """A read of `offset`..`end` leaves a hole in the stream of `cursor`: a short jump, or the kernel reads in
+        another order, which shows when the hole is filled."""
+        if cursor is not self._last or offset == self._start:
             return
-        found = next((block for block in self.ahead if block.start <= offset < block.end), None)
-        if found is not None:
-            self._meet(cursor, found)
-        elif not self._is_step(offset):
-            self._break(offset)
-            return
-        self._length = max(self._length, last.position - last.begin, end - offset)
-        self._advance(offset)
+        filled = cursor.skipped < self._holes
+        self._holes = 0 if filled else self._holes + offset - cursor.position
+        length, cursor.begin = cursor.position - cursor.begin, offset
+        if filled:
+            self._end()
+            self._start = offset
+        else:
+            self._jump(cursor, offset, end, length)
 
     def extend(self) -> None:
         """Ask for records ahead, as far as the stride has proved itself and the memory allows."""
@@ -97,12 +106,25 @@ class Stride:
 
     # --- private ---
 
+    def _jump(self, cursor: Cursor, offset: int, end: int, length: int) -> None:
+        """`length` bytes were read of the record before."""
+        found = next((block for block in self.ahead if block.start <= offset < block.end), None)
+        if found is not None:
+            self._meet(cursor, found)
+        elif not self._is_step(offset):
+            self._break(offset)
+            return
+        self._length = max(self._length, length, end - offset)
+        self._advance(offset)
+
     def _meet(self, cursor: Cursor, block: Block) -> None:
         """A record that was foretold is being read; those long before it will not be."""
         place = self.ahead.index(block)
         passed = self.ahead[: max(0, place - _LATE)]
         self._leave(passed)
         self.ahead = tuple(one for one in self.ahead if one is not block)
+        if cursor.private is not None:
+            self._cache.discard(cursor.private)
         cursor.private, cursor.record = block, block.end
         self._streams.meet()
 
@@ -126,11 +148,14 @@ class Stride:
 
     def _break(self, offset: int) -> None:
         """This jump is of another length: it is the first of another stride, or of none."""
-        self._leave(self.ahead)
-        self._streams.stride_ends(self)
+        self._end()
         self._first, self._start = self._start, offset
         self._jumps = int(offset != self._first)
-        self._right = self._length = self._slack = self._asked = 0
+
+    def _end(self) -> None:
+        self._leave(self.ahead)
+        self._streams.stride_ends(self)
+        self._jumps = self._right = self._length = self._slack = self._asked = 0
 
     def _is_there(self, start: int, stop: int) -> bool:
         """Whether a record lies in a block that every reader of the version finds."""

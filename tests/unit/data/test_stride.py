@@ -59,6 +59,31 @@ def test_records_at_equal_distances_are_there_before_they_are_read(step: int, le
     assert sum(size for _, _, size in store.ranges) <= (30 + 1 + MOST_AHEAD) * (length + 16 * KIB)
 
 
+@pytest.mark.parametrize(("step", "length"), [(256 * KIB, 128 * KIB), (300 * KIB, 100 * KIB), (12 * KIB, 4 * KIB)])
+def test_short_jumps_of_one_length_are_a_stride_too(step: int, length: int) -> None:
+    store = MemoryStore()
+    data = content(SIZE)
+    version = seeded(store, "large", data)
+    offsets = [20 * MIB + step * index for index in range(40)]
+    with engine_over(store) as engine:
+        ready = read_records(engine, opened(engine, version), offsets, length, data)
+        assert engine.statistics().streams.strided == 1
+    assert ready >= 34
+    assert sum(size for _, _, size in store.ranges) <= (40 + 1 + MOST_AHEAD) * (length + 16 * KIB) + MIB
+
+
+def test_reads_that_arrive_in_another_order_are_no_stride() -> None:
+    store = MemoryStore()
+    data = content(SIZE)
+    version = seeded(store, "large", data)
+    unit = 128 * KIB
+    order = [place + swap for place in range(0, 40, 2) for swap in (1, 0)]
+    with engine_over(store) as engine:
+        reader = opened(engine, version)
+        read_records(engine, reader, [10 * MIB + place * unit for place in order], unit, data)
+        assert engine.statistics().streams.foretold == 0
+
+
 def test_distances_that_differ_by_a_page_are_equal() -> None:
     store = MemoryStore()
     data = content(SIZE)
