@@ -14,11 +14,17 @@ ROOT = Path(__file__).resolve().parent
 # tables, answers and requests read without the interpreter's lock (csi/fuse/native), one HTTP exchange (csi/oss/wire)
 SOURCES = (
     "csi/fuse/native/tables",
+    "csi/fuse/native/sending",
+    "csi/fuse/native/fetches",
     "csi/fuse/native/quick",
     "csi/fuse/native/answers",
+    "csi/fuse/native/turns",
+    "csi/fuse/native/buffers",
     "csi/fuse/native/device",
     "csi/fuse/native/records",
+    "csi/oss/digests",
     "csi/oss/wire",
+    "csi/oss/getting",
 )
 
 

@@ -30,6 +30,7 @@ from csi.fs.links import Links
 from csi.fs.memory import DEFAULT_ALLOWANCE, MetadataMemory
 from csi.fs.names import shown
 from csi.fs.namespace import Namespace
+from csi.fs.offers import Offers
 from csi.fs.opendirs import OpenDirectories
 from csi.fs.openers import Openers
 from csi.fs.opening import Opening
@@ -90,6 +91,7 @@ class Filesystem:
         self._memory = MetadataMemory(ledger, allowance)
         ownership = ownership if ownership is not None else Ownership()
         self._namespace = Namespace(store, self._table, arguments, ownership, clock, self._memory.most_names)
+        self._offers = Offers(self._namespace.knowledge, self._memory.most_inodes)
         self._pages = Pages(store, self._namespace.knowledge.serial, clock)
         self._walks = Walks(self._namespace.knowledge, self._pages)
         self._gate = Gate()
@@ -112,7 +114,9 @@ class Filesystem:
 
     def lookup(self, parent: InodeNumber, name: bytes, caller: Caller | None = None) -> Entry:
         """Raises NoSuchEntry; the session makes that a negative entry of `negative_timeout`."""
-        node = self._namespace.look_up(self._namespace.directory(parent), name)
+        directory = self._namespace.directory(parent)
+        node = self._namespace.look_up(directory, name)
+        self._offers.looked_up(directory, name)
         if node.kind is FileKind.SYMLINK:
             try:
                 self._links.target(node)
@@ -124,10 +128,13 @@ class Filesystem:
     def lookup_cached(self, parent: InodeNumber, name: bytes) -> Entry | None:
         """`lookup` from what is known, else None; raises NoSuchEntry when the absence of the name is known."""
         with self._table.lock:
-            node = self._namespace.knowledge.known(self._namespace.directory(parent), name)
+            directory = self._namespace.directory(parent)
+            node = self._namespace.knowledge.known(directory, name)
             if node is None or (node.kind is FileKind.SYMLINK and self._namespace.shown.symlink_target(node) is None):
                 return None
-            return self._namespace.knowledge.tell(node, count=True)
+            entry = self._namespace.knowledge.tell(node, count=True)
+            self._offers.looked_up(directory, name)
+            return entry
 
     def forget(self, inode: InodeNumber, count: int) -> None:
         self._table.forget(inode, count)
@@ -309,20 +316,22 @@ class Filesystem:
     def statistics(self) -> FilesystemReport:
         weight, gate = self._memory.statistics(), self._gate.statistics()
         together, siblings = self._namespace.together.statistics(), self._reading.siblings.statistics()
+        offers, published = self._offers.statistics(), self._table.published.statistics()
         with self._table.lock:
             writing = sum(node.draft is not None for node in self._table.nodes())
             return FilesystemReport(
                 len(self._table),
-                len(self._handles.all()),
+                len(self._handles.all()) + published.opens,
                 len(self._directories),
                 writing,
                 gate,
                 self._namespace.knowledge.statistics(),
+                offers,
                 self._walks.statistics(),
                 together,
                 siblings,
                 self._pages.statistics(),
-                self._table.published.statistics(),
+                published,
                 weight,
             )
 

@@ -73,6 +73,11 @@ class Freshness:
         """For how long from now `of_attributes` will say yes."""
         return self._left(at, max(self._arguments.attr_timeout, self._grace))
 
+    def opens_left(self, at: float) -> Seconds:
+        """For how long from now `of_version` will say yes, whatever was looked up; never where a LOOKUP is good for
+        longer than what is known otherwise, because then it is good for one open only."""
+        return self._left(at, self._arguments.attr_timeout) if self._arguments.attr_timeout >= GRACE else Seconds(0.0)
+
     def _left(self, at: float, limit: float) -> Seconds:
         age = self._clock() - at
         return Seconds(limit - age if 0 <= age < limit else 0.0)

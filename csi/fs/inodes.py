@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
@@ -52,6 +53,8 @@ class InodeTable:
         self.root = Node(ROOT_INODE, FileKind.DIRECTORY, None, b"", lookups=1)
         self._absent: OrderedDict[tuple[InodeNumber, bytes], None] = OrderedDict()  # published absences
         self._nodes: dict[int, Node] = {ROOT_INODE: self.root}
+        self.adopt: Callable[[Node, int], None] = lambda node, opens: None
+        """Take over files that the kernel session opened by itself, with the lock held; set by `Handles`."""
 
     def __len__(self) -> int:
         return len(self._nodes)
@@ -62,6 +65,9 @@ class InodeTable:
         if node is None:
             raise StaleFile(f"inode {inode} is not known", hint="open the path again")
         return node
+
+    def find(self, inode: int) -> Node | None:
+        return self._nodes.get(inode)
 
     def nodes(self) -> list[Node]:
         with self.lock:
@@ -117,9 +123,18 @@ class InodeTable:
             parent.children[name] = node
             return node
 
+    def offer(self, parent: Node, name: bytes, facts: Facts, asked: int, at: float, place: bytes) -> Node:
+        """`add` a file that the kernel was not told of; it counts as if it was, until `reclaim` or its last forget."""
+        with self.lock:
+            node = self.add(parent, name, facts.kind, place)
+            node.facts, node.asked, node.checked_at = facts, asked, at
+            node.lookups = 1
+            return node
+
     def detach(self, node: Node) -> None:
         """The name is gone; the node stays for as long as the kernel or an open file knows it."""
         with self.lock:
+            self._end_plan(node)
             self._retract(node)
             self._unhook(node)
             node.detached = True
@@ -129,6 +144,7 @@ class InodeTable:
         """The node gets another name; what had that name must have been detached."""
         with self.lock:
             old = node.parent
+            self._end_plan(node)
             self._retract(node)
             self._unhook(node)
             self._attach(node, parent, name)
@@ -148,9 +164,10 @@ class InodeTable:
         with self.lock:
             current: Node | None = node
             while current is not None and current is not self.root and not _is_used(current):
+                self._end_plan(current)
                 self._retract(current)
                 current.lookups += self.published.withdraw_inode(current.inode)
-                if current.lookups:
+                if _is_used(current):
                     return
                 if self._nodes.get(current.inode) is current:
                     del self._nodes[current.inode]
@@ -174,17 +191,26 @@ class InodeTable:
         """`facts` are what is known of `node` since serial `asked` and time `at` (NEVER: OSS is asked before they are
         shown)."""
         with self.lock:
+            if at == NEVER or facts is not node.facts:
+                self._end_plan(node)
             node.facts, node.asked, node.checked_at = facts, asked, at
             self._retract(node)
 
+    def renew(self, node: Node, asked: int, at: float) -> None:
+        """What is known of `node` was told again: all that is published of it goes on to be true."""
+        with self.lock:
+            node.asked, node.checked_at = asked, at
+
     def replace_facts(self, node: Node, facts: Facts | None) -> None:
         with self.lock:
+            self._end_plan(node)
             node.facts = facts
             self._retract(node)
 
     def distrust(self, node: Node) -> None:
         """Ask OSS before anything of `node` is shown again."""
         with self.lock:
+            self._end_plan(node)
             node.checked_at = NEVER
             self._retract(node)
 
@@ -192,6 +218,7 @@ class InodeTable:
         """`node` is being written, or no longer. What is being written changes without notice: nothing is said of it
         that could be outdated."""
         with self.lock:
+            self._end_plan(node)
             self.local(node).draft = draft
             self._retract(node)
 
@@ -262,6 +289,25 @@ class InodeTable:
                 if local is not None and local.shown is not None:
                     local.shown.remove(handle)
 
+    def note_published(self, node: Node, *, planned: bool) -> None:
+        """The kernel session was given what is known of `node`; `planned`: and may open it."""
+        node.published = True
+        node.planned = node.planned or planned
+
+    def take_over(self, inode: int) -> None:
+        """What the kernel session opened of `inode` by itself is known here from now on."""
+        with self.lock:
+            node = self._nodes.get(inode)
+            if node is not None:
+                self._end_plan(node)
+
+    def reclaim(self, node: Node) -> None:
+        """Take back the inode of a name that was offered (`csi/fs/offers.py`), unless the kernel has come for it."""
+        with self.lock:
+            if self._nodes.get(node.inode) is node and self.published.reclaim_inode(node.inode):
+                node.published = node.planned = False
+                self.forget(node.inode, 1)
+
     def retract_all(self) -> None:
         """More has changed than single nodes."""
         with self.lock:
@@ -271,6 +317,16 @@ class InodeTable:
                 node.published = False
 
     # --- private; the lock is held ---
+
+    def _end_plan(self, node: Node) -> None:
+        """Something else will be known of `node`, or is: files open by what was known are opened here from now on."""
+        if node.planned:
+            node.planned = False
+            left = self.published.withdraw_plan(node.inode)
+            if left is not None and left.opened and node.facts is not None:
+                self.local(node).opened = node.facts.etag
+            if left is not None and left.opens:
+                self.adopt(node, left.opens)
 
     def _retract(self, node: Node) -> None:
         if node.local is not None and node.local.shown:

@@ -10,6 +10,7 @@ for what is not known. Nothing here waits.
 from __future__ import annotations
 
 import itertools
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,15 +21,17 @@ from csi.fs.freshness import Freshness
 from csi.fs.inodes import InodeTable
 from csi.fs.listings import MOST_NAMES, Listing, ListingCache
 from csi.fs.metadata import APPENDABLE_TYPE, Facts
-from csi.fs.names import check_lookup, shown
+from csi.fs.names import check_lookup, encode, shown
 from csi.fs.nodes import NEVER, Node
-from csi.fs.published import NothingPublished
+from csi.fs.published import LARGEST, FilesShown, NothingPublished
 from csi.fs.recent import RecentChanges
 from csi.fs.types import Entry, FileKind
 from csi.volume.spec import CachePolicy, MountArguments, Ownership
-from csi.volume.units import Seconds
+from csi.volume.units import Bytes, Seconds
 
 _ALWAYS = Seconds(float(1 << 30))
+_CONTENT = frozenset({"Normal", "Multipart", "Appendable"})
+"""Types of objects that are what their facts say; a Symlink leads elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,11 @@ class Knowledge:
         self._absences = Absences()
         self._arguments = arguments
         self._serials = itertools.count(1)
-        self._publishes = type(table.published) is not NothingPublished
+        self.publishes = type(table.published) is not NothingPublished
+        cache = arguments.cache
+        self._ownership = ownership
+        self._plans = table.published.fetches and cache is not CachePolicy.DIRECT and not arguments.random_read
+        self._keeps = {CachePolicy.KERNEL: 2, CachePolicy.AUTO: 1}.get(cache, 0)
 
     def serial(self) -> int:
         return next(self._serials)
@@ -158,7 +165,7 @@ class Knowledge:
         session may give this answer by itself."""
         with self.table.lock:
             entry = self.shown.entry(node, count=count)
-            if not node.published and self._publishes and node.draft is None and not node.detached:
+            if not node.published and self.publishes and node.draft is None and not node.detached:
                 self._publish(node, entry)
             return entry
 
@@ -275,6 +282,51 @@ class Knowledge:
             self.table.retract_absence(parent, name)
             self._outdate_listing(parent)
 
+    # --- for what is published together ---
+
+    def was_absent_since(self, parent: Node, name: bytes, asked: int) -> bool:
+        """Whether a name was not there by something learned after serial `asked`."""
+        return self._absences.asked(parent, name) > asked
+
+    def is_plain(self, node: Node) -> bool:
+        """Whether nothing but its facts tells how `node` looks."""
+        local = node.local
+        if node.detached or node.kind is not FileKind.FILE:
+            return False
+        return local is None or not (
+            local.handles or local.draft is not None or local.unlinked or local.refused or local.times or local.shown
+        )
+
+    def can_plan(self, node: Node) -> bool:
+        """Whether the kernel session may open and read the file by itself."""
+        facts = node.facts
+        return (
+            self._plans
+            and facts is not None
+            and facts.size <= LARGEST
+            and facts.type in _CONTENT
+            and bool(facts.etag)
+            and facts.etag.isascii()
+            and facts.etag.isprintable()
+            and self.is_plain(node)
+        )
+
+    def files_shown(self, at: float) -> FilesShown:
+        """How files look of which something was learned at time `at`."""
+        age = max(0.0, self.clock() - at)
+        arguments, ownership = self._arguments, self._ownership
+        return FilesShown(
+            mode=stat.S_IFREG | ownership.file_mode,
+            uid=ownership.uid,
+            gid=ownership.gid,
+            keeps=self._keeps,
+            name_believed=self.fresh.name_left(at),
+            name_told=Seconds(max(0.0, arguments.entry_timeout - age)),
+            believed=self.fresh.attributes_left(at),
+            told=Seconds(max(0.0, arguments.attr_timeout - age)),
+            opens=self.fresh.opens_left(at) if self._plans else Seconds(0.0),
+        )
+
     def statistics(self) -> KnowledgeStatistics:
         with self.table.lock:
             return KnowledgeStatistics(len(self.listings), self.listings.names, len(self._absences), self.renewed)
@@ -294,6 +346,20 @@ class Knowledge:
         known = self.fresh.name_left(node.checked_at)
         if parent is not None and known > 0:
             published.publish_name(parent.inode, node.name, node.inode, believed=known, told=entry_timeout)
+        opens = self.fresh.opens_left(node.checked_at) if self._plans else 0.0
+        facts = node.facts
+        if opens > 0 and facts is not None and self.can_plan(node):
+            opened = node.local is not None and node.local.opened == facts.etag
+            planned = published.publish_plan(
+                node.inode,
+                encode(self.table.key(node)),
+                facts.etag,
+                Bytes(facts.size),
+                keeps=self._keeps,
+                opened=opened,
+                believed=Seconds(opens),
+            )
+            node.planned = node.planned or planned
 
     def _offer(self, directory: Node, listing: Listing) -> None:
         """Keep `listing`, unless we changed the directory since, or know all of its names from another one."""
@@ -304,7 +370,7 @@ class Knowledge:
             self.listings.put(directory, listing)
 
     def _absent(self, parent: Node, name: bytes, at: float) -> NoSuchEntry:
-        if self._publishes:
+        if self.publishes:
             self.table.publish_absence(parent, name, self.fresh.absence_left(at))
         return missing(name)
 
@@ -327,6 +393,7 @@ class Knowledge:
         known, is_open = node.facts, node.local is not None and bool(node.local.handles)
         if known is None or not known.etag or node.kind is not FileKind.FILE:
             return False
+        is_open = is_open or (node.planned and self.table.published.count_opens(node.inode) > 0)
         if not is_open and (not node.lookups or self._arguments.cache is CachePolicy.KERNEL):
             return False
         if (facts.etag, facts.size) == (known.etag, known.size):

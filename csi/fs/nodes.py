@@ -55,7 +55,7 @@ class Node:
     """One inode. `asked` orders what is known about it: the serial of the request that told it, or of our own change.
 
     `detached`: its name is gone (or belongs to another inode); open files go on. `published`: the kernel session may be
-    answering for it by itself, and has to be told of every change (`InodeTable`).
+    answering for it by itself, and has to be told of every change (`InodeTable`). `planned`: it may also open it.
     """
 
     inode: InodeNumber
@@ -69,6 +69,7 @@ class Node:
     ticket: bool = False
     detached: bool = False
     published: bool = False
+    planned: bool = False
     children: dict[bytes, Node] | None = None
     local: LocalState | None = None
 

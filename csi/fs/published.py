@@ -14,7 +14,14 @@ Rules for who publishes:
 3. The session counts what it told the kernel of by itself. Before an inode is dropped, `withdraw_inode` moves those
    lookups to the filesystem's own count, still under the lock: only an inode whose sum is 0 may go. Before a handle is
    closed, `withdraw_file` does the same for opens.
-4. Bytes of a published block must not change. Its buffer is held until `retract_block` or `retract_content`.
+4. A plan says which version of which object a small file is. The session opens and reads such a file by itself: its
+   handles are the bit LIGHT and the inode's number, one for all opens of an inode, so that the filesystem finds the
+   inode of one it has never heard of. Before anything else is said of the file's content, `withdraw_plan` takes the
+   plan back, and the opens that the kernel has not released: they are the filesystem's from then on, as they were
+   before the change. A READ that the session cannot answer comes to the filesystem with the plan still there.
+5. An inode that the filesystem publishes without having told the kernel of it is *offered*: the filesystem counts one
+   lookup for it, which is forgotten when the kernel has forgotten all it was told, or by `reclaim_inode`.
+6. Bytes of a published block must not change. Its buffer is held until `retract_block` or `retract_content`.
 
 Times are seconds from now: `believed` for how long the session may answer from it, `told` for how long the kernel is
 told to keep it (both shrink with age by themselves; `told` may be 0 or less, the answer is then kept by nobody).
@@ -22,12 +29,68 @@ told to keep it (both shrink with age by themselves; `told` may be 0 or less, th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from csi.fs.types import Attributes
 from csi.oss.store import Buffer
-from csi.volume.units import Bytes, FileHandle, InodeNumber, Seconds
+from csi.volume.units import MIB, Bytes, FileHandle, InodeNumber, Seconds
+
+LIGHT = 1 << 63
+"""In handles that the session gave out by itself."""
+
+LARGEST = Bytes(1 * MIB)
+"""Of files that are read by the session: the kernel asks for all of one at once."""
+
+
+class ListedFile(NamedTuple):
+    """A file as a listing tells of it. `offered`: see rule 5; `opened`: this version was opened before."""
+
+    name: bytes
+    inode: InodeNumber
+    size: Bytes
+    mtime_ns: int
+    etag: str
+    offered: bool
+    opened: bool
+
+
+class FilesShown(NamedTuple):
+    """What `ListedFile`s have in common. `keeps`: pages from open to open: 0 never, 1 those of the version that was
+    opened before, 2 always. `name_*` are of the name, `opens` says for how long opens may be answered (0: never)."""
+
+    mode: int
+    uid: int
+    gid: int
+    keeps: int
+    name_believed: Seconds
+    name_told: Seconds
+    believed: Seconds
+    told: Seconds
+    opens: Seconds
+
+
+class PlanLeft(NamedTuple):
+    """Of a plan that was taken back: `opens` not released yet; whether the file was `opened` at all."""
+
+    opens: int
+    opened: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FetchingStatistics:
+    """`couriers` there are, `jobs` asked for, under way (`flying`) and `here`; `buffers` are bytes. So far: `gets` and
+    the `bytes` they brought, files fetched ahead and left `unread`."""
+
+    couriers: int = 0
+    jobs: int = 0
+    flying: int = 0
+    here: int = 0
+    buffers: Bytes = Bytes(0)
+    gets: int = 0
+    bytes: int = 0
+    unread: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +142,49 @@ class Published(Protocol):
     def withdraw_inode(self, inode: InodeNumber) -> int:
         """`retract_inode`, and how often the kernel was told of `inode` without the filesystem: to be added to its
         count, and from now on forgotten through `Filesystem.forget`."""
+
+    def take_hits(self, parent: InodeNumber) -> int:
+        """How many LOOKUPs in `parent` were answered since this was asked last."""
+
+    # --- small files ---
+
+    @property
+    def fetches(self) -> bool:
+        """Whether plans are of any use."""
+
+    def publish_files(
+        self, parent: InodeNumber, directory: bytes, files: Sequence[ListedFile], shown: FilesShown
+    ) -> int:
+        """`publish_inode`, `publish_name` and `publish_plan` of many files of one directory, whose keys begin with
+        `directory`: how many of them, from the first on, there was room for."""
+
+    def publish_plan(
+        self,
+        inode: InodeNumber,
+        key: bytes,
+        etag: str,
+        size: Bytes,
+        *,
+        keeps: int,
+        opened: bool,
+        believed: Seconds,
+    ) -> bool:
+        """OPEN of `inode`, which has published attributes, for reading alone may be answered for `believed` seconds,
+        and READ from the object `key`. `opened`: this version was opened before."""
+
+    def withdraw_plan(self, inode: InodeNumber) -> PlanLeft | None:
+        """See rule 4. None: there was none."""
+
+    def count_opens(self, inode: InodeNumber) -> int:
+        """Opens by the plan of `inode` that are not released."""
+
+    def reclaim_inode(self, inode: InodeNumber) -> bool:
+        """True: `inode` is offered, the kernel does not know it, and never will by itself: everything of it is taken
+        back."""
+
+    def fetch_ahead(self, parent: InodeNumber, names: Sequence[bytes]) -> int:
+        """Fetch files that will probably be read soon, if they are published: how many of them, from the first on, were
+        looked at before there was too much of it."""
 
     # --- opens and bytes ---
 
@@ -147,6 +253,43 @@ class NothingPublished:
         """Nothing is there."""
 
     def withdraw_inode(self, inode: InodeNumber) -> int:
+        return 0
+
+    def take_hits(self, parent: InodeNumber) -> int:
+        return 0
+
+    @property
+    def fetches(self) -> bool:
+        return False
+
+    def publish_files(
+        self, parent: InodeNumber, directory: bytes, files: Sequence[ListedFile], shown: FilesShown
+    ) -> int:
+        return 0
+
+    def publish_plan(
+        self,
+        inode: InodeNumber,
+        key: bytes,
+        etag: str,
+        size: Bytes,
+        *,
+        keeps: int,
+        opened: bool,
+        believed: Seconds,
+    ) -> bool:
+        return False
+
+    def withdraw_plan(self, inode: InodeNumber) -> PlanLeft | None:
+        return None
+
+    def count_opens(self, inode: InodeNumber) -> int:
+        return 0
+
+    def reclaim_inode(self, inode: InodeNumber) -> bool:
+        return False
+
+    def fetch_ahead(self, parent: InodeNumber, names: Sequence[bytes]) -> int:
         return 0
 
     def publish_open(self, inode: InodeNumber, handle: FileHandle, *, keep_cache: bool, believed: Seconds) -> bool:

@@ -17,7 +17,7 @@ from csi.fs.metadata import APPENDABLE_TYPE, Facts
 from csi.fs.names import shown
 from csi.fs.namespace import Namespace
 from csi.fs.nodes import Node
-from csi.fs.published import NothingPublished
+from csi.fs.published import LIGHT, NothingPublished
 from csi.fs.siblings import LARGEST, Siblings
 from csi.fs.types import Backing
 from csi.oss.store import Buffer, ObjectVersion
@@ -45,7 +45,7 @@ class Reading:
 
     def read_ready(self, number: FileHandle, offset: int, size: int) -> Buffer | None:
         """`read` if it needs no waiting; called on an event loop."""
-        handle = self._handles.find(number)
+        handle = self._handles.adopted(number)
         if handle is None:
             return None
         node, reader = handle.node, handle.reader
@@ -59,7 +59,10 @@ class Reading:
         return found
 
     def reached(self, number: FileHandle, offset: int, end: int) -> None:
-        """A read was answered from published blocks; see `ReadListener`."""
+        """A read was answered from published blocks, or a file is read by the session; see `ReadListener`."""
+        if number & LIGHT:
+            self.siblings.read_beside(number ^ LIGHT)
+            return
         handle = self._handles.find(number)
         reader = handle.reader if handle is not None else None
         if reader is not None:

@@ -85,6 +85,7 @@ class Renewal:
         self._pages: dict[bytes, Page] = {}
         self._size = FIRST
         self._brought = 0
+        self._last = 0  # brought by the last page
         self.used = 0
 
     def grown(self) -> None:
@@ -111,11 +112,17 @@ class Renewal:
         self._flights.append(flight)
         return flight, True
 
+    def credit(self, hits: int) -> None:
+        """So many names were looked up without anybody coming here, since the last page: of those it brought."""
+        self.used += min(hits, self._last)
+        self._last = 0
+
     def land(self, flight: Flight) -> None:
         """The request is over."""
         self._flights.remove(flight)
         if flight.page is not None:
             self._brought += flight.size - 1
+            self._last = flight.size - 1
             flight.page = page = self._shared(flight.page)
             self._pages.update(dict.fromkeys(page.names, page))
         flight.end()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from csi.data.workers import WorkerStatistics
 from csi.fs.knowledge import KnowledgeStatistics
 from csi.fs.memory import MetadataMemoryStatistics
+from csi.fs.offers import OfferStatistics
 from csi.fs.published import PublishedStatistics
 from csi.fs.siblings import SiblingStatistics
 from csi.fs.together import TogetherStatistics
@@ -37,6 +38,7 @@ class FilesystemReport:
     writing: int
     gate: GateStatistics = field(default=GateStatistics())
     knowledge: KnowledgeStatistics = field(default=KnowledgeStatistics(0, 0, 0, 0), compare=False)
+    offers: OfferStatistics = field(default=OfferStatistics(), compare=False)
     walks: WalkStatistics = field(default=WalkStatistics(0, 0, 0), compare=False)
     together: TogetherStatistics = field(default=TogetherStatistics(), compare=False)
     siblings: SiblingStatistics = field(default=SiblingStatistics(), compare=False)

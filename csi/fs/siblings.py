@@ -107,6 +107,21 @@ class Siblings:
             if not self._engine.prefetch(version):
                 return
 
+    def read_beside(self, inode: int) -> None:
+        """The first bytes of a small file were asked for, which the kernel session fetches by itself, and which take
+        long. Others are fetched there too."""
+        node = self._table.find(inode)
+        parent = node.parent if node is not None else None
+        if node is None or parent is None or node.detached:
+            return
+        with self._lock:
+            run = self._run(parent, node.name)
+            if run is not None:
+                stream, names = run
+                done = self._table.published.fetch_ahead(parent.inode, names)
+                stream.asked -= len(names) - done
+                self._asked += done
+
     def statistics(self) -> SiblingStatistics:
         with self._lock:
             return SiblingStatistics(len(self._orders), self._asked)
@@ -114,27 +129,35 @@ class Siblings:
     # --- private; the lock is held ---
 
     def _next(self, parent: Node, name: bytes) -> list[ObjectVersion]:
+        run = self._run(parent, name)
+        if run is None:
+            return []
+        versions = self._versions(parent, run[1])
+        self._asked += len(versions)
+        return versions
+
+    def _run(self, parent: Node, name: bytes) -> tuple[_Stream, list[bytes]] | None:
+        """`name` was read: the run it belongs to, and the names that are to be fetched now."""
         order = self._order(parent)
         rank = bisect_left(order.names, name)
         if rank == len(order.names) or order.names[rank] != name:
-            return []
+            return None
         reach = min(_REACH, len(order.names) // 16)  # in a small directory any two files are near each other
         stream = next((stream for stream in reversed(order.streams) if stream.takes(rank, reach)), None)
         if stream is None:
             order.streams = [*order.streams[1 - _STREAMS :], _Stream(rank)]
-            return []
+            return None
         if stream is not order.streams[-1]:
             order.streams.remove(stream)
             order.streams.append(stream)
         running = sum(other.count >= _ENOUGH for other in order.streams)
         ahead = stream.read(rank) // max(1, running)
         if not ahead:
-            return []
+            return None
         first = max(stream.asked, stream.head) + 1
+        names = order.names[first : stream.head + ahead + 1]
         stream.asked = max(stream.asked, stream.head + ahead)
-        versions = self._versions(parent, order.names[first : stream.head + ahead + 1])
-        self._asked += len(versions)
-        return versions
+        return stream, names
 
     def _order(self, parent: Node) -> _Order:
         order = self._orders.get(parent.inode)

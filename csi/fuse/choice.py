@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from csi.data.couriers import Couriers, Errands
 from csi.fs.published import NothingPublished, Published
 from csi.fuse.served import ServedFilesystem
 from csi.fuse.session import KernelSession
@@ -22,12 +23,16 @@ OWN, PYFUSE3 = SESSIONS
 STOP_GRACE: Final = Seconds(5.0)
 
 
+ForErrands = Callable[[Errands], Couriers]
+
+
 class SessionChoice(Protocol):
     """One kind of session. For each mount: `publish` first, then the filesystem that publishes there, then `open`."""
 
     name: str
 
-    def publish(self) -> Published: ...
+    def publish(self, couriers: ForErrands | None = None) -> Published:
+        """`couriers` makes who fetches small files that a session reads by itself."""
 
     def open(
         self,
@@ -63,8 +68,10 @@ class _Own:
         self._answers = Answers
         self._session = OwnSession
 
-    def publish(self) -> Published:
-        return self._answers()
+    def publish(self, couriers: ForErrands | None = None) -> Published:
+        answers = self._answers()
+        answers.couriers = couriers(answers) if couriers is not None else None
+        return answers
 
     def open(
         self,
@@ -98,7 +105,7 @@ class _Pyfuse3:
 
         self._session = Pyfuse3Session
 
-    def publish(self) -> Published:
+    def publish(self, couriers: ForErrands | None = None) -> Published:
         return NothingPublished()
 
     def open(

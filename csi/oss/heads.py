@@ -16,6 +16,7 @@ class GetHeads:
     """Heads for one bucket. `endpoint` is the http(s)://host[:port] they are to be sent to."""
 
     def __init__(self, location: Location, signer: Signer) -> None:
+        self._resource = f"/{location.bucket}/"
         scheme, _, host = location.endpoint.rstrip("/").partition("://")
         self._bucket = location.bucket
         self._signer = signer
@@ -24,6 +25,11 @@ class GetHeads:
             host = f"{location.bucket}.{host}"
         self.endpoint = f"{scheme}://{host}"
         self._fixed = f" HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {USER_AGENT}\r\n"
+
+    def parts(self) -> tuple[bytes, bytes, bytes]:
+        """What is before the key of a request, what is between it and the lines that depend on it, and what is before
+        the key in the resource that is signed."""
+        return tuple(text.encode() for text in (self._path, self._fixed, self._resource))  # type: ignore[return-value]
 
     def head(
         self, key: ObjectKey, span: tuple[int, int] | None, if_match: ETag, credentials: Credentials | None, now: float

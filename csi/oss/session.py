@@ -11,7 +11,7 @@ import random as chance
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from csi.errors import AuthenticationFailed, ChecksumMismatch, DeadlineExceeded, PermissionDenied, StoreError
 from csi.oss.answers import error_of, shown
@@ -19,11 +19,12 @@ from csi.oss.cancellation import Cancellation
 from csi.oss.credentials import Credentials, CredentialsProvider
 from csi.oss.exchange import ConnectionStatistics, HttpAnswer, HttpRequest, Transport
 from csi.oss.heads import GetHeads
+from csi.oss.lines import Lines
 from csi.oss.requests import Call, header_lines, url_of
 from csi.oss.retry import RetryPolicy, is_retryable, may_have_arrived
 from csi.oss.signing import Unsigned, signer_for
 from csi.volume.spec import HttpOptions, Location, WriteOptions
-from csi.volume.units import ETag, ObjectKey, Seconds
+from csi.volume.units import Bytes, ETag, ObjectKey, Seconds
 
 _log = logging.getLogger(__name__)
 
@@ -83,6 +84,8 @@ class Session:
         self._sleep = sleep or self._closing.wait
         self._tallies: dict[int, dict[str, int]] = {}
         self._heads = GetHeads(location, self._signer)
+        self._http = http
+        self._lines: Lines | None = None
 
     def try_get(
         self,
@@ -176,6 +179,23 @@ class Session:
             else:
                 return answer
 
+    def lines(self, largest: Bytes) -> Lines:
+        """Connections beside those of the transport, for whole objects of at most `largest` bytes; one set of them."""
+        if self._lines is None:
+            self._lines = Lines(
+                self._heads,
+                self._signer,
+                self._credentials,
+                self._policy,
+                most=self._http.max_connections,
+                connect_timeout=self._http.connection_timeout,
+                crc=self.write.crc64,
+                largest=largest,
+                clock=self._clock,
+                monotonic=self._monotonic,
+            )
+        return self._lines
+
     def identity(self) -> str:
         """Who signs, recognisable but of no use to others: for messages."""
         credentials = self._credentials.current()
@@ -184,7 +204,13 @@ class Session:
     def statistics(self) -> ClientStatistics:
         tallies = list(self._tallies.values())
         counted = {name: sum(tally[name] for tally in tallies) for name in _COUNTERS}
-        return ClientStatistics(**counted, connections=self._transport.statistics())
+        connections = self._transport.statistics()
+        if self._lines is not None:
+            used = self._lines.counted()
+            counted["requests"] += used.requests
+            counted["bytes_in"] += used.bytes_in
+            connections = replace(connections, idle=connections.idle + used.idle, busy=connections.busy + used.busy)
+        return ClientStatistics(**counted, connections=connections)
 
     def close(self) -> None:
         self._closing.set()

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from email.utils import formatdate
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from urllib.parse import quote
 
 from csi.oss.credentials import Credentials
@@ -52,6 +52,22 @@ class Signer(Protocol):
     def lines_of_get(self, bucket: str, key: str, *, ranged: bool, credentials: Credentials, now: float) -> str:
         """Header lines with what `sign` adds to a GET of an object without query: with `ranged` the header
         RANGE_BEHAVIOR is part of the lines, and signed."""
+
+    def recipe_of_gets(self, credentials: Credentials, now: float) -> GetRecipe:
+        """How GETs of whole objects are signed, for who does it without Python (`csi/oss/getting.pyx`)."""
+
+
+class GetRecipe(NamedTuple):
+    """Signed is, by HMAC `kind` (1: SHA-1, 256: SHA-256) with `key`: with SHA-1 `before` and the resource; with SHA-256
+    `text` and the hash, in hex, of `before`, the quoted resource and `after`. `lines` are the header lines up to the
+    signature, which is base64 or hex."""
+
+    kind: int
+    before: bytes
+    after: bytes
+    text: bytes
+    lines: bytes
+    key: bytes
 
 
 RANGE_BEHAVIOR = ("x-oss-range-behavior", "standard")
@@ -101,6 +117,22 @@ class V1Signer:
         headers = dict([RANGE_BEHAVIOR]) if ranged else {}
         self.sign(Unsigned("GET", bucket, key, (), headers), credentials, now)
         return "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+
+    def recipe_of_gets(self, credentials: Credentials, now: float) -> GetRecipe:
+        headers = {"date": formatdate(now, usegmt=True)}
+        signed = ""
+        if credentials.security_token:
+            headers["x-oss-security-token"] = credentials.security_token
+            signed = f"x-oss-security-token:{credentials.security_token}\n"
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        return GetRecipe(
+            1,
+            f"GET\n\n\n{headers['date']}\n{signed}".encode(*_ENCODED),
+            b"",
+            b"",
+            f"{lines}authorization: OSS {credentials.access_key_id}:".encode(*_ENCODED),
+            credentials.access_key_secret.encode(),
+        )
 
     @staticmethod
     def _resource(request: Unsigned) -> str:
@@ -175,6 +207,17 @@ class V4Signer:
         lines = f"{stamp.lines}{hmac.digest(stamp.key, text.encode(), 'sha256').hex()}\r\n"
         self._last_get = (stamp, resource, lines)
         return lines
+
+    def recipe_of_gets(self, credentials: Credentials, now: float) -> GetRecipe:
+        stamp = self._get_stamp(ranged=False, credentials=credentials, now=now)
+        return GetRecipe(
+            256,
+            b"GET\n",
+            stamp.canonical.encode(*_ENCODED),
+            stamp.text.encode(*_ENCODED),
+            stamp.lines.encode(*_ENCODED),
+            stamp.key,
+        )
 
     def _get_stamp(self, *, ranged: bool, credentials: Credentials, now: float) -> _GetStamp:
         moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))

@@ -38,40 +38,10 @@ cdef extern from "sys/socket.h" nogil:
 
 
 cdef enum:
-    DONE = 0
-    REFUSED = 1
-    OVERFLOW = 2
-    FOREIGN = 3
-    GONE = 4
-    BROKEN = 5
-    LATE = 6
     FIRST = 4096  # bytes received at first: a head, and little of a body that has to be moved
     LOOKS = 4
 
 cdef Py_ssize_t LONGEST = <Py_ssize_t>1 << 55
-
-
-cdef struct Exchange:
-    int descriptor
-    const char *head
-    Py_ssize_t head_size
-    char *target
-    Py_ssize_t target_size
-    char *scratch
-    Py_ssize_t room
-    double timeout
-    double stall
-    double started
-    double moved
-    double wait
-    double armed
-    bint late
-    Py_ssize_t filled
-    Py_ssize_t end
-    Py_ssize_t size
-    Py_ssize_t received
-    int status
-    int error
 
 
 cdef double now() noexcept nogil:
@@ -152,6 +122,18 @@ cdef bint understand(Exchange *x) noexcept nogil:
                 return False
         line = stop + 1
     return found
+
+
+cdef void prepare(Exchange *x, int descriptor, const char *head, Py_ssize_t size, double armed) noexcept nogil:
+    """Of a request whose answer's place and times are still to be said."""
+    x.descriptor = descriptor
+    x.head = head
+    x.head_size = size
+    x.armed = armed
+    x.late = False
+    x.filled = x.size = x.received = 0
+    x.status = x.error = 0
+    x.end = -1
 
 
 cdef int exchange(Exchange *x) noexcept nogil:
@@ -238,18 +220,11 @@ def speak(connection, bytes head, target, bytearray scratch, double timeout, dou
     cdef Exchange x
     cdef Py_buffer into
     cdef int outcome
-    x.descriptor = connection.fileno()
-    x.head = PyBytes_AS_STRING(head)
-    x.head_size = PyBytes_GET_SIZE(head)
+    prepare(&x, connection.fileno(), PyBytes_AS_STRING(head), PyBytes_GET_SIZE(head), armed)
     x.scratch = scratch
     x.room = len(scratch)
     x.timeout = timeout
     x.stall = stall
-    x.armed = armed
-    x.late = False
-    x.filled = x.size = x.received = 0
-    x.status = x.error = 0
-    x.end = -1
     PyObject_GetBuffer(target, &into, PyBUF_SIMPLE | PyBUF_WRITABLE)
     try:
         x.target = <char *>into.buf

@@ -5,5 +5,6 @@ from csi.fuse.native.tables cimport Tables
 
 cdef class Answers:
     cdef Tables* tables
+    cdef public object couriers
 
     cdef void settle(self) noexcept

@@ -6,25 +6,50 @@ replies under way lets go of the interpreter's lock.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
+from csi.fuse.native.fetches cimport (
+    FAILED, ask_ahead, drop_unread, end_fetching, plan, refuse_waiting, serve_line, stop_fetching, tidy, wait_for_want,
+)
 from csi.fuse.native.tables cimport (
-    ATTRIBUTES, KINDS, RING, Block, Content, File, Inode, Link, Name, Tables, Told, add_file, add_inode, add_name,
-    drop_children, drop_content, drop_name, find, find_name, free_tables, is_settled, lead_name, make_tables, monotonic, name_hash,
-    ossfuse_load, pthread_cond_broadcast, pthread_mutex_lock, pthread_mutex_unlock, put_block, settle, take_block,
+    ATTRIBUTES, KINDS, RING, Block, Content, File, Inode, Link, Name, Parent, Plan, Tables, Told, Waiter, add_file, add_inode, add_name,
+    drop_children, drop_content, drop_name, find, find_name, free_tables, is_settled, lead_name, leave_plan, make_tables, monotonic,
+    name_hash, ossfuse_load, pthread_cond_broadcast, pthread_mutex_lock, pthread_mutex_unlock, put_block, settle, take_block,
     unhook, unhook_inode, wait_for, wait_for_notes,
 )
+from csi.oss.getting cimport Line, Stamp
 
-from csi.fs.published import PublishedStatistics
+from csi.fs.published import FetchingStatistics, PlanLeft, PublishedStatistics
 from csi.fuse.protocol import replies
 
 cdef enum:
     KEEP_CACHE = 1 << 1
     NOFLUSH = 1 << 5
+    BLOCK_SIZE = 131072  # as csi/fuse/protocol/replies.py has it
 
 cdef double FOREVER = 1e9  # seconds
+cdef uint64_t NANO = 1000000000
+
+cdef struct Shape:
+    # struct fuse_attr
+    uint64_t inode
+    uint64_t size
+    uint64_t blocks
+    uint64_t accessed
+    uint64_t modified
+    uint64_t changed
+    uint32_t accessed_nanoseconds
+    uint32_t modified_nanoseconds
+    uint32_t changed_nanoseconds
+    uint32_t mode
+    uint32_t links
+    uint32_t uid
+    uint32_t gid
+    uint32_t device
+    uint32_t block_size
+    uint32_t flags
 
 
 cdef class Answers:
@@ -47,6 +72,7 @@ cdef class Answers:
                 for block in range((<Content*>link).count):
                     release((<Content*>link).blocks[block])
                 link = link.next
+        end_fetching(tables)
         free_tables(tables)
 
     # --- names and attributes ---
@@ -85,6 +111,8 @@ cdef class Answers:
         if found != NULL:
             found.until = 0
             found.open_until = 0
+            if found.plan != NULL:
+                found.plan.until = 0
         pthread_mutex_unlock(&self.tables.lock)
         self.settle()  # even if somebody else has just taken it back: they may still be waiting
 
@@ -118,13 +146,15 @@ cdef class Answers:
             while link != NULL:
                 (<Inode*>link).until = 0
                 (<Inode*>link).open_until = 0
+                if (<Inode*>link).plan != NULL:
+                    (<Inode*>link).plan.until = 0
                 link = link.next
         pthread_mutex_unlock(&tables.lock)
         self.settle()
 
     def withdraw_inode(self, uint64_t inode):
         cdef Inode* found
-        cdef uint64_t lookups
+        cdef int64_t lookups
         pthread_mutex_lock(&self.tables.lock)
         found = <Inode*>find(&self.tables.inodes, inode)
         if found != NULL:
@@ -133,12 +163,229 @@ cdef class Answers:
         if found == NULL:
             return 0
         self.settle()  # a reply that fails gives its lookup back to what is counted here
-        lookups = found.lookups
+        lookups = <int64_t>found.lookups
         pthread_mutex_lock(&self.tables.lock)
-        self.tables.lookups -= lookups
+        self.tables.lookups -= found.lookups
         pthread_mutex_unlock(&self.tables.lock)
+        if found.offered:  # counted by the filesystem already
+            lookups -= 1
         free(found)
         return lookups
+
+    def take_hits(self, uint64_t parent):
+        cdef Parent* found
+        cdef uint64_t hits = 0
+        pthread_mutex_lock(&self.tables.lock)
+        found = <Parent*>find(&self.tables.parents, parent)
+        if found != NULL:
+            hits, found.hits = found.hits, 0
+        pthread_mutex_unlock(&self.tables.lock)
+        return hits
+
+    # --- small files ---
+
+    @property
+    def fetches(self):
+        return self.couriers is not None
+
+    def publish_files(self, uint64_t parent, bytes directory, files, shown):
+        """See `Published`."""
+        cdef Tables* tables = self.tables
+        cdef int64_t named = deadline(shown.name_believed), name_told = deadline(shown.name_told)
+        cdef int64_t until = deadline(shown.believed), told = deadline(shown.told), opens = deadline(shown.opens)
+        cdef uint32_t mode = shown.mode, uid = shown.uid, gid = shown.gid
+        cdef int keeps = shown.keeps
+        cdef Shape shape
+        cdef uint64_t number, size, modified
+        cdef bytes name, tag
+        cdef str etag
+        cdef const char* text
+        cdef const char* letters
+        cdef size_t length, tagged
+        cdef int done = 0
+        cdef bint offered, opened, kept
+        if named == 0 or until == 0:
+            return 0
+        memset(&shape, 0, sizeof(Shape))
+        for name, number, size, modified, etag, offered, opened in files:
+            tag = etag.encode()
+            text = name
+            length = len(name)
+            letters = tag
+            tagged = len(tag)
+            shape.inode = number
+            shape.size = size
+            shape.blocks = (size + 511) // 512
+            shape.accessed = shape.modified = shape.changed = modified // NANO
+            shape.accessed_nanoseconds = shape.modified_nanoseconds = shape.changed_nanoseconds = modified % NANO
+            shape.mode = mode
+            shape.links = 1
+            shape.uid = uid
+            shape.gid = gid
+            shape.block_size = BLOCK_SIZE
+            key = directory + name
+            pthread_mutex_lock(&tables.lock)
+            kept = put_file(
+                tables, parent, text, length, &shape, named, name_told, until, told, opens, keeps, letters, tagged,
+                key, len(key), offered, opened,
+            )
+            pthread_mutex_unlock(&tables.lock)
+            if not kept:
+                break
+            done += 1
+        return done
+
+    def publish_plan(self, uint64_t inode, bytes key, str etag, size_t size, *, int keeps, bint opened, double believed):
+        cdef bytes tag = etag.encode()
+        cdef const char* text = key
+        cdef const char* letters = tag
+        cdef size_t length = len(key), tagged = len(tag)
+        cdef int64_t until = deadline(believed)
+        cdef Inode* found
+        cdef bint planned = False
+        pthread_mutex_lock(&self.tables.lock)
+        found = <Inode*>find(&self.tables.inodes, inode)
+        if found != NULL and plan(found, text, length, letters, tagged, size):
+            planned = True
+            found.plan.until = until
+            found.plan.keeps = keeps
+            found.plan.opened = found.plan.opened or opened
+        pthread_mutex_unlock(&self.tables.lock)
+        return planned
+
+    def withdraw_plan(self, uint64_t inode):
+        cdef Inode* found
+        cdef Plan* left = NULL
+        pthread_mutex_lock(&self.tables.lock)
+        found = <Inode*>find(&self.tables.inodes, inode)
+        if found != NULL and found.plan != NULL:
+            left = found.plan
+            drop_unread(self.tables, left)
+            left.until = 0
+            found.plan = NULL
+            if left.job != NULL:
+                left.job.found = False
+                left.job = NULL
+        pthread_mutex_unlock(&self.tables.lock)
+        if left == NULL:
+            return None
+        self.settle()  # an answer that fails gives its open back to what is counted here
+        pthread_mutex_lock(&self.tables.lock)
+        kept = PlanLeft(left.opens, left.opened)
+        self.tables.opens -= left.opens
+        leave_plan(left)
+        pthread_mutex_unlock(&self.tables.lock)
+        return kept
+
+    def count_opens(self, uint64_t inode):
+        cdef Inode* found
+        cdef uint64_t opens = 0
+        pthread_mutex_lock(&self.tables.lock)
+        found = <Inode*>find(&self.tables.inodes, inode)
+        if found != NULL and found.plan != NULL:
+            opens = found.plan.opens
+        pthread_mutex_unlock(&self.tables.lock)
+        return opens
+
+    def reclaim_inode(self, uint64_t inode):
+        cdef Inode* found
+        cdef bint unused
+        self.settle()  # before it is looked at: an answer that fails gives its lookup back
+        pthread_mutex_lock(&self.tables.lock)
+        found = <Inode*>find(&self.tables.inodes, inode)
+        unused = found != NULL and found.offered and found.lookups == 0
+        if unused:
+            if found.plan != NULL:
+                drop_unread(self.tables, found.plan)
+            unhook_inode(self.tables, found)
+            free(found)
+        pthread_mutex_unlock(&self.tables.lock)
+        return unused
+
+    def fetch_ahead(self, uint64_t parent, names):
+        cdef Name* found
+        cdef const char* text
+        cdef size_t length
+        cdef int done = 0
+        cdef int64_t now = monotonic()
+        cdef bint more
+        for name in names:
+            text = name
+            length = len(name)
+            pthread_mutex_lock(&self.tables.lock)
+            found = find_name(self.tables, parent, name_hash(parent, text, length), text, length)
+            more = found == NULL or found.inode == NULL or ask_ahead(self.tables, found.inode, now)
+            pthread_mutex_unlock(&self.tables.lock)
+            if not more:
+                break
+            done += 1
+        return done
+
+    # --- couriers ---
+
+    def start_fetching(self, int most, size_t reserve):
+        pthread_mutex_lock(&self.tables.lock)
+        self.tables.fetching.most = most
+        self.tables.fetching.reserve = reserve
+        pthread_mutex_unlock(&self.tables.lock)
+
+    def wait_for_want(self, double patience):
+        cdef int wanted
+        with nogil:
+            wanted = wait_for_want(self.tables, patience)
+        return wanted
+
+    def courier_comes(self):
+        pthread_mutex_lock(&self.tables.lock)
+        self.tables.fetching.couriers += 1
+        self.tables.fetching.starting += 1
+        pthread_mutex_unlock(&self.tables.lock)
+
+    def courier_starts(self):
+        pthread_mutex_lock(&self.tables.lock)
+        self.tables.fetching.starting -= 1
+        pthread_mutex_unlock(&self.tables.lock)
+
+    def courier_goes(self):
+        pthread_mutex_lock(&self.tables.lock)
+        self.tables.fetching.couriers -= 1
+        pthread_mutex_unlock(&self.tables.lock)
+
+    def serve(self, int descriptor, Stamp stamp not None, double idle):
+        cdef Line line
+        cdef Waiter* failed
+        cdef int reason
+        line.descriptor = descriptor
+        line.armed = -1.0
+        line.ends = False
+        with nogil:
+            reason = serve_line(self.tables, &line, &stamp.recipe, idle, &failed)
+        return reason, not line.ends, messages(failed)
+
+    def refuse_waiting(self):
+        cdef Waiter* failed
+        with nogil:
+            failed = refuse_waiting(self.tables)
+        return messages(failed)
+
+    def tidy(self, double older):
+        with nogil:
+            tidy(self.tables, <int64_t>(older * 1e9))
+
+    def stop_fetching(self):
+        with nogil:
+            stop_fetching(self.tables)
+
+    def fetching(self):
+        cdef Tables* tables = self.tables
+        pthread_mutex_lock(&tables.lock)
+        try:
+            return FetchingStatistics(
+                tables.fetching.couriers, tables.fetching.count, tables.fetching.flying, tables.fetching.here.count,
+                tables.fetching.buffers, tables.fetching.gets, tables.fetching.bytes, tables.fetching.unread,
+            )
+        finally:
+            pthread_mutex_unlock(&tables.lock)
 
     # --- opens and bytes ---
 
@@ -348,6 +595,51 @@ cdef bint put_name(Answers answers, uint64_t parent, bytes name, uint64_t number
             done = True
     pthread_mutex_unlock(&tables.lock)
     return done
+
+
+cdef bint put_file(
+    Tables* tables, uint64_t parent, const char* text, size_t length, Shape* shape, int64_t named, int64_t name_told,
+    int64_t until, int64_t told, int64_t opens, int keeps, const char* etag, size_t etag_size, const char* key,
+    size_t key_size, bint offered, bint opened
+) noexcept nogil:
+    """With `lock`. False when there is no room."""
+    cdef uint64_t hash = name_hash(parent, text, length)
+    cdef Name* found = find_name(tables, parent, hash, text, length)
+    cdef Inode* inode = <Inode*>find(&tables.inodes, shape.inode)
+    if inode == NULL:
+        inode = add_inode(tables, shape.inode)
+        if inode == NULL:
+            return False
+    inode.until = until  # not to be taken when there is no room for the name
+    inode.offered = inode.offered or offered
+    if found == NULL:
+        found = add_name(tables, parent, hash, text, length)
+        if found == NULL:
+            if offered and inode.lookups == 0:
+                unhook_inode(tables, inode)
+                free(inode)
+            return False
+    lead_name(found, inode)
+    found.until = named
+    found.told = name_told
+    inode.told = told
+    memcpy(inode.attributes, shape, ATTRIBUTES)
+    if opens and plan(inode, key, key_size, etag, etag_size, shape.size):
+        inode.plan.until = opens
+        inode.plan.keeps = keeps
+        inode.plan.opened = inode.plan.opened or opened
+    return True
+
+
+cdef list messages(Waiter* waiter):
+    cdef Waiter* next
+    cdef list found = []
+    while waiter != NULL:
+        next = waiter.next
+        found.append(waiter.message[:sizeof(waiter.message)])
+        free(waiter)
+        waiter = next
+    return found
 
 
 cdef int64_t deadline(double seconds) noexcept nogil:

@@ -6,15 +6,17 @@ What is told to the kernel is counted before it is told, under the lock, so that
 every lookup and open there was. A reply that the kernel does not take (its caller was killed) is not counted.
 """
 
-from libc.errno cimport EBADF, ECONNABORTED, ECONNRESET, EINTR, EIO, ENODEV, ENOENT, ENOTCONN, EPIPE, errno
+from libc.errno cimport EINTR, EIO, ENOENT, errno
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcpy, memset
 
+from csi.fuse.native.fetches cimport end_open, interrupt_read, may_open, read_planned
+from csi.fuse.native.sending cimport is_gone, send
 from csi.fuse.native.tables cimport (
-    ATTRIBUTES, Block, Content, File, Inode, Name, Tables, enter, find, find_name, leave, monotonic, name_hash, note,
+    ATTRIBUTES, LIGHT, Block, Content, File, Inode, Name, Plan, Tables, enter, find, find_name, leave, monotonic, name_hash, note,
     ossfuse_add, position, pthread_mutex_lock, pthread_mutex_unlock,
 )
-from csi.fuse.native.wire cimport InHeader, OutHeader
+from csi.fuse.native.wire cimport InHeader, OutHeader, ReadIn
 
 cdef extern from "<sys/uio.h>" nogil:
     struct iovec:
@@ -58,15 +60,6 @@ cdef struct OpenOut:
     uint32_t flags
     uint32_t padding
 
-cdef struct ReadIn:
-    uint64_t handle
-    uint64_t offset
-    uint32_t size
-    uint32_t read_flags
-    uint64_t lock_owner
-    uint32_t flags
-    uint32_t padding
-
 cdef struct ForgetOne:
     uint64_t node
     uint64_t count
@@ -83,9 +76,12 @@ cdef enum:
     READ = 15
     RELEASE = 18
     FLUSH = 25
+    INTERRUPT = 36
     BATCH_FORGET = 42
 
 cdef enum:
+    KEEP_CACHE = 1 << 1
+    NOFLUSH = 1 << 5
     PIECES = 32  # blocks in one answer
 
 cdef enum:
@@ -117,6 +113,8 @@ cdef bint answer(Tables* tables, int descriptor, char* request, size_t length) n
         return length >= sizeof(InHeader) + 8 and answer_end(tables, descriptor, header)
     if opcode == FORGET:
         return length == sizeof(InHeader) + 8 and answer_forget(tables, header)
+    if opcode == INTERRUPT:
+        return length == sizeof(InHeader) + 8 and interrupt_read(tables, (<uint64_t*>(request + sizeof(InHeader)))[0])
     if opcode == BATCH_FORGET:
         return answer_forget_batch(tables, header, length)
     return False
@@ -144,6 +142,7 @@ cdef bint answer_lookup(Tables* tables, int descriptor, InHeader* header, size_t
         return False
     inode = name.inode
     absent = inode == NULL
+    name.parent.hits += 1
     left(name.told, now, &out.entry_seconds, &out.entry_nanoseconds)
     if absent:
         out.node = out.generation = out.attributes_seconds = 0
@@ -200,6 +199,7 @@ cdef bint answer_open(Tables* tables, int descriptor, InHeader* header) noexcept
     cdef OpenOut out
     cdef Inode* inode
     cdef File* file = NULL
+    cdef Plan* plan
     cdef int64_t now
     cdef unsigned int epoch
     if asked.flags & <uint32_t>O_ACCMODE != <uint32_t>O_RDONLY or asked.flags & <uint32_t>(O_TRUNC | O_DIRECT):
@@ -209,22 +209,31 @@ cdef bint answer_open(Tables* tables, int descriptor, InHeader* header) noexcept
     inode = <Inode*>find(&tables.inodes, header.node)
     if inode != NULL and inode.open_until > now:
         file = <File*>find(&tables.files, inode.open_handle)
-    if file == NULL:
+    plan = inode.plan if inode != NULL and file == NULL else NULL
+    out.padding = 0
+    if file != NULL:
+        file.opens += 1
+        out.handle = file.link.number
+        out.flags = inode.open_flags
+    elif plan != NULL and may_open(tables, plan, now):
+        plan.opens += 1
+        out.handle = LIGHT | header.node
+        out.flags = NOFLUSH | (KEEP_CACHE if plan.keeps == 2 or (plan.keeps == 1 and plan.opened) else 0)
+        plan.opened = True
+    else:
         pthread_mutex_unlock(&tables.lock)
         return False
-    file.opens += 1
     tables.opens += 1
     tables.answered[A_OPEN] += 1
-    out.handle = file.link.number
-    out.flags = inode.open_flags
-    out.padding = 0
     epoch = enter(tables)
     pthread_mutex_unlock(&tables.lock)
     if not send(descriptor, header.unique, 0, &out, sizeof(OpenOut)):
         pthread_mutex_lock(&tables.lock)
-        if file.opens:
+        if file != NULL and file.opens:
             file.opens -= 1
             tables.opens -= 1
+        elif file == NULL and plan.opens:
+            end_open(tables, plan)
         pthread_mutex_unlock(&tables.lock)
     leave(tables, epoch)
     return True
@@ -234,7 +243,19 @@ cdef bint answer_end(Tables* tables, int descriptor, InHeader* header) noexcept 
     """RELEASE of an open that was answered here; FLUSH of a file that is read."""
     cdef uint64_t handle = (<uint64_t*>(<char*>header + sizeof(InHeader)))[0]
     cdef File* file
+    cdef Inode* inode
     pthread_mutex_lock(&tables.lock)
+    if handle & LIGHT:
+        inode = <Inode*>find(&tables.inodes, header.node)
+        if inode == NULL or inode.plan == NULL or inode.plan.opens == 0 or handle != (LIGHT | header.node):
+            pthread_mutex_unlock(&tables.lock)
+            return False
+        if header.opcode == RELEASE:
+            end_open(tables, inode.plan)
+        tables.answered[A_RELEASE if header.opcode == RELEASE else A_FLUSH] += 1
+        pthread_mutex_unlock(&tables.lock)
+        send(descriptor, header.unique, 0, NULL, 0)
+        return True
     file = <File*>find(&tables.files, handle)
     if file == NULL or (header.opcode == RELEASE and file.opens == 0):
         pthread_mutex_unlock(&tables.lock)
@@ -261,6 +282,8 @@ cdef bint answer_read(Tables* tables, int descriptor, InHeader* header) noexcept
     cdef Content* content
     cdef Block* block
     cdef uint64_t offset = asked.offset, end = asked.offset + asked.size, size
+    if asked.handle & LIGHT:
+        return read_planned(tables, descriptor, header)
     pthread_mutex_lock(&tables.lock)
     file = <File*>find(&tables.files, asked.handle)
     if file == NULL or end < offset:
@@ -351,42 +374,10 @@ cdef uint64_t absorb(Tables* tables, uint64_t node, uint64_t count) noexcept nog
     taken = count if count < inode.lookups else inode.lookups
     inode.lookups -= taken
     tables.lookups -= taken
+    if taken and inode.offered and inode.lookups == 0:  # the one that the filesystem counts for this layer
+        inode.offered = False
+        return count - taken + 1
     return count - taken
-
-
-cdef bint send(int descriptor, uint64_t unique, int error, const void* body, size_t length) noexcept nogil:
-    """Whether the kernel took it: not if the request was withdrawn or the connection is gone."""
-    cdef OutHeader header
-    cdef iovec parts[2]
-    cdef ssize_t sent
-    header.length = <uint32_t>(sizeof(OutHeader) + length)
-    header.error = -error
-    header.unique = unique
-    parts[0].iov_base = &header
-    parts[0].iov_len = sizeof(OutHeader)
-    parts[1].iov_base = <void*>body
-    parts[1].iov_len = length
-    while True:
-        sent = writev(descriptor, parts, 2 if length else 1)
-        if sent >= 0:
-            return True
-        if errno != EINTR:
-            if length and not is_gone(errno):
-                send(descriptor, unique, EIO, NULL, 0)  # refused for what it says: its caller still waits
-            return False
-
-
-cdef bint is_gone(int number) noexcept nogil:
-    """Whether an answer was refused because nobody waits for it: withdrawn, unmounted, aborted."""
-    return (
-        number == ENOENT
-        or number == ENODEV
-        or number == ECONNABORTED
-        or number == ENOTCONN
-        or number == EPIPE
-        or number == ECONNRESET
-        or number == EBADF
-    )
 
 
 cdef inline void left(int64_t until, int64_t now, uint64_t* seconds, uint32_t* nanoseconds) noexcept nogil:

@@ -23,6 +23,10 @@ cdef enum:
     ATTRIBUTES = 88  # sizeof(struct fuse_attr)
     RING = 1024
     KINDS = 6
+    CLASSES = 7  # of buffers: 16 KiB to 1 MiB
+
+# a handle that was given out here: this bit, and the number of the inode
+cdef uint64_t LIGHT
 
 
 cdef struct Link:
@@ -48,12 +52,98 @@ cdef struct Inode:
     uint64_t open_handle
     int64_t open_until
     uint32_t open_flags
+    bint offered  # the filesystem counts one lookup for this layer, and gets it back with the last FORGET
+    Plan* plan
     char attributes[88]
+
+
+cdef struct Plan:
+    # how a small file is opened and read here: which version of which object it is
+    int holders  # an inode, and a job
+    int64_t until  # opens are answered
+    uint64_t opens  # answered and not released
+    int keeps  # pages from open to open: 0 never, 1 those of the version that was opened before, 2 always
+    bint opened  # this version was opened before
+    Job* job
+    size_t size
+    size_t key_size
+    size_t etag_size
+    char* key
+    char* etag
+
+
+cdef struct Waiter:
+    # a READ that waits for a job
+    Waiter* next
+    int64_t interrupted
+    char message[80]
+
+
+cdef struct Job:
+    # one GET of one whole object, and then its bytes
+    Job* next  # in its queue, or among those that are here
+    Job* last
+    Job* older  # of all jobs
+    Job* younger
+    Plan* plan
+    bint found  # by its plan
+    int state
+    bint urgent
+    int tries
+    int uses
+    int64_t since
+    size_t served
+    Waiter* waiters
+    char* body
+    int room  # the class of the buffer
+
+
+cdef struct Jobs:
+    # a queue
+    Job* first
+    Job* last
+    size_t count
+
+
+cdef struct Idler:
+    # a courier that waits for a job
+    pthread_cond_t woken
+    Idler* next
+    Job* job
+    bint taken
+
+
+cdef struct Fetching:
+    int descriptor
+    int sending
+    bint stopped
+    int most  # couriers
+    int couriers
+    int starting  # of them
+    size_t reserve
+    size_t buffers  # bytes of them
+    void* spare[7]
+    Jobs urgent
+    Jobs ahead
+    Jobs here
+    Job* all
+    size_t count  # jobs
+    int flying
+    int interrupted
+    Idler* idlers
+    pthread_cond_t wanted
+    int64_t quickest
+    int64_t paused
+    int misses
+    uint64_t gets
+    uint64_t bytes
+    uint64_t unread  # fetched ahead and given up
 
 
 cdef struct Parent:
     Link link
     Name* names
+    uint64_t hits  # names that were looked up
 
 
 cdef struct Name:
@@ -123,6 +213,7 @@ cdef struct Tables:
     size_t ring_first
     size_t ring_count
     bint closed
+    Fetching fetching
 
 
 cdef Tables* make_tables(size_t capacity) noexcept nogil
@@ -139,6 +230,8 @@ cdef Inode* add_inode(Tables* tables, uint64_t number) noexcept nogil
 cdef void unhook_inode(Tables* tables, Inode* inode) noexcept nogil
 cdef Name* add_name(Tables* tables, uint64_t parent, uint64_t hash, const char* text, size_t length) noexcept nogil
 cdef void lead_name(Name* name, Inode* inode) noexcept nogil
+cdef void drop_plan(Inode* inode) noexcept nogil
+cdef void leave_plan(Plan* plan) noexcept nogil
 cdef void drop_children(Tables* tables, uint64_t number) noexcept nogil
 cdef void drop_name(Tables* tables, Name* name) noexcept nogil
 cdef File* add_file(Tables* tables, uint64_t handle) noexcept nogil

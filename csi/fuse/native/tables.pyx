@@ -38,6 +38,7 @@ cdef enum:
     PAUSE = 20000  # nanoseconds
 
 cdef int64_t SECOND = 1000000000
+LIGHT = <uint64_t>1 << 63
 
 
 cdef Tables* make_tables(size_t capacity) noexcept nogil:
@@ -51,6 +52,7 @@ cdef Tables* make_tables(size_t capacity) noexcept nogil:
     pthread_condattr_init(&condition)
     pthread_condattr_setclock(&condition, CLOCK_MONOTONIC)
     pthread_cond_init(&made.noted, &condition)
+    pthread_cond_init(&made.fetching.wanted, &condition)
     made.capacity = capacity
     if not (
         make(&made.names)
@@ -74,11 +76,18 @@ cdef void free_tables(Tables* tables) noexcept nogil:
             while link != NULL:
                 free((<Content*>link).blocks)
                 link = link.next
+    if tables.inodes.buckets != NULL:
+        for at in range(tables.inodes.mask + 1):
+            link = tables.inodes.buckets[at]
+            while link != NULL:
+                drop_plan(<Inode*>link)
+                link = link.next
     empty(&tables.names)
     empty(&tables.parents)
     empty(&tables.inodes)
     empty(&tables.files)
     empty(&tables.contents)
+    pthread_cond_destroy(&tables.fetching.wanted)
     pthread_cond_destroy(&tables.noted)
     pthread_mutex_destroy(&tables.turn)
     pthread_mutex_destroy(&tables.lock)
@@ -183,10 +192,28 @@ cdef Inode* add_inode(Tables* tables, uint64_t number) noexcept nogil:
 
 
 cdef void unhook_inode(Tables* tables, Inode* inode) noexcept nogil:
-    """Out of the table, with its names; the caller frees it."""
+    """Out of the table, with its names and its plan; the caller frees it."""
+    drop_plan(inode)
     while inode.names != NULL:
         drop_name(tables, inode.names)
     unhook(&tables.inodes, &inode.link)
+
+
+cdef void drop_plan(Inode* inode) noexcept nogil:
+    """The file is not opened here any more, and nobody finds its job."""
+    cdef Plan* plan = inode.plan
+    if plan != NULL:
+        inode.plan = NULL
+        if plan.job != NULL:
+            plan.job.found = False
+            plan.job = NULL
+        leave_plan(plan)
+
+
+cdef void leave_plan(Plan* plan) noexcept nogil:
+    plan.holders -= 1
+    if plan.holders == 0:
+        free(plan)
 
 
 cdef Name* find_name(Tables* tables, uint64_t parent, uint64_t hash, const char* text, size_t length) noexcept nogil:
@@ -325,7 +352,13 @@ cdef void sweep(Tables* tables) noexcept nogil:
         while link != NULL:
             next = link.next
             inode = <Inode*>link
-            if inode.until <= now and inode.open_until <= now and inode.lookups == 0:
+            if (
+                inode.until <= now
+                and inode.open_until <= now
+                and inode.lookups == 0
+                and not inode.offered
+                and (inode.plan == NULL or (inode.plan.opens == 0 and inode.plan.job == NULL))
+            ):
                 unhook_inode(tables, inode)
                 free(inode)
             link = next

@@ -146,6 +146,8 @@ class OwnSession:
         finally:
             self._over = True
             interrupts.close()
+            if self._answers.couriers is not None:
+                self._answers.couriers.close()
             self._answers.close()
             self._lanes.close()
             # a notification can be waiting in the kernel for a page that only an unanswered read would unlock
@@ -196,6 +198,9 @@ class OwnSession:
                 return
             self._agreed = agreed
             handle = self._dispatch(device, interrupts, agreed).handle
+            couriers = self._answers.couriers
+            if couriers is not None:
+                couriers.start(lambda message: handle(memoryview(message)))
             self._start(self._announce, "fuse-started")
             self._start(device.watch, "fuse-watch")
             self._start(interrupts.run, "fuse-interrupts")
@@ -276,7 +281,8 @@ class OwnSession:
         """Nobody reads any more. Requests under way get their time, then EIO."""
         device.stop()
         end = time.monotonic() + self._stop_grace
-        while not (exchanges.are_over() and device.is_over()) and time.monotonic() < end:
+        fetching = self._answers.fetching
+        while not (exchanges.are_over() and not fetching().flying and device.is_over()) and time.monotonic() < end:
             device.interrupt()
             time.sleep(_GLANCE)
         for exchange in exchanges.all():

@@ -1,0 +1,171 @@
+"""Names of a listing, published before anybody has asked for them.
+
+When a program looks up one name of a directory that was listed, it will probably look up those that follow. So that not
+each of them has to come here, the inodes of the next ones are made and published together: few at first, twice as many
+each time as long as it goes on. The same happens when a listing has grown old and a page of it was asked for anew.
+
+What is published so is as true as if each name had been asked for by itself: the same facts, no older than they may be,
+and nothing of a file that this mount has changed or has open. A name that nobody comes for is taken back when its time
+is over, or when there are too many.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from csi.fs.knowledge import Knowledge
+from csi.fs.listings import Listing
+from csi.fs.metadata import Facts
+from csi.fs.nodes import Node
+from csi.fs.published import FilesShown, ListedFile
+from csi.fs.types import FileKind
+from csi.volume.units import Bytes
+
+FIRST = 16
+MOST = 256
+"""Names published at a time: about a millisecond."""
+
+_DIRECTORIES = 64
+
+
+@dataclass(slots=True)
+class _Order:
+    """The names of one listing in order, and how many are published at a time now."""
+
+    listing: Listing
+    names: list[bytes]
+    size: int = FIRST
+
+
+@dataclass(frozen=True, slots=True)
+class OfferStatistics:
+    """Inodes made for names that nobody has asked for, as far as they were not taken back; names published so far."""
+
+    inodes: int = 0
+    published: int = 0
+
+
+class Offers:
+    """`InodeTable.lock` guards everything here."""
+
+    def __init__(self, knowledge: Knowledge, most_inodes: int) -> None:
+        self._knowledge = knowledge
+        self._table = knowledge.table
+        self._most_inodes = most_inodes
+        self._orders: OrderedDict[int, _Order] = OrderedDict()
+        self._offered: deque[Node] = deque()
+        self._published = 0
+
+    def looked_up(self, parent: Node, name: bytes) -> None:
+        """A LOOKUP of the file `name` had to be answered here."""
+        knowledge = self._knowledge
+        if not knowledge.publishes:
+            return
+        with self._table.lock:
+            listing = knowledge.listings.get(parent)
+            if listing is None or parent.detached or not knowledge.fresh.keeps_names:
+                return
+            order = self._order(parent, listing)
+            first = bisect_left(order.names, name) + 1
+            names = order.names[first : first + order.size]
+            order.size = min(order.size * 2, MOST)
+            self.take_back()
+            self._publish(parent, listing, names)
+
+    def take_back(self, *, everything: bool = False) -> None:
+        """Inodes that were offered long ago and that nobody came for."""
+        with self._table.lock:
+            spare = MOST if len(self._table) >= self._most_inodes else 0
+            while self._offered:
+                node = self._offered[0]
+                if not (everything or spare > 0) and self._knowledge.fresh.of_name(node.checked_at):
+                    return
+                spare -= 1
+                self._offered.popleft()
+                self._table.reclaim(node)
+
+    def statistics(self) -> OfferStatistics:
+        with self._table.lock:
+            self.take_back()
+            return OfferStatistics(len(self._offered), self._published)
+
+    # --- private; the lock is held ---
+
+    def _order(self, parent: Node, listing: Listing) -> _Order:
+        order = self._orders.get(parent.inode)
+        if order is None or order.listing is not listing or len(order.names) != len(listing.names):
+            order = self._orders[parent.inode] = _Order(listing, sorted(listing.names))
+            if len(self._orders) > _DIRECTORIES:
+                self._orders.popitem(last=False)
+        self._orders.move_to_end(parent.inode)
+        return order
+
+    def _publish(self, parent: Node, listing: Listing, names: Sequence[bytes]) -> None:
+        place = self._table.place(parent)
+        groups: dict[float, list[tuple[Node, ListedFile]]] = {}
+        for name in names:
+            facts, asked, at = self._told(listing, name)
+            if facts is None or facts.kind is not FileKind.FILE or not self._knowledge.fresh.of_name(at):
+                continue
+            found = self._node(parent, place, name, facts, asked, at)
+            if found is not None:
+                groups.setdefault(found[0].checked_at, []).append(found)
+        for at, files in groups.items():
+            self._give(parent, place, at, files)
+
+    def _told(self, listing: Listing, name: bytes) -> tuple[Facts | None, int, float]:
+        page = listing.renewal.page(name)
+        if page is not None:
+            return page.names.get(name), page.asked, page.at
+        facts = listing.names.get(name)
+        return (None, 0, 0.0) if facts is None else (facts, *listing.told(name, facts))
+
+    def _node(
+        self, parent: Node, place: bytes, name: bytes, facts: Facts, asked: int, at: float
+    ) -> tuple[Node, ListedFile] | None:
+        """The node of a name, if it is to be published: a new one, or one of which nothing else is known."""
+        knowledge = self._knowledge
+        node = parent.children.get(name) if parent.children else None
+        offered = opened = False
+        if node is None:
+            if len(self._table) >= self._most_inodes or knowledge.was_absent_since(parent, name, asked):
+                return None
+            node = self._table.offer(parent, name, facts, asked, at, place)
+            offered = True
+            self._offered.append(node)
+        else:
+            if node.kind is not facts.kind or node.facts != facts or not knowledge.is_plain(node):
+                return None
+            if node.asked <= asked and node.checked_at < at:
+                self._table.renew(node, asked, at)
+            elif node.published:
+                return None
+            opened = node.local is not None and node.local.opened == facts.etag
+        size, mtime = Bytes(facts.size), facts.mtime_ns
+        return node, ListedFile(name, node.inode, size, mtime, facts.etag, offered, opened)
+
+    def _give(self, parent: Node, place: bytes, at: float, files: list[tuple[Node, ListedFile]]) -> None:
+        knowledge = self._knowledge
+        shown = knowledge.files_shown(at)
+        planned = shown.opens > 0
+        small: list[tuple[Node, ListedFile]] = []
+        others: list[tuple[Node, ListedFile]] = []
+        for each in files:
+            (small if planned and knowledge.can_plan(each[0]) else others).append(each)
+        for group, part in ((shown, small), (_without_plans(shown), others)):
+            if not part:
+                continue
+            done = self._table.published.publish_files(parent.inode, place, [file for _, file in part], group)
+            self._published += done
+            for node, _ in part[:done]:
+                self._table.note_published(node, planned=part is small)
+            for node, file in part[done:]:  # no room
+                if file.offered:
+                    self._table.forget(node.inode, 1)
+
+
+def _without_plans(shown: FilesShown) -> FilesShown:
+    return shown._replace(opens=type(shown.opens)(0))

@@ -1,0 +1,7 @@
+"""Small answers, written to the device; see sending.pyx."""
+
+from libc.stdint cimport uint64_t
+
+
+cdef bint send(int descriptor, uint64_t unique, int error, const void* body, size_t length) noexcept nogil
+cdef bint is_gone(int number) noexcept nogil

@@ -1,0 +1,48 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""Small answers, written to the device."""
+
+from libc.errno cimport EBADF, ECONNABORTED, ECONNRESET, EINTR, EIO, ENODEV, ENOENT, ENOTCONN, EPIPE, errno
+from libc.stdint cimport uint32_t, uint64_t
+
+from csi.fuse.native.wire cimport OutHeader
+
+cdef extern from "<sys/uio.h>" nogil:
+    struct iovec:
+        void* iov_base
+        size_t iov_len
+    ssize_t writev(int, const iovec*, int)
+
+
+cdef bint send(int descriptor, uint64_t unique, int error, const void* body, size_t length) noexcept nogil:
+    """Whether the kernel took it: not if the request was withdrawn or the connection is gone."""
+    cdef OutHeader header
+    cdef iovec parts[2]
+    cdef ssize_t sent
+    header.length = <uint32_t>(sizeof(OutHeader) + length)
+    header.error = -error
+    header.unique = unique
+    parts[0].iov_base = &header
+    parts[0].iov_len = sizeof(OutHeader)
+    parts[1].iov_base = <void*>body
+    parts[1].iov_len = length
+    while True:
+        sent = writev(descriptor, parts, 2 if length else 1)
+        if sent >= 0:
+            return True
+        if errno != EINTR:
+            if length and not is_gone(errno):
+                send(descriptor, unique, EIO, NULL, 0)  # refused for what it says: its caller still waits
+            return False
+
+
+cdef bint is_gone(int number) noexcept nogil:
+    """Whether an answer was refused because nobody waits for it: withdrawn, unmounted, aborted."""
+    return (
+        number == ENOENT
+        or number == ENODEV
+        or number == ECONNABORTED
+        or number == ENOTCONN
+        or number == EPIPE
+        or number == ECONNRESET
+        or number == EBADF
+    )

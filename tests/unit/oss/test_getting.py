@@ -1,0 +1,135 @@
+"""GETs of whole objects in C: the request is the one that Python would send, and no other answer is accepted."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+
+import fastcrc
+import pytest
+
+from csi.oss.credentials import Credentials
+from csi.oss.getting import Stamp
+from csi.oss.heads import GetHeads
+from csi.oss.signing import signer_for
+from csi.volume.spec import Location
+from csi.volume.units import ETag, ObjectKey, Seconds
+from tests.support.raw_server import RawServer, raw_server, read_request
+
+NOW = 1_700_000_000.0
+ETAG = ETag('"0123"')
+BODY = bytes(range(256)) * 30
+GOT, AGAIN, UNUSUAL = 0, 1, 2
+
+
+def stamp_of(heads: GetHeads, version: int, credentials: Credentials | None, **changed: float) -> Stamp:
+    path, fixed, resource = heads.parts()
+    kind, before, after, text, lines, key = 0, b"", b"", b"", b"", b""
+    if credentials is not None:
+        kind, before, after, text, lines, key = signer_for(version, "cn-x").recipe_of_gets(credentials, NOW)
+    times = {"timeout": 5.0, "stall": 5.0, "lasts": 60.0} | changed
+    return Stamp(
+        kind=kind,
+        path=path,
+        fixed=fixed,
+        resource=resource,
+        before=before,
+        after=after,
+        text=text,
+        lines=lines,
+        key=key,
+        crc=True,
+        timeout=Seconds(times["timeout"]),
+        stall=Seconds(times["stall"]),
+        lasts=Seconds(times["lasts"]),
+    )
+
+
+@pytest.mark.parametrize("version", [1, 4])
+@pytest.mark.parametrize("token", ["", "token/with=signs+"])
+@pytest.mark.parametrize("path_style", [True, False])
+@pytest.mark.parametrize("key", ["a", "deep/er/a.txt", "with space/ü/%41+~", "x" * 1023, "\udcff"])
+def test_a_request_is_the_one_python_makes(version: int, token: str, path_style: bool, key: str) -> None:
+    location = Location(bucket="bucket", endpoint="http://oss.example:8080", region="cn-x", path_style=path_style)
+    heads = GetHeads(location, signer_for(version, "cn-x"))
+    credentials = Credentials("id", "secret", token)
+
+    made = stamp_of(heads, version, credentials).request(key.encode("utf-8", "surrogateescape"), ETAG)
+
+    assert made == heads.head(ObjectKey(key), None, ETAG, credentials, NOW)
+
+
+def test_a_request_without_credentials_is_the_one_python_makes() -> None:
+    heads = GetHeads(Location(bucket="bucket", endpoint="http://oss.example"), signer_for(1, ""))
+
+    assert stamp_of(heads, 1, None).request(b"a", ETAG) == heads.head(ObjectKey("a"), None, ETAG, None, NOW)
+
+
+def test_a_head_that_is_too_long_is_not_sent() -> None:
+    heads = GetHeads(Location(bucket="bucket", endpoint="http://oss.example"), signer_for(1, ""))
+
+    with pytest.raises(ValueError, match="8192"):
+        stamp_of(heads, 1, Credentials("id", "secret", "t" * 9000)).request(b"a", ETAG)
+
+
+Answer = Callable[[], bytes]
+
+
+def good(status: str = "200 OK", etag: str = ETAG, crc: str = str(fastcrc.crc64.xz(BODY)), more: str = "") -> bytes:
+    fields = f"Content-Length: {len(BODY)}\r\nETag: {etag}\r\nx-oss-hash-crc64ecma: {crc}\r\n{more}"
+    return f"HTTP/1.1 {status}\r\n{fields}\r\n".encode() + BODY
+
+
+def ask(*answers: bytes) -> Iterator[tuple[int, bool, bytes]]:
+    """What comes of one GET after the other, on one connection."""
+
+    def play(server: RawServer, connection: socket.socket) -> None:
+        for answer in answers:
+            if not read_request(server, connection):
+                return
+            connection.sendall(answer)
+
+    with raw_server(play) as server, socket.create_connection(("127.0.0.1", server.port)) as connection:
+        heads = GetHeads(Location(bucket="bucket", endpoint=server.url), signer_for(1, ""))
+        stamp = stamp_of(heads, 1, None, timeout=1.0, stall=0.3)
+        for _ in answers:
+            target = memoryview(bytearray(len(BODY)))
+            outcome, usable = stamp.get(connection, b"a", ETAG, target)
+            yield outcome, usable, bytes(target)
+
+
+def test_what_was_asked_for_is_there() -> None:
+    assert list(ask(good(), good())) == [(GOT, True, BODY)] * 2
+
+
+def test_an_answer_without_a_checksum_is_good() -> None:
+    answer = good().replace(b"x-oss-hash", b"x-other")
+
+    assert [outcome for outcome, _, _ in ask(answer)] == [GOT]
+
+
+def test_a_connection_that_is_closed_after_the_answer_is_not_used_again() -> None:
+    assert [(outcome, usable) for outcome, usable, _ in ask(good(more="Connection: close\r\n"))] == [(GOT, False)]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(good(etag='"4567"'), id="another version"),
+        pytest.param(good().replace(b"ETag", b"X-Tag"), id="no version"),
+        pytest.param(good(crc="1"), id="damaged"),
+        pytest.param(good(crc="x"), id="a checksum that is none"),
+        pytest.param(good(status="206 Partial Content"), id="a part"),
+        pytest.param(good(status="404 Not Found"), id="refused"),
+        pytest.param(good().replace(b"7680", b"7679", 1)[:-1], id="shorter"),
+        pytest.param(good().replace(b"7680", b"7681", 1) + b"x", id="longer"),
+        pytest.param(good()[:-1], id="broken off or late"),
+        pytest.param(good().replace(b"HTTP/1.1", b"HTTP/1.0"), id="another protocol"),
+    ],
+)
+def test_everything_else_is_left_to_python(answer: bytes) -> None:
+    assert [(outcome, usable) for outcome, usable, _ in ask(answer)] == [(UNUSUAL, False)]
+
+
+def test_a_connection_that_had_ended_can_be_told_from_a_failure() -> None:
+    assert [(outcome, usable) for outcome, usable, _ in ask(b"")] == [(AGAIN, False)]
