@@ -15,6 +15,7 @@ from csi.errors import ExtraMissing
 from csi.oss.credentials import AnonymousCredentials
 
 if TYPE_CHECKING:
+    from csi.torch.archiving import generate_tar_archive
     from csi.torch.checkpoint import OssCheckpoint
     from csi.torch.distributed import OssDCPFileSystem
     from csi.torch.iterable_dataset import OssIterableDataset
@@ -33,6 +34,7 @@ __all__ = [
     "OssMapDataset",
     "OssObject",
     "OssSafetensor",
+    "generate_tar_archive",
     "imagenet_manifest_parser",
 ]
 
@@ -44,6 +46,7 @@ _HOMES: Final = {
     "OssMapDataset": "csi.torch.map_dataset",
     "OssObject": "csi.torch.samples",
     "OssSafetensor": "csi.torch.safetensor",
+    "generate_tar_archive": "csi.torch.archiving",
     "imagenet_manifest_parser": "csi.torch.manifests",
 }
 _NEED_TORCH: Final = frozenset(

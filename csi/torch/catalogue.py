@@ -23,8 +23,8 @@ _LONGEST_ETAG: Final = (1 << 8) - 1
 
 
 class Entry(NamedTuple):
-    """One sample: an object, or with `offset` ≥ 0 the bytes from there on of an object of `whole` bytes (a member of a
-    tar archive). `etag` '' is any version."""
+    """One sample: an object, or with `offset` ≥ 0 a member of a tar archive of `whole` bytes, of which the `size` bytes
+    from there on are its header and its content. `etag` '' is any version."""
 
     place: Place
     key: ObjectKey

@@ -15,9 +15,10 @@ from typing import Final, NamedTuple
 from csi.data.engine import DataEngine
 from csi.data.ledger import MemoryLedger
 from csi.data.streams import Reader
-from csi.errors import EndpointUnreachable, OssFuseError, PreconditionFailed
+from csi.errors import EndpointUnreachable, ManifestMalformed, OssFuseError, PreconditionFailed
 from csi.oss.client import OssClient
 from csi.oss.store import ObjectVersion
+from csi.torch.archives import HEADERS, member_at
 from csi.torch.catalogue import UNKNOWN, Entry
 from csi.torch.connection import Connection
 from csi.torch.uri import Place
@@ -32,10 +33,14 @@ _SPARE: Final = 4
 
 
 class Fetched(NamedTuple):
-    """`data` None: too large to be held, `version` is to be read by ranges."""
+    """A sample of `size` bytes, called `name`. `data` None: too large to be held, it is to be read by ranges of
+    `version`, in which it begins at `start`."""
 
     version: ObjectVersion
     data: bytearray | None
+    name: str
+    size: int
+    start: int = 0
 
 
 class Slot:
@@ -81,8 +86,8 @@ class Fetcher:
     def begin(self, entry: Entry) -> Slot:
         """Have a sample fetched by the next thread that is free. Does not wait."""
         slot = Slot(entry, self.charge(entry))
-        if entry.size > self.unit:
-            slot.fetched = Fetched(version_of(entry), None)
+        if entry.size > self.unit and entry.offset < 0:
+            slot.fetched = Fetched(version_of(entry), None, entry.key, entry.size)
             slot.gate.release()
             return slot
         self._queue.put(slot)
@@ -106,15 +111,18 @@ class Fetcher:
         if entry.size == UNKNOWN:
             return self._discover(store, entry)
         version = version_of(entry)
-        if entry.size > self.unit:
-            return Fetched(version, None)
-        data = bytearray(entry.size)
-        if entry.size:
+        is_large = entry.size > self.unit
+        if is_large and entry.offset < 0:
+            return Fetched(version, None, entry.key, entry.size)
+        data = bytearray(min(entry.size, HEADERS) if is_large else entry.size)
+        if data:
             try:
                 store.fill(version, max(entry.offset, 0), memoryview(data))
             except PreconditionFailed as error:
                 raise _replaced(error, entry) from None
-        return Fetched(version, data)
+        if entry.offset >= 0:
+            return _member(entry, version, data)
+        return Fetched(version, data, entry.key, entry.size)
 
     def store(self, place: Place) -> OssClient:
         return self._connection.store(place)
@@ -177,20 +185,36 @@ class Fetcher:
             found, received = store.read_start(entry.key, target)
         size = found.size
         if size > self.unit:
-            return Fetched(found.version, None)
+            return Fetched(found.version, None, entry.key, size)
         if size <= received:
             del data[size:]
-            return Fetched(found.version, data)
+            return Fetched(found.version, data, entry.key, size)
         self._guess = min(self.unit, max(self._guess, 2 * size))
         data.extend(bytes(size - received))
         with memoryview(data) as target:
             store.fill(found.version, received, target[received:])
-        return Fetched(found.version, data)
+        return Fetched(found.version, data, entry.key, size)
 
 
 def version_of(entry: Entry) -> ObjectVersion:
     """The version of the object that a sample of known size is in."""
     return ObjectVersion(entry.key, entry.etag, Bytes(entry.whole if entry.offset >= 0 else entry.size))
+
+
+def _member(entry: Entry, version: ObjectVersion, data: bytearray) -> Fetched:
+    """A member of an archive, of which `data` begins with the header."""
+    name, start, size = member_at(data, f"oss://{entry.place.bucket}/{entry.key}")
+    if start + size > entry.size:
+        raise ManifestMalformed(
+            f"oss://{entry.place.bucket}/{entry.key}: member {name!r} at byte {entry.offset} is longer than indexed",
+            path=entry.key,
+            hint="make the index again: generate_tar_archive(..., index_only=True)",
+        )
+    if start + size > len(data):
+        return Fetched(version, None, name, size, entry.offset + start)
+    del data[start + size :]
+    del data[:start]
+    return Fetched(version, data, name, size)
 
 
 def _replaced(error: PreconditionFailed, entry: Entry) -> PreconditionFailed:

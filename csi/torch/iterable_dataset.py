@@ -124,6 +124,29 @@ class OssIterableDataset(torch.utils.data.IterableDataset):  # type: ignore[misc
         )
         return cls(manifest, connection, transform=transform, **options)
 
+    @classmethod
+    def from_tar(
+        cls,
+        tar_uri: str,
+        tar_index_uri: str,
+        endpoint: str,
+        *,
+        cred_path: str = "",
+        cred_provider: object | None = None,
+        config_path: str = "",
+        transform: Transform = identity,
+        region: str = "",
+        **options: Any,
+    ) -> OssIterableDataset:
+        """The members of a tar archive, of which `generate_tar_archive` made the index; labelled by their numbers.
+
+        Raises ManifestMalformed when the index is not that of the archive.
+        """
+        connection = connect(
+            endpoint, cred_path=cred_path, cred_provider=cred_provider, config_path=config_path, region=region
+        )
+        return cls(sources.archived(tar_uri, tar_index_uri, connection), connection, transform=transform, **options)
+
     def __iter__(self) -> Iterator[Any]:
         delivery, row = self._delivery, row_of_this_process()
         share = self._share()

@@ -112,6 +112,31 @@ class OssMapDataset(torch.utils.data.Dataset):  # type: ignore[misc] # torch is 
         )
         return cls(manifest.samples(connection), connection, transform=transform, on_error=on_error)
 
+    @classmethod
+    def from_tar(
+        cls,
+        tar_uri: str,
+        tar_index_uri: str,
+        endpoint: str,
+        *,
+        cred_path: str = "",
+        cred_provider: object | None = None,
+        config_path: str = "",
+        transform: Transform = identity,
+        region: str = "",
+        on_error: str = "raise",
+    ) -> OssMapDataset:
+        """The members of a tar archive, of which `generate_tar_archive` made the index; labelled by their numbers.
+
+        Raises ManifestMalformed when the index is not that of the archive.
+        """
+        connection = connect(
+            endpoint, cred_path=cred_path, cred_provider=cred_provider, config_path=config_path, region=region
+        )
+        return cls(
+            sources.archived(tar_uri, tar_index_uri, connection), connection, transform=transform, on_error=on_error
+        )
+
     def __len__(self) -> int:
         return len(self._samples)
 

@@ -13,7 +13,7 @@ from csi.data.streams import Reader
 from csi.errors import OssFuseError
 from csi.torch.catalogue import UNKNOWN, Entry
 from csi.torch.connection import Connection
-from csi.torch.fetching import Fetched, Fetcher
+from csi.torch.fetching import Fetched, Fetcher, version_of
 from csi.volume.units import MIB
 
 _WHOLE: Final = 1 * MIB
@@ -23,9 +23,10 @@ _LINE: Final = 8192
 
 
 class OssObject(io.RawIOBase):
-    """`key` is `/BUCKET/KEY`. One thread at a time.
+    """`key` is `/BUCKET/KEY`, for a member of an archive that of the archive. One thread at a time.
 
-    `_data`: all of it, None while it is not there; `_reader`: the way to it by ranges, once there is one.
+    `_fetched`: what is known from OSS, None when that is nothing yet; `_data`: all bytes, None when they are not there;
+    `_reader`: the way to them by ranges, once there is one.
     """
 
     def __init__(
@@ -38,8 +39,8 @@ class OssObject(io.RawIOBase):
         self._entry = entry
         self._source = source
         self._error = error
+        self._fetched = fetched
         self._data = fetched.data if fetched is not None else None
-        self._version = fetched.version if fetched is not None else None
         self._reader: Reader | None = None
         self._position = 0
 
@@ -54,15 +55,16 @@ class OssObject(io.RawIOBase):
         return self._entry.label
 
     @property
+    def name(self) -> str:
+        """The key without the bucket, or the name of a member of an archive, which is fetched to know it."""
+        return self._entry.key if self._entry.offset < 0 else self._known().name
+
+    @property
     def size(self) -> int:
-        """Bytes; of an object that nobody listed they are known once it was fetched, which this does."""
-        if self._data is not None:
-            return len(self._data)
-        if self._entry.size != UNKNOWN:
+        """Bytes; when nobody listed them they are known once the object was fetched, which this does."""
+        if self._fetched is None and self._entry.size != UNKNOWN and self._entry.offset < 0:
             return self._entry.size
-        if self._version is None:
-            self._load()
-        return len(self._data) if self._data is not None else int(self._version.size) if self._version else 0
+        return self._known().size
 
     @property
     def error(self) -> OssFuseError | None:
@@ -158,17 +160,14 @@ class OssObject(io.RawIOBase):
         super().close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        data, error = self._data, self._error
-        if data is None and error is None and not self.closed and self.size <= _WHOLE:
+        error = self._error
+        if self._fetched is None and error is None and not self.closed:
             try:
-                self._load()
+                self._approach(0)
             except OssFuseError as failure:  # raised where it is read: here nobody could catch it
                 error = failure
-            data = self._data
         source = self._source.connection if isinstance(self._source, Fetcher) else self._source
-        version = self._version
-        fetched = Fetched(version, data) if version is not None else None
-        return _restored, (self._entry, source, fetched, error, self._position, self.closed)
+        return _restored, (self._entry, source, self._fetched, error, self._position, self.closed)
 
     # --- private ---
 
@@ -176,12 +175,16 @@ class OssObject(io.RawIOBase):
         if self.closed:
             raise ValueError(f"{self.key} is closed")
 
-    def _load(self) -> None:
+    def _known(self) -> Fetched:
+        return self._fetched if self._fetched is not None else self._load()
+
+    def _load(self) -> Fetched:
         """Fetch it, unless it is too large for that."""
         if self._error is not None:
             raise self._error
-        fetched = self._fetcher().fetch(self._entry)
-        self._version, self._data = fetched.version, fetched.data
+        fetched = self._fetched = self._fetcher().fetch(self._entry)
+        self._data = fetched.data
+        return fetched
 
     def _fetcher(self) -> Fetcher:
         if isinstance(self._source, Connection):
@@ -192,12 +195,10 @@ class OssObject(io.RawIOBase):
         """Before a read of up to `wanted` bytes: fetch all if that is little, or is what was asked for."""
         if self._error is not None:
             raise self._error
-        if self._version is None and self._entry.size == UNKNOWN:
-            self._load()
-        elif self._reader is None and self._data is None:
-            fetcher = self._fetcher()
-            begins = self._position == 0 and wanted >= self.size
-            if self.size <= (fetcher.unit if begins else _WHOLE):
+        if self._fetched is None and self._reader is None:
+            is_certain = self._entry.size != UNKNOWN and self._entry.offset < 0
+            all_at_once = self._position == 0 and wanted >= self._entry.size
+            if not is_certain or self._entry.size <= (self._fetcher().unit if all_at_once else _WHOLE):
                 self._load()
 
     def _read_remote(self, size: int) -> bytes:
@@ -226,13 +227,11 @@ class OssObject(io.RawIOBase):
         return bytes(line)
 
     def _range(self, offset: int, size: int) -> bytes | bytearray | memoryview:
-        if self._reader is None:
-            assert self._version is not None or self._entry.size != UNKNOWN  # noqa: S101 - `_approach` saw to it
-            fetcher = self._fetcher()
-            version = self._version or fetcher.fetch(self._entry).version
-            self._version = version
-            self._reader = fetcher.open(self._entry.place, version)
-        return self._reader.read(max(self._entry.offset, 0) + offset, size)
+        reader = self._reader
+        if reader is None:
+            version = self._fetched.version if self._fetched is not None else version_of(self._entry)
+            reader = self._reader = self._fetcher().open(self._entry.place, version)
+        return reader.read((self._fetched.start if self._fetched is not None else 0) + offset, size)
 
 
 def _restored(

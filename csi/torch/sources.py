@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from csi.errors import InvalidOption
+from csi.torch.archives import TarSamples, decode_index
 from csi.torch.catalogue import UNKNOWN, Entry, Samples
 from csi.torch.connection import Connection
 from csi.torch.fetching import Fetcher
@@ -56,6 +57,20 @@ def named(uris: str | Iterable[str]) -> Samples:
         samples.add(place, key or parse_object(uri).key)
     if not samples:
         raise InvalidOption.stating("object_uris", "object_uris names no object")
+    return samples
+
+
+def archived(tar_uri: str, tar_index_uri: str, connection: Connection) -> TarSamples:
+    """The members of a tar archive, in its order, found by its index: two requests, whatever their number.
+
+    Raises InvalidOption, ManifestMalformed for an index that is none or belongs to another archive, a StoreError.
+    """
+    archive, index = parse_object(tar_uri), parse_object(tar_index_uri)
+    found = connection.store(archive.place).head(archive.key)
+    with OssObject(Entry(index.place, index.key), Fetcher(connection)) as opened:
+        places = decode_index(opened.read(), str(index))
+    samples = TarSamples(archive.place, found.version, places)
+    _log.info("%s: %d members", archive, len(samples))
     return samples
 
 

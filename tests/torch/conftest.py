@@ -1,4 +1,4 @@
-"""What tests with PyTorch stand on. `tools/test-torch.sh [FILE …]` runs them, in the Python that tools/torch.sh makes."""
+"""What tests with PyTorch stand on: `tools/test-torch.sh [FILE …]` runs them, in the Python of tools/torch.sh."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,7 +28,7 @@ class Ground:
         return f"oss://{self.emulator.bucket}/{key}"
 
     @property
-    def arguments(self) -> dict[str, str]:
+    def arguments(self) -> dict[str, Any]:
         """`endpoint`, `cred_path` and `config_path`, as every constructor takes them."""
         return {"endpoint": self.emulator.endpoint, "cred_path": self.cred_path, "config_path": self.config_path}
 
