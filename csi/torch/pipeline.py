@@ -63,8 +63,8 @@ class Lookahead:
         plan = [*wanted, *ahead]
         self._forget_all_but(plan)
         begun = 0
-        for number in wanted:
-            begun = self._begin(plan, begun)
+        for place, number in enumerate(wanted):
+            begun = self._begin(plan, max(begun, place))  # what was taken is not begun again
             slot = self._slots.pop(number, None)
             if slot is None:  # wanted twice, or there was no room for it
                 entry = self._entry_of(number)
@@ -73,7 +73,7 @@ class Lookahead:
                 self._charged -= slot.charge
             slot.wait()
             yield slot
-        self._begin(plan, begun)
+        self._begin(plan, max(begun, len(wanted)))
 
     def close(self) -> None:
         self._forget_all_but(())
