@@ -3,6 +3,7 @@
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -135,3 +136,44 @@ def test_bad_credentials_are_told_before_anything_is_mounted(
     assert said in errors
     assert "hunter2" not in errors
     assert not (tmp_path / "folder").exists()
+
+
+def test_a_disk_cache_is_named_by_an_attribute_and_belongs_to_the_sidecar(
+    emulator: RunningEmulator, tmp_path: Path
+) -> None:
+    keys = keys_file(emulator, tmp_path / "keys.json")
+    emulator.seed("data/a.bin", "a" * 100_000)
+    place = Path("/var/tmp") / f"ossfuse-{tmp_path.parent.name}-{tmp_path.name}"  # pytest's own are root's alone
+    given = ("--credentials", str(keys), "--attribute", f"cache={place}", "--attribute", "cacheSize=64Mi")
+    gets = []
+    try:
+        for _ in range(2):
+            with mounting(emulator, tmp_path / "folder", *given) as process:
+                line_of(process)
+                assert (tmp_path / "folder" / "a.bin").read_bytes() == b"a" * 100_000
+            gets.append(emulator.count("GetObject"))
+        assert (place / "ossfuse-cache-1").stat().st_uid == 65534
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+    assert gets == [1, 1], "the second mount found it on the disk"
+
+
+@pytest.mark.parametrize(
+    ("attribute", "said"),
+    [
+        ("cache", "write KEY=VALUE"),
+        ("mode=fast", "an option of this command says it"),
+        ("cache=emptyDir", "name a directory instead"),
+        ("cache=emptydirs", "did you mean emptyDir?"),
+        ("caches=/tmp", "did you mean cache?"),
+    ],
+)
+def test_a_bad_attribute_is_told_before_anything_is_mounted(
+    emulator: RunningEmulator, tmp_path: Path, attribute: str, said: str
+) -> None:
+    keys = keys_file(emulator, tmp_path / "keys.json")
+    with mounting(emulator, tmp_path / "folder", "--credentials", str(keys), "--attribute", attribute) as process:
+        rest, errors = process.communicate(timeout=60)
+    assert process.returncode in (1, 2)
+    assert said in errors
+    assert rest == ""
