@@ -52,7 +52,7 @@ class OssFiles:
         found = self._engines.get(process)
         if found is None:
             connection = self._connection
-            made = Engine(connection.store, connection.configuration.checkpoint, closed=connection.close)
+            made = Engine(connection.store, connection.configuration.checkpoint)
             found = self._engines.setdefault(process, made)
         return found
 

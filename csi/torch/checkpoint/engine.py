@@ -1,6 +1,6 @@
 """What the files of one checkpoint store share in a process: threads, memory, the way to the buckets.
 
-An engine lives as long as somebody holds it or a file of it; its threads and connections end with it. Files of a
+An engine lives as long as somebody holds it or a file of it; its threads end with it. Files of a
 process forked later get an engine of their own.
 """
 
@@ -34,15 +34,14 @@ StoreOf = Callable[[Place], ObjectStore]
 
 
 class Engine:
-    """No lock: its dicts are changed by single operations. `stores` gives the store of a bucket; `closed` is called
-    when all has ended; `clock` is seconds since the epoch."""
+    """No lock: its dicts are changed by single operations. `stores` gives the store of a bucket, `clock` is seconds
+    since the epoch."""
 
     def __init__(
         self,
         stores: StoreOf,
         options: CheckpointOptions,
         *,
-        closed: Callable[[], None],
         clock: Callable[[], float] = time.time,
         patience: Seconds = PATIENCE,
     ) -> None:
@@ -60,7 +59,7 @@ class Engine:
         self._saving: dict[Saving, None] = {}
         pools = (self._downloads, self._uploads)
         closers: list[Callable[[], object]] = [partial(pool.close, Seconds(0)) for pool in pools]
-        closers += [partial(_close_all, self._leftovers), closed]
+        closers.append(partial(_close_all, self._leftovers))
         self._keeper = Keeper(closers)
         weakref.finalize(self, self._keeper.end).atexit = False
 

@@ -7,6 +7,7 @@ import gc
 import io
 import os
 import pickle
+import threading
 import time
 from collections.abc import Iterator
 
@@ -28,11 +29,8 @@ OPTIONS = CheckpointOptions(part_size=Bytes(256 * KIB), upload_buffer=Bytes(1 * 
 class Bucket:
     def __init__(self) -> None:
         self.store = MemoryStore()
-        self.closed: list[str] = []
         self.now = time.time()
-        self.engine: Engine | None = Engine(
-            lambda place: self.store, OPTIONS, closed=lambda: self.closed.append("closed"), clock=lambda: self.now
-        )
+        self.engine: Engine | None = Engine(lambda place: self.store, OPTIONS, clock=lambda: self.now)
 
     def writer(self, uri: ObjectUri = URI) -> CheckpointWriter:
         assert self.engine is not None
@@ -256,14 +254,18 @@ def test_writing_after_close_or_abort_is_refused(bucket: Bucket) -> None:
 def test_threads_end_with_the_last_file(bucket: Bucket) -> None:
     """A file keeps the way to its bucket open, also when nothing else does."""
     bucket.store.seed(KEY, b"0123456789")
-    reader = bucket.reader()
-    bucket.engine = None
+    before = set(threading.enumerate())
+    made = Engine(lambda place: bucket.store, OPTIONS)
+    engines = [made]
+    reader = CheckpointReader(URI, lambda: engines[0])
+    engines.clear()
+    del made
     gc.collect()
     assert reader.read(4) == b"0123"
-    assert bucket.closed == []
+    assert set(threading.enumerate()) > before
     del reader
     gc.collect()
-    assert bucket.wait_for(lambda: bucket.closed)
+    assert bucket.wait_for(lambda: not set(threading.enumerate()) - before)
 
 
 # --- after fork ---
@@ -294,7 +296,7 @@ def test_a_forked_process_reads_on_with_threads_of_its_own(bucket: Bucket) -> No
 
     def engine() -> Engine:
         if os.getpid() not in engines:
-            engines[os.getpid()] = Engine(lambda place: bucket.store, OPTIONS, closed=lambda: None)
+            engines[os.getpid()] = Engine(lambda place: bucket.store, OPTIONS)
         return engines[os.getpid()]
 
     reader = CheckpointReader(URI, engine)
