@@ -1,8 +1,8 @@
 """The clients that are compared: how each is mounted, whether it is here, and why it is not.
 
 Mounts are started as their makers advise for reading training data, unsigned where they can be (ours and goofys sign),
-never with a cache on disk. Kinds: `ours`; `old` (s3fs, rclone); `mount` (the other mounts); `limit` (what no mount can
-pass); `library` (what reads the bucket without a mount).
+with a cache on disk only where the work is about that. Kinds: `ours`; `old` (s3fs, rclone); `mount` (the other mounts);
+`limit` (what no mount can pass); `library` (what reads the bucket without a mount).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Place:
 @dataclass(frozen=True, slots=True)
 class Mounting:
     """What to mount where; `source` is where the objects below the prefix lie as files. `session`, `memory` and `mode`
-    are for ours alone, '' being its default."""
+    are for ours alone, '' being its default. `cache`: a directory for those that can keep what they read on disk."""
 
     endpoint: str
     bucket: str
@@ -55,6 +55,7 @@ class Mounting:
     session: str = ""
     memory: str = ""
     mode: str = ""
+    cache: Path | None = None
 
 
 Command = Callable[[Mounting, Place], list[str]]
@@ -80,6 +81,8 @@ def _ossfuse(wanted: Mounting, place: Place) -> list[str]:
     command += ["--session", wanted.session] if wanted.session else []
     command += ["--memory", wanted.memory] if wanted.memory else []
     command += ["--mode", wanted.mode] if wanted.mode else []
+    if wanted.cache is not None:
+        command += ["--attribute", f"cache={wanted.cache}", "--attribute", "cacheSize=32Gi"]
     return command
 
 
@@ -89,6 +92,7 @@ def _unlimited(wanted: Mounting, place: Place) -> list[str]:
 
 def _s3fs(wanted: Mounting, place: Place) -> list[str]:
     options = f"url={wanted.endpoint},use_path_request_style,public_bucket=1,allow_other,max_stat_cache_size=1000000"
+    options += f",use_cache={wanted.cache}" if wanted.cache is not None else ""
     return ["s3fs", f"{wanted.bucket}:/{wanted.prefix.rstrip('/')}", str(wanted.target), "-f", "-o", options]
 
 
@@ -96,7 +100,8 @@ def _rclone(wanted: Mounting, place: Place) -> list[str]:
     remote = f":s3,provider=Other,env_auth=false,endpoint='{wanted.endpoint}',no_check_bucket=true"
     command = ["rclone", "mount", f"{remote}:{wanted.bucket}/{wanted.prefix.rstrip('/')}", str(wanted.target)]
     command += ["--use-server-modtime", "--allow-other", "--config", str(wanted.scratch / "rclone.conf")]
-    command += ["--cache-dir", str(wanted.scratch / "rclone-cache")]
+    command += ["--cache-dir", str(wanted.cache or wanted.scratch / "rclone-cache")]
+    command += ["--vfs-cache-mode", "full", "--vfs-cache-max-size", "32Gi"] if wanted.cache is not None else []
     return command if wanted.writable else [*command, "--read-only"]
 
 

@@ -6,7 +6,7 @@ from benchmarks.clients import CLIENTS, by_name
 from benchmarks.loads import outcome, short_of
 from benchmarks.model import OURS, Sizes
 from benchmarks.runner import rotated
-from benchmarks.works import WORKS
+from benchmarks.works import BY_WISH, WORKS
 
 
 def test_every_client_is_in_every_place_once_in_as_many_rounds() -> None:
@@ -26,7 +26,7 @@ def test_what_the_load_program_found_wrong_is_said() -> None:
 
 
 def test_every_work_has_figures_for_its_metrics_and_cases_of_different_names() -> None:
-    for work in WORKS:
+    for work in (*WORKS, *BY_WISH):
         names = [case.name for case in work.cases(Sizes())]
         assert len(set(names)) == len(names)
         assert not any(": " in name for name in names)  # results.json puts the metric there
