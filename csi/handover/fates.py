@@ -39,6 +39,13 @@ class _Status:
         return bool(self.flags & _EXITING) and bool(self.exit_code & _SIGNAL) and not over
 
 
+def is_ending(process: int, started: int, proc: Path = Path("/proc")) -> bool | None:
+    """Whether that process is exiting, for whatever reason: that much is shown to all who see it. None if it is not
+    seen from here."""
+    status = _status(proc, process)
+    return None if status is None or status.started != started else bool(status.flags & _EXITING)
+
+
 class Answerer:
     """Tells nothing about processes for which `may_tell` is False. For one thread.
 
@@ -114,12 +121,16 @@ class Answerer:
             return False
 
     def _status(self, process: int) -> _Status | None:
-        try:
-            text = (self._proc / str(process) / "stat").read_text(encoding="ascii", errors="replace")
-            fields = text.rpartition(")")[2].split()  # from the third on: the second may hold anything
-            return _Status(fields[0], int(fields[6]), int(fields[17]), int(fields[19]), int(fields[49]))
-        except (OSError, ValueError, IndexError):
-            return None
+        return _status(self._proc, process)
+
+
+def _status(proc: Path, process: int) -> _Status | None:
+    try:
+        text = (proc / str(process) / "stat").read_text(encoding="ascii", errors="replace")
+        fields = text.rpartition(")")[2].split()  # from the third on: the second may hold anything
+        return _Status(fields[0], int(fields[6]), int(fields[17]), int(fields[19]), int(fields[49]))
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 def _writes(descriptor: Path, inode: int) -> bool:

@@ -14,7 +14,7 @@ import json
 import struct
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from typing import Any, ClassVar, Final
 
 from csi.errors import ProtocolError
@@ -165,6 +165,10 @@ def _is_number(value: object) -> bool:
 _MESSAGES: Final[Mapping[int, type[Message]]] = {
     kind.TYPE: kind for kind in (Hello, Mount, Ready, Failed, Health, Drain, Bye, Question, Answer, Answering, Session)
 }
+_FIELDS: Final[Mapping[int, Mapping[str, Field[Any]]]] = {
+    number: {item.name: item for item in fields(kind)}  # type: ignore[arg-type]  # every Message is a dataclass
+    for number, kind in _MESSAGES.items()
+}
 _CHECKS: Final[Mapping[str, Callable[[Any], bool]]] = {
     "int": lambda value: isinstance(value, int) and not isinstance(value, bool),
     "float": _is_number,
@@ -179,7 +183,7 @@ _CHECKS: Final[Mapping[str, Callable[[Any], bool]]] = {
 def encode(message: Message) -> bytes:
     """The frame of `message`. Raises ProtocolError when it is over 1 MiB."""
     # not asdict: it copies what is copied again below, and a question is waited for
-    content = {item.name: getattr(message, item.name) for item in fields(message)}  # type: ignore[arg-type]
+    content = {name: getattr(message, name) for name in _FIELDS[message.TYPE]}
     body = json.dumps(content, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode("ascii")
     if len(body) + 1 > MAX_FRAME:
         raise ProtocolError(f"{type(message).__name__} frame of {len(body) + 1} bytes is over the {MAX_FRAME} allowed")
@@ -218,9 +222,9 @@ def decode(payload: bytes) -> Message:
 
 
 def _build(kind: type[Message], content: dict[str, Any]) -> Message:
-    known = {item.name: item for item in fields(kind)}  # type: ignore[arg-type]  # every Message is a dataclass
-    unknown = sorted(content.keys() - known.keys())
-    if unknown and not kind.TOLERANT:
+    known = _FIELDS[kind.TYPE]
+    if not kind.TOLERANT and not content.keys() <= known.keys():
+        unknown = sorted(content.keys() - known.keys())
         raise ProtocolError(f"{kind.__name__} frame has unknown fields: {_short(', '.join(unknown))}")
     values: dict[str, Any] = {}
     for name, item in known.items():

@@ -3,7 +3,8 @@
 At open the node plugin is asked which process it is: the thread may have ended when the file is closed. At close it is
 asked whether that process is ending by a signal. Both times the kernel keeps the process until its call is answered.
 Whatever is not answered in time means an ordinary close. A thread that opens one file after the other is asked about
-once in `_FRESH` seconds.
+once in `_FRESH` seconds. A sidecar that is a process of the node itself sees as much as that a program lives, and then
+asks nobody.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from csi.fs.openers import Opener
+from csi.handover.fates import is_ending
 from csi.handover.wire import Answer
 from csi.volume.units import Seconds
 
@@ -37,11 +39,19 @@ class Informant(Protocol):
 
 
 class AskedOpeners:
-    """Implements `csi.fs.openers.Openers`, for any thread. `_known`: when a thread was asked about, and its process."""
+    """Implements `csi.fs.openers.Openers`, for any thread. `_known`: when a thread was asked about, and its process.
 
-    def __init__(self, informant: Informant, clock: Callable[[], float] = time.monotonic) -> None:
+    `ending` tells of a process and when it was started whether it is exiting; None: it cannot be told from here."""
+
+    def __init__(
+        self,
+        informant: Informant,
+        clock: Callable[[], float] = time.monotonic,
+        ending: Callable[[int, int], bool | None] = is_ending,
+    ) -> None:
         self._informant = informant
         self._clock = clock
+        self._ending = ending
         self._known: dict[int, tuple[float, Answer]] = {}
 
     def opener(self, pid: int) -> Opener | None:
@@ -49,12 +59,14 @@ class AskedOpeners:
             return None
         since, process = self._known.get(pid, (0.0, None))
         if process is not None and self._clock() - since < _FRESH:
-            return _AskedOpener(self._informant, None, process)
+            return _AskedOpener(self._informant, self._ending, None, process)
         asked = self._clock()
         inquiry = self._informant.ask(pid, 0)
         if inquiry is None:
             return None
-        return _AskedOpener(self._informant, inquiry, None, lambda answer: self._learn(pid, asked, answer))
+        return _AskedOpener(
+            self._informant, self._ending, inquiry, None, lambda answer: self._learn(pid, asked, answer)
+        )
 
     def _learn(self, pid: int, asked: float, process: Answer) -> None:
         if len(self._known) >= _THREADS:
@@ -68,11 +80,13 @@ class _AskedOpener:
     def __init__(
         self,
         informant: Informant,
+        ending: Callable[[int, int], bool | None],
         inquiry: Inquiry | None,
         process: Answer | None,
         learn: Callable[[Answer], None] = lambda _answer: None,
     ) -> None:
         self._informant = informant
+        self._ending = ending
         self._inquiry = inquiry
         self._process = process
         self._learn = learn
@@ -85,6 +99,9 @@ class _AskedOpener:
                 self._learn(self._process)
 
     def is_killed(self) -> bool:
+        process = self._process
+        if process is not None and process.process and self._ending(process.process, process.started) is False:
+            return False
         answer = self._ask_of_it(0)
         return answer is not None and answer.killed
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from csi.handover.fates import Answerer
+from csi.handover.fates import Answerer, is_ending
 from csi.handover.wire import Answer, Question
 
 EXITING, SIGNALED = 0x4, 0x400
@@ -61,6 +61,16 @@ KILLED = {"flags": EXITING | SIGNALED, "exit_code": 9}
 def test_a_process_is_killed_while_it_is_exiting_of_a_signal(proc, answerer, process, killed):
     proc.process(7, **process)
     assert answerer.answer(Question(1, 7, 99)) == Answer(1, killed=killed)
+
+
+@pytest.mark.parametrize(
+    ("process", "ending"),
+    [({"state": "S"}, False), ({"flags": EXITING}, True), (KILLED, True), ({**KILLED, "started": 98}, None)],
+)
+def test_that_a_process_is_exiting_is_seen_without_rights(proc, process, ending):
+    proc.process(7, **process)
+    assert is_ending(7, 99, proc.path) is ending
+    assert is_ending(8, 99, proc.path) is None
 
 
 def test_a_process_that_is_gone_or_cannot_be_read_is_not_killed(proc, answerer):

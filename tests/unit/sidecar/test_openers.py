@@ -87,3 +87,16 @@ def test_a_thread_that_opens_file_after_file_is_asked_about_once_a_second():
     now[0] += 0.2
     openers.opener(8).identify()
     assert informant.questions == [(8, 0), (7, 99), (8, 0)]
+
+
+def test_of_a_process_that_is_seen_to_live_nobody_is_asked():
+    seen = {(7, 99): False}
+    informant = Informant({**PROCESS, (7, 99): Answer(2, killed=True)})
+    opener = AskedOpeners(informant, ending=lambda process, started: seen.get((process, started))).opener(8)
+    opener.identify()
+    assert not opener.is_killed()
+    assert informant.questions == [(8, 0)]
+    seen[7, 99] = True  # it is exiting: by a signal or not, that is for who may know
+    assert opener.is_killed()
+    del seen[7, 99]  # it is not seen from here
+    assert opener.is_killed()
