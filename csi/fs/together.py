@@ -1,21 +1,22 @@
 """Names of one directory that are asked for at the same time, by one request.
 
-Eight programs that make files in a directory ask for eight names that are not there, and the store would answer eight
-listings of one name each. While a request for a name of a directory is under way, further names wait for each other,
-and the next request is one page that tells all of them. Promises that every answer was asked for after its name was: it
-is as fresh as one of its own. Nobody waits where that would be long: only where the store answers at once, which is
-where the work is what counts. Names that lie far apart in the listing are not told by one page; when that happens
-often, each is asked for by itself.
+Eight programs that look for files in a directory, none of which anything is known of, ask for eight names, and the store
+would answer eight listings of one name each. While a request for a name of a directory is under way, further names wait
+for each other, and the next request is one page that tells all of them. (Not those of files that are being made: the
+kernel makes one file of a directory after the other.) Promises that every answer was asked for after its name was: it is
+as fresh as one of its own. Nobody waits where that would be long: only where the store answers at once, which is where
+the work is what counts. Names that lie far apart in the listing are not told by one page; when that happens often, each
+is asked for by itself.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from csi.data.pace import Pace
 from csi.errors import OssFuseError
 from csi.fs.metadata import Facts, ask, ask_about
 from csi.fs.names import decode
@@ -24,11 +25,12 @@ from csi.volume.units import ObjectKey, Seconds
 
 _AT_ONCE = 1
 """Requests for names of one directory before others wait for each other."""
-_QUICK = Seconds(0.008)
+_QUICK = Seconds(0.012)
+"""What a request takes at best where a name may wait for others: a store that is busy takes longer, and gains most."""
+_REMEMBERED = 512  # requests, and as many before them, by which that is known
 _MOST = 64  # names by one request
 _TRUST = 8
 _RETRY = 64  # names asked for alone until it is tried again whether names can be asked for together
-_KIND = 1  # of requests, as `Pace` keeps them
 
 
 class Told(NamedTuple):
@@ -87,13 +89,13 @@ class Together:
         self._clock = clock
         self._symlinks = symlinks
         self._monotonic = monotonic
-        self._pace = Pace()
         self._lock = threading.Lock()
         self._groups: dict[str, _Group] = {}
         self._waiting = 0
         self._shared = 0
         self._trust = _TRUST
         self._alone = 0
+        self._best = self._best_before = math.inf  # of the latest requests, and of those before them
 
     def ask(self, directory: ObjectKey, name: bytes) -> Told:
         """What is at `name` in the directory whose keys begin with `directory`. Raises StoreError."""
@@ -123,7 +125,7 @@ class Together:
 
     def _join(self, group: _Group, name: bytes) -> _Batch | None:
         """The names that `name` waits with; None if it is asked for now. The lock is held."""
-        if group.flying < _AT_ONCE or self._trust <= 0 or not 0 < self._pace.quickest(_KIND) < _QUICK:
+        if group.flying < _AT_ONCE or self._trust <= 0 or min(self._best, self._best_before) > _QUICK:
             return None
         batch = group.batch = group.batch or _Batch()
         if len(batch.names) >= _MOST and name not in batch.names:
@@ -149,9 +151,12 @@ class Together:
     def _ask_alone(self, directory: str, name: bytes) -> Told:
         asked, at, began = self._serial(), self._clock(), self._monotonic()
         facts = ask(self._store, ObjectKey(directory + decode(name)), symlinks=self._symlinks)
-        self._pace.note(_KIND, self._monotonic() - began)
+        took = self._monotonic() - began
         with self._lock:
             self._alone += 1
+            if self._alone % _REMEMBERED == 0:
+                self._best, self._best_before = took, self._best
+            self._best = min(self._best, took)
             if self._alone % _RETRY == 0:
                 self._trust = max(self._trust, 1)
         return Told(facts, asked, at)
