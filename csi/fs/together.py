@@ -1,12 +1,12 @@
 """Names of one directory that are asked for at the same time, by one request.
 
-Eight programs that look for files in a directory, none of which anything is known of, ask for eight names, and the store
-would answer eight listings of one name each. While a request for a name of a directory is under way, further names wait
-for each other, and the next request is one page that tells all of them. (Not those of files that are being made: the
-kernel makes one file of a directory after the other.) Promises that every answer was asked for after its name was: it is
-as fresh as one of its own. Nobody waits where that would be long: only where the store answers at once, which is where
-the work is what counts. Names that lie far apart in the listing are not told by one page; when that happens often, each
-is asked for by itself.
+Eight programs that look for files in a directory, none of which anything is known of, ask for eight names, and the
+store would answer eight listings of one name each. While a request for a name of a directory is under way, further
+names wait for each other, and the next request is one page that tells all of them. (Not those of files that are being
+made: the kernel makes one file of a directory after the other.) Promises that every answer was asked for after its
+name was: it is as fresh as one of its own. Nobody waits where that would be long: only where the store answers at
+once, which is where the work is what counts. Names that lie far apart in the listing are not told by one page; when
+that happens often, each is asked for by itself.
 """
 
 from __future__ import annotations
