@@ -21,6 +21,7 @@ from csi.oss.store import ObjectVersion
 from csi.torch.archives import HEADERS, member_at
 from csi.torch.catalogue import UNKNOWN, Entry
 from csi.torch.connection import Connection
+from csi.torch.lines import LinesOfThread
 from csi.torch.uri import Place
 from csi.volume.spec import ReadOptions, WriteOptions
 from csi.volume.units import MIB, Bytes
@@ -82,6 +83,7 @@ class Fetcher:
         self._queue: SimpleQueue[Slot | None] = SimpleQueue()
         self._threads = 0
         self._closed = False
+        self._lines = LinesOfThread()
 
     def begin(self, entry: Entry) -> Slot:
         """Have a sample fetched by the next thread that is free. Does not wait."""
@@ -115,7 +117,7 @@ class Fetcher:
         if is_large and entry.offset < 0:
             return Fetched(version, None, entry.key, entry.size)
         data = bytearray(min(entry.size, HEADERS) if is_large else entry.size)
-        if data:
+        if data and not self._by_line(store, version, data):
             try:
                 store.fill(version, max(entry.offset, 0), memoryview(data))
             except PreconditionFailed as error:
@@ -154,6 +156,13 @@ class Fetcher:
             engine.close()
         self._connection.close()
 
+    def _by_line(self, store: OssClient, version: ObjectVersion, data: bytearray) -> bool:
+        """Whether a whole object is there already, fetched the short way."""
+        if len(data) != version.size or not version.etag:
+            return False
+        line = self._lines.to(store, self._connection.audit(), self.unit)
+        return line is not None and line.get(version, data)
+
     def _hire(self) -> None:
         """Start another thread, unless there are enough."""
         with self._lock:
@@ -167,6 +176,7 @@ class Fetcher:
         while True:
             slot = queue.get()
             if slot is None:
+                self._lines.close()
                 return
             if not slot.unwanted:
                 try:
