@@ -233,7 +233,9 @@ class RoleCredentials(_Renewed):
         claim = RoleClaim(role.role_arn, role.provider_arn, "of this pod", role.session, token)
         credentials = self._exchange.assume(role.endpoint, claim, _PATIENCE)
         assert credentials.expiration is not None  # noqa: S101 - `assume` says so
-        return credentials, credentials.expiration - _RENEWED_BEFORE
+        now = self._clock()
+        left = max(0.0, credentials.expiration - now)
+        return credentials, now + left - min(_RENEWED_BEFORE, left / 2)
 
     def _explained(self, error: Exception) -> OssFuseError:
         return error if isinstance(error, OssFuseError) else CredentialsMissing(f"{type(error).__name__} in AssumeRole")
