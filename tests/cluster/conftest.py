@@ -15,7 +15,7 @@ import pytest
 
 from tests.cluster.harness.client import Cluster, Namespace
 from tests.cluster.harness.diagnosis import diagnosis
-from tests.cluster.harness.driver import NAMESPACE, Driver, install
+from tests.cluster.harness.driver import CACHES, NAMESPACE, Driver, install
 from tests.cluster.harness.emulators import emulator_in, trust_accounts, with_fresh_bucket
 from tests.cluster.harness.images import cluster_images
 from tests.cluster.harness.node import Node, start_node
@@ -111,7 +111,7 @@ def oss(oss_process: RunningEmulator) -> Iterator[RunningEmulator]:
 def driver(cluster: Cluster, oss_process: RunningEmulator) -> Iterator[Driver]:
     """ossfuse-csi installed by its chart, ready; roles are taken on at the emulator, which trusts the cluster."""
     trust_accounts(oss_process, cluster)
-    installed = install(cluster, f"rrsa.stsEndpoint={oss_process.sts_endpoint}")
+    installed = install(cluster, f"rrsa.stsEndpoint={oss_process.sts_endpoint}", f"cache.allowedHostPaths={{{CACHES}}}")
     yield installed
     installed.uninstall()
 

@@ -12,6 +12,8 @@ from tests.cluster.harness.places import CHECKOUT, DRIVER_TAR, LIVENESS_IMAGE, R
 CHART = CHECKOUT / "charts" / "ossfuse-csi"
 NAMESPACE = "ossfuse-csi"
 RELEASE = "ossfuse-csi"
+CACHES = Path("/var/cache/ossfuse-tests")
+"""Below it the volumes of tests may have disk caches on the node."""
 _PATIENCE = "180s"
 
 
