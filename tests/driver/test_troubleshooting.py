@@ -71,8 +71,8 @@ _NOT_OURS = frozenset(
     {
         "waiting for a volume to be created",
         'failed calling webhook "inject.ossfuse.csi.dev"',
-        'violates PodSecurity "<level>": restricted volume types (volume "ossdisk-<volume>" uses restricted volume type '
-        '"hostPath")',
+        'violates PodSecurity "<level>": restricted volume types (volume "ossdisk-<volume>" uses restricted volume '
+        'type "hostPath")',
     }
 )
 """Kubernetes says them."""

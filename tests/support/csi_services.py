@@ -18,6 +18,7 @@ from csi.driver.credentials import CredentialSupply, LoggedIncidents
 from csi.driver.node import NodeService
 from csi.driver.server import Server
 from csi.driver.stores import StoreFactory, open_store
+from csi.handover.cache_places import CachePlaces
 from csi.handover.types import IncidentReporter, VolumeMounts
 from csi.oss.assume_role import RoleExchange
 from csi.oss.transport import CurlTransport
@@ -52,6 +53,7 @@ def csi_services(
     grace: float = 10.0,
     supply: CredentialSupply | None = None,
     in_pods: bool = False,
+    caches: CachePlaces | None = None,
 ) -> Iterator[Services]:
     """Serve all three services (Node where there are `mounts`) on a thread of their own until the block ends."""
     socket = directory / "csi.sock"
@@ -60,7 +62,7 @@ def csi_services(
 
     async def serve() -> None:
         node = (
-            NodeService(mounts, node_id="node-1", cpu_count=4, supply=credentials, in_pods=in_pods)
+            NodeService(mounts, node_id="node-1", cpu_count=4, supply=credentials, in_pods=in_pods, caches=caches)
             if mounts is not None
             else None
         )
