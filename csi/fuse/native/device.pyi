@@ -29,8 +29,9 @@ class Device:
     def control(self, command: int, argument: bytes) -> int:
         """ioctl(2): its result. Raises OSError, EBADF after `close`."""
 
-    def stay(self) -> bool:
-        """Whether this thread, in `handle`, may make a call that waits; then followed by `leave`."""
+    def stay(self, long: bool) -> bool:
+        """Whether this thread, in `handle`, may make a call that waits; then followed by `leave`. `long`: it mostly
+        does wait."""
 
     def leave(self) -> None: ...
     def is_over(self) -> bool:

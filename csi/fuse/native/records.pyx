@@ -3,10 +3,11 @@
 has one. A listing of a hundred thousand names is mostly this."""
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.tuple cimport PyTuple_GET_ITEM
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from csi.fs.types import DirectoryEntry, DirectoryName, FileKind
+from csi.fs.types import Attributes, DirectoryEntry, DirectoryName, Entry, FileKind
 from csi.fuse.protocol.replies import PREFERRED_IO
 
 cdef struct Record:
@@ -53,46 +54,96 @@ cdef object file_kind = FileKind.FILE
 cdef object directory_kind = FileKind.DIRECTORY
 cdef uint32_t preferred_io = PREFERRED_IO
 
+# where the fields of the tuples are: by name, each costs a call
+cdef Py_ssize_t NAME = DirectoryEntry._fields.index("name")
+cdef Py_ssize_t ENTRY = DirectoryEntry._fields.index("entry")
+cdef Py_ssize_t COOKIE = DirectoryEntry._fields.index("cookie")
+cdef Py_ssize_t BARE_NAME = DirectoryName._fields.index("name")
+cdef Py_ssize_t BARE_INODE = DirectoryName._fields.index("inode")
+cdef Py_ssize_t BARE_KIND = DirectoryName._fields.index("kind")
+cdef Py_ssize_t BARE_COOKIE = DirectoryName._fields.index("cookie")
+cdef Py_ssize_t ATTRIBUTES = Entry._fields.index("attributes")
+cdef Py_ssize_t ENTRY_TIMEOUT = Entry._fields.index("entry_timeout")
+cdef Py_ssize_t ATTR_TIMEOUT = Entry._fields.index("attr_timeout")
+cdef Py_ssize_t GENERATION = Entry._fields.index("generation")
+cdef Py_ssize_t INODE = Attributes._fields.index("inode")
+cdef Py_ssize_t MODE = Attributes._fields.index("mode")
+cdef Py_ssize_t NLINK = Attributes._fields.index("nlink")
+cdef Py_ssize_t UID = Attributes._fields.index("uid")
+cdef Py_ssize_t GID = Attributes._fields.index("gid")
+cdef Py_ssize_t SIZE = Attributes._fields.index("size")
+cdef Py_ssize_t ATIME = Attributes._fields.index("atime_ns")
+cdef Py_ssize_t MTIME = Attributes._fields.index("mtime_ns")
+cdef Py_ssize_t CTIME = Attributes._fields.index("ctime_ns")
 
-def fill(list found, Py_ssize_t first, Py_ssize_t room, bint plus):
+
+def fill(list found, Py_ssize_t first, Py_ssize_t room, bint plus, list told):
     """(page, how many): the records of `found` from `first` on that fit into `room` bytes. With `plus` a
-    DirectoryEntry is told with its attributes, everything else by its name and number alone."""
-    cdef bytes page = PyBytes_FromStringAndSize(NULL, room)
-    cdef char* start = PyBytes_AS_STRING(page)
-    cdef char* at = start
-    cdef Py_ssize_t index = first, length, needed
+    DirectoryEntry is told with its attributes, everything else by its name and number alone. The inode of each
+    DirectoryEntry, told or not, is added to `told`."""
+    cdef Py_ssize_t index, end = first, length, needed, size = 0
+    cdef Py_ssize_t extra = sizeof(Record) + (sizeof(EntryOut) if plus else 0)
+    cdef bytes page, name
+    cdef char* at
     cdef Record* record
-    cdef object one
-    cdef bytes name
-    while index < len(found):
-        one = found[index]
-        name = one.name
-        length = PyBytes_GET_SIZE(name)
-        needed = sizeof(Record) + ((length + 7) & ~7) + (sizeof(EntryOut) if plus else 0)
-        if needed > room:
+    cdef object one, attributes
+    cdef type kind
+    while end < len(found):
+        needed = extra + padded(PyBytes_GET_SIZE(name_of(found[end])))
+        if size + needed > room:
             break
-        room -= needed
+        size += needed
+        end += 1
+    page = PyBytes_FromStringAndSize(NULL, size)
+    at = PyBytes_AS_STRING(page)
+    for index in range(first, end):
+        one = found[index]
+        kind = type(one)
+        name = name_of(one)
+        length = PyBytes_GET_SIZE(name)
         if plus:
-            memset(at, 0, sizeof(EntryOut))
-            if type(one) is entry_type:
-                put_entry(<EntryOut*>at, one.entry)
+            if kind is entry_type:
+                put_entry(<EntryOut*>at, field(one, ENTRY))
+            else:
+                memset(at, 0, sizeof(EntryOut))
             at += sizeof(EntryOut)
         record = <Record*>at
-        record.cookie = one.cookie
         record.length = <uint32_t>length
-        if type(one) is entry_type:
-            attributes = one.entry.attributes
-            record.inode = attributes.inode
-            record.kind = <uint32_t>attributes.mode >> 12
+        if kind is entry_type:
+            attributes = field(field(one, ENTRY), ATTRIBUTES)
+            record.inode = field(attributes, INODE)
+            record.kind = <uint32_t>field(attributes, MODE) >> 12
+            record.cookie = field(one, COOKIE)
+            told.append(field(attributes, INODE))
+        elif kind is name_type:
+            record.inode = field(one, BARE_INODE)
+            record.kind = kind_of(field(one, BARE_KIND))
+            record.cookie = field(one, BARE_COOKIE)
         else:
             record.inode = one.inode
-            record.kind = kind_of(one.kind) if type(one) is name_type else DIRECTORY
+            record.kind = DIRECTORY
+            record.cookie = one.cookie
         at += sizeof(Record)
         memcpy(at, PyBytes_AS_STRING(name), length)
-        memset(at + length, 0, -length & 7)
-        at += (length + 7) & ~7
-        index += 1
-    return page[: at - start], index - first
+        memset(at + length, 0, padded(length) - length)
+        at += padded(length)
+    return page, end - first
+
+
+cdef inline Py_ssize_t padded(Py_ssize_t length) noexcept:
+    return (length + 7) & ~7
+
+
+cdef inline object field(object one, Py_ssize_t at):
+    return <object>PyTuple_GET_ITEM(one, at)
+
+
+cdef inline bytes name_of(object one):
+    if type(one) is entry_type:
+        return <bytes>field(one, NAME)
+    if type(one) is name_type:
+        return <bytes>field(one, BARE_NAME)
+    return one.name
 
 
 cdef uint32_t kind_of(object kind):
@@ -102,22 +153,23 @@ cdef uint32_t kind_of(object kind):
 
 
 cdef int put_entry(EntryOut* out, object entry) except -1:
-    cdef object shown = entry.attributes
-    cdef int64_t time
-    out.node = out.inode = shown.inode
-    out.generation = entry.generation
-    put_timeout(entry.entry_timeout, &out.entry_seconds, &out.entry_nanoseconds)
-    put_timeout(entry.attr_timeout, &out.attributes_seconds, &out.attributes_nanoseconds)
-    out.size = shown.size
+    cdef object shown = field(entry, ATTRIBUTES)
+    out.node = out.inode = field(shown, INODE)
+    out.generation = field(entry, GENERATION)
+    put_timeout(field(entry, ENTRY_TIMEOUT), &out.entry_seconds, &out.entry_nanoseconds)
+    put_timeout(field(entry, ATTR_TIMEOUT), &out.attributes_seconds, &out.attributes_nanoseconds)
+    out.size = field(shown, SIZE)
     out.blocks = (out.size + 511) // 512
-    put_time(shown.atime_ns, &out.atime, &out.atime_nanoseconds)
-    put_time(shown.mtime_ns, &out.mtime, &out.mtime_nanoseconds)
-    put_time(shown.ctime_ns, &out.ctime, &out.ctime_nanoseconds)
-    out.mode = shown.mode
-    out.nlink = shown.nlink
-    out.uid = shown.uid
-    out.gid = shown.gid
+    put_time(field(shown, ATIME), &out.atime, &out.atime_nanoseconds)
+    put_time(field(shown, MTIME), &out.mtime, &out.mtime_nanoseconds)
+    put_time(field(shown, CTIME), &out.ctime, &out.ctime_nanoseconds)
+    out.mode = field(shown, MODE)
+    out.nlink = field(shown, NLINK)
+    out.uid = field(shown, UID)
+    out.gid = field(shown, GID)
+    out.device = 0
     out.block_size = preferred_io
+    out.flags = 0
     return 0
 
 

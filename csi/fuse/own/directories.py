@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import errno
 import functools
-import itertools
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 
-from csi.fs.types import DirectoryEntry
 from csi.fuse.native.records import fill
 from csi.fuse.own.work import NOTHING, Done, Lanes, Later, Outcome, Refused, call
 from csi.fuse.pages import Dot, Found, Listing
@@ -90,12 +88,9 @@ class Page:
         self._plus = plus
 
     def put(self, found: list[Dot | Found], first: int) -> int:
-        records, count = fill(found, first, self._room, self._plus)
+        records, count = fill(found, first, self._room, self._plus, self.told)
         self.records.append(records)
         self._room -= len(records)
-        for entry in itertools.islice(found, first, first + count):
-            if isinstance(entry, DirectoryEntry):
-                self.told.append(entry.entry.attributes.inode)
         return count
 
     def give_back(self, forget: Callable[[InodeNumber, int], None]) -> None:

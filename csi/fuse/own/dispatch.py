@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 class DeviceThreads(Replies, Protocol):
     """What is needed of `csi.fuse.native.device.Device`."""
 
-    def stay(self) -> bool: ...
+    def stay(self, long: bool) -> bool: ...
 
     def leave(self) -> None: ...
 
@@ -94,7 +94,7 @@ class Dispatch:
             outcome = handler.handle(header, body)
             if isinstance(outcome, Later):
                 exchange.interruptible = outcome.interruptible
-                if self._device.stay():
+                if self._device.stay(outcome.long):
                     try:
                         self._work(exchange, outcome)
                     finally:

@@ -163,7 +163,7 @@ class FileHandlers:
     def write(self, _header: Header, body: Write) -> Outcome:
         data: Buffer = body.data if self._can_keep() else bytes(body.data)
         work = call(self._filesystem.write, FileHandle(body.handle), body.offset, data)
-        return Later(self._lanes.writes, work, _count)
+        return Later(self._lanes.writes, work, _count, long=False)
 
     def flush(self, _header: Header, body: Flush) -> Outcome:
         if self._arguments.read_only:

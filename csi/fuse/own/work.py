@@ -32,12 +32,13 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Later:
-    """`call` on a thread of `lane`, then `finish` on its result."""
+    """`call` on a thread of `lane`, then `finish` on its result. `long`: it mostly waits for the network."""
 
     lane: Lane
     call: Callable[[], Any]
     finish: Callable[[Any], Done]
     interruptible: bool = False
+    long: bool = True
 
 
 Outcome = Done | Later

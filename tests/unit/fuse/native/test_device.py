@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -65,13 +66,36 @@ def test_who_stays_in_python_loses_its_turn_to_another() -> None:
         assert device.counters() == (1, 1)
 
 
+@pytest.mark.parametrize(("threads", "turns"), [pytest.param(3, 1, id="given up"), pytest.param(2, 2, id="kept")])
+def test_who_says_that_it_will_wait_holds_nobody_up(threads: int, turns: int) -> None:
+    came, held = threading.Event(), threading.Event()
+
+    def wait(device: Device, message: memoryview) -> None:
+        while not device.stay(long=True):  # the others have not begun yet
+            time.sleep(0.001)
+        came.set()
+        held.wait(30)
+        device.leave()
+        device.reply(unique_of(message))
+
+    with running(wait, threads=threads, turns=turns) as (kernel, device, _):
+        stuck = kernel.send(Opcode.STATFS)
+        assert came.wait(20)
+        for _ in range(50):
+            assert kernel.ask(Opcode.READ, read_body(HANDLE, 0, 9)).body == b"published"
+        held.set()
+
+        assert kernel.receive().unique == stuck
+        assert device.counters() == (1, 0)
+
+
 def test_a_thread_may_wait_as_long_as_another_is_left() -> None:
     stays: list[bool] = []
     came = threading.Semaphore(0)
     held = threading.Event()
 
     def stay(device: Device, message: memoryview) -> None:
-        may = device.stay()
+        may = device.stay(long=True)
         stays.append(may)
         came.release()
         if may:

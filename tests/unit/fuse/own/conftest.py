@@ -64,7 +64,7 @@ class Recorder:
         with self._came:
             assert self._came.wait_for(lambda: unique in self.refused, 20), "never answered"
 
-    def stay(self) -> bool:
+    def stay(self, long: bool) -> bool:
         self.staying += self.stays
         return self.stays
 
