@@ -12,7 +12,6 @@ in the log, leaves the disk alone for five minutes, and tries again. Bytes are b
 
 from __future__ import annotations
 
-import errno
 import logging
 import random
 import threading
@@ -27,15 +26,13 @@ from csi.data.disk.entries import Corrupt, Missing, storable
 from csi.data.disk.files import Files
 from csi.data.disk.naming import EntryName, name_of
 from csi.data.disk.statistics import DiskStatistics
+from csi.data.disk.trouble import Trouble
 from csi.data.disk.whole import WholeFiles
 from csi.oss.store import ObjectVersion
 from csi.volume.units import MIB, Bytes, Seconds
 
 log = logging.getLogger(__name__)
 
-PAUSE = Seconds(300.0)
-"""How long a disk that failed is left alone."""
-_READABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _LARGEST_QUEUE = 64 * MIB
 _SHARE = 8
 """The queue holds at most one part in so many of the memory budget."""
@@ -58,9 +55,9 @@ class _Offer:
 
 
 class DiskCache:
-    """A `KeptBlocks` (csi/data/kept.py). `_condition` guards the queue, what is to be removed, `_closed` and the
-    counters of reading; nothing is called while it is held. `_directory` and `_trouble` are set whole, by any thread.
-    """
+    """A `KeptBlocks` (csi/data/kept.py). `_condition` guards the queue, what is to be removed, what trouble there is,
+    `_closed` and the counters of reading; nothing is called while it is held but the log. `_directory` is changed by
+    the cache's thread alone, and read by all."""
 
     def __init__(
         self,
@@ -71,15 +68,14 @@ class DiskCache:
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
         choice: random.Random | None = None,
-        pause: Seconds = PAUSE,
     ) -> None:
         self._place = place
         self._pool = pool
         self._files = files if files is not None else Files()
         self._clock = clock
+        self._trouble = Trouble(place.path, clock)
         self._wall = wall
         self._choice = choice if choice is not None else random.Random()
-        self._pause = pause
         self._room = min(_LARGEST_QUEUE, pool.ledger.budget // _SHARE)
         self._condition = threading.Condition()
         self._queue: deque[_Offer] = deque()
@@ -88,11 +84,8 @@ class DiskCache:
         self._busy = False
         self._closed = False
         self._counters = Counters()
-        self._hits = self._hit_bytes = self._misses = self._corrupt = self._failed = self._passed_over = 0
-        self._trouble = ""
-        self._blind = False  # and reading is of no use either
-        self._told = False  # the log has it
-        self._until = 0.0  # when the disk is tried again
+        self._hits = self._hit_bytes = self._misses = self._corrupt = self._passed_over = 0
+        self._in_work = 0  # bytes of the offer that is being written
         self._replaced: list[CacheDirectory] = []  # readers may still be using these
         self._whole = WholeFiles(self._files, pool.try_take)
         self._directory = self._open()
@@ -104,7 +97,7 @@ class DiskCache:
 
     def fill(self, version: ObjectVersion, start: int, target: memoryview) -> int:
         directory = self._directory
-        if directory is None or not version.etag or self._blind:
+        if directory is None or not version.etag or self._trouble.blind:
             return 0
         name = name_of(self._place.scope, version)
         try:
@@ -134,7 +127,7 @@ class DiskCache:
             if self._closed:
                 return
             full = self._queued + len(part.data) > self._room
-            if full or self._pool.ledger.contended or self._is_paused():
+            if full or self._pool.ledger.contended or self._trouble.pausing:
                 self._passed_over += 1
                 return
             self._queue.append(offer)
@@ -144,7 +137,7 @@ class DiskCache:
 
     def whole(self, version: ObjectVersion) -> int | None:
         directory = self._directory
-        if directory is None or not version.etag or self._blind:
+        if directory is None or not version.etag or self._trouble.blind:
             return None
         try:
             descriptor = self._whole.open(directory.entries, name_of(self._place.scope, version), int(version.size))
@@ -194,8 +187,8 @@ class DiskCache:
                 passed_over=self._passed_over + self._counters.passed_over,
                 evicted=self._counters.evicted,
                 corrupt=self._corrupt,
-                failed=self._failed,
-                trouble=self._trouble,
+                failed=self._trouble.count,
+                trouble=self._trouble.text,
             )
 
     # --- trouble ---
@@ -211,41 +204,36 @@ class DiskCache:
             return None
 
     def _fail(self, doing: str, error: OSError) -> None:
-        """Leave the disk alone for a while: one that is full or read-only can still be read."""
-        why = error.strerror or str(error)
         with self._condition:
-            self._failed += 1
-            told, self._told = self._told, True
-            self._trouble = f"{doing}: {why}"
-            self._blind = self._blind or error.errno not in _READABLE
-            self._until = self._clock() + self._pause
+            self._trouble.note(doing, error)
             self._passed_over += self._drop(len(self._queue))
-        if not told:
-            log.warning("disk cache in %s: %s: %s; it is not used for now, OSS is", self._place.path, doing, why)
-
-    def _is_paused(self) -> bool:
-        return bool(self._trouble) and self._clock() < self._until
 
     def _recover(self) -> None:
-        """The pause is over: open the directory again, which may have been replaced."""
+        """The pause is over: open the directory again, which may be another one by now."""
         before, after = self._directory, self._open()
         if after is None:
             return
-        if before is not None:
-            self._replaced.append(before)
-        self._directory = after
-        self._trouble = ""
-        self._blind = False
+        if before is not None and before.identity == after.identity:
+            after.close()
+        else:
+            self._directory = after
+            if before is not None:
+                self._replaced.append(before)
+        with self._condition:
+            self._trouble.over()
 
-    def _keep(self, directory: CacheDirectory, offer: _Offer) -> None:
-        try:
-            directory.keep(offer.name, offer.size, offer.part)
-        finally:
-            with self._condition:
-                self._queued -= len(offer.part.data)
-        if self._told:
-            self._told = False
-            log.info("disk cache in %s: it is used again", self._place.path)
+    def _condemn(self, name: EntryName) -> None:
+        with self._condition:
+            self._corrupt += 1
+            first = self._corrupt == 1
+            if name not in self._condemned:
+                self._condemned.append(name)
+            self._condition.notify_all()
+        if first:
+            log.warning(
+                "disk cache in %s: an entry is not what was written and is removed; others will only be counted",
+                self._place.path,
+            )
 
     # --- on the cache's own thread ---
 
@@ -258,9 +246,11 @@ class DiskCache:
             except Exception:
                 log.exception("the disk cache failed in a way nobody foresaw")
             finally:
-                del job
+                del job  # and with it the last reference to a block
                 with self._condition:
                     self._busy = False
+                    self._queued -= self._in_work
+                    self._in_work = 0
                     self._condition.notify_all()
         for directory in (*self._replaced, self._directory):
             if directory is not None:
@@ -280,15 +270,16 @@ class DiskCache:
                 self._condition.wait()
 
     def _choose(self) -> Callable[[], None] | None:
-        if self._is_paused():
+        if self._trouble.pausing:
             return None
-        if self._trouble:
+        if self._trouble.text:
             return None if self._closed or not self._queue else self._recover
         directory = self._directory
         if directory is None:
             return None
         if self._queue:
             offer = self._queue.popleft()
+            self._in_work = len(offer.part.data)
             return lambda: self._keep(directory, offer)
         if self._closed:
             return None
@@ -299,23 +290,19 @@ class DiskCache:
             return directory.count
         return (lambda: self._look_at_whole(directory)) if len(self._whole) else None
 
+    def _keep(self, directory: CacheDirectory, offer: _Offer) -> None:
+        directory.keep(offer.name, offer.size, offer.part)
+        self._trouble.works()
+
     def _look_at_whole(self, directory: CacheDirectory) -> None:
         wrong = self._whole.step(directory.entries)
         if wrong is not None:
             self._condemn(wrong)
 
-    def _condemn(self, name: EntryName) -> None:
-        log.warning("an entry of the disk cache in %s was not what was written, and is removed", self._place.path)
-        with self._condition:
-            self._corrupt += 1
-            if name not in self._condemned:
-                self._condemned.append(name)
-            self._condition.notify_all()
-
     def _is_idle(self) -> bool:
         counted = self._directory is None or self._directory.counted
         waiting = self._queue or self._condemned or len(self._whole) or not counted
-        return not self._busy and (self._is_paused() or not waiting)
+        return not self._busy and (self._trouble.pausing or not waiting)
 
     def _shrink(self, size: int) -> int:
         """Somebody waits for memory: what is queued may be the last to hold a block's. Says nothing of how much that

@@ -54,7 +54,9 @@ class CacheDirectory:
             self._root = files.own_directory(parent, CACHE_FOLDER)
         finally:
             files.close(parent)
-        owner = files.status(self._root).st_uid
+        status = files.status(self._root)
+        self.identity = status.st_dev, status.st_ino
+        owner = status.st_uid
         if owner != os.geteuid():
             files.close(self._root)
             raise PermissionError(f"{CACHE_FOLDER} in it belongs to user {owner}, not to {os.geteuid()}")

@@ -301,6 +301,19 @@ def test_a_directory_that_is_removed_is_no_error_and_used_again_when_it_is_back(
         assert kept(cache, of) == 300_000
 
 
+def test_trying_again_takes_no_more_descriptors(tmp_path: Path) -> None:
+    files, clock, of = FailingFiles(), ManualClock(), version("a", 300_000)
+    with disk_cache(tmp_path, files=files, clock=clock) as cache:
+        files.fail(errno.ENOSPC, "write")
+        keep(cache, of)
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(5):
+            clock.now += 301
+            keep(cache, of)
+        assert cache.statistics().failed == 6
+        assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_a_directory_that_was_never_there_is_no_cache(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     of = version("a", 300_000)
     with disk_cache(tmp_path / "nowhere") as cache:
