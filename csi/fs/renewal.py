@@ -85,7 +85,7 @@ class Renewal:
         self._pages: dict[bytes, Page] = {}
         self._size = FIRST
         self._brought = 0
-        self._last = 0  # brought by the last page
+        self._last = 0  # brought by the last page and not used yet
         self.used = 0
 
     def grown(self) -> None:
@@ -108,14 +108,18 @@ class Renewal:
         for flight in self._flights:
             if flight.first <= index < flight.first + flight.size:
                 return flight, False
-        flight = Flight(index, self._next_size(), self._place_before(index))
+        size = self._next_size()
+        # names in any order are told by as many pages as names in order
+        first = index - index % size if size == LARGEST else index
+        flight = Flight(first, size, self._place_before(first))
         self._flights.append(flight)
         return flight, True
 
     def credit(self, hits: int) -> None:
         """So many names were looked up without anybody coming here, since the last page: of those it brought."""
-        self.used += min(hits, self._last)
-        self._last = 0
+        credited = min(hits, self._last)
+        self.used += credited
+        self._last -= credited
 
     def land(self, flight: Flight) -> None:
         """The request is over."""

@@ -71,6 +71,7 @@ cdef int64_t SECOND = 1000000000
 cdef int64_t WORTH_AHEAD = 4000000  # nanoseconds of a GET: one made ahead costs another thread and two switches
 cdef int64_t RECOVERY = 5000000000
 cdef int64_t PATIENCE = 1000000000  # of who was interrupted
+cdef double MOMENT = 0.002  # seconds
 
 
 # --- plans; `lock` is held ---
@@ -151,6 +152,8 @@ cdef bint read_planned(Tables* tables, int descriptor, InHeader* header) noexcep
     if asked.offset == 0 and tables.fetching.quickest >= WORTH_AHEAD:
         note(tables, asked.handle, 0, plan.size)
     job = plan.job
+    if job != NULL:
+        come_for(tables, job)
     if job != NULL and job.state == HERE:
         tables.answered[3] += 1
         job.uses += 1
@@ -172,10 +175,11 @@ cdef bint read_planned(Tables* tables, int descriptor, InHeader* header) noexcep
         at = &at[0].next
     at[0] = waiter
     tables.answered[3] += 1
-    if job.state == ASKED and not job.urgent:
+    if not job.urgent:
         job.urgent = True
-        take_out(&tables.fetching.ahead, job)
-        hand_out(tables, job)
+        if job.state == ASKED:
+            take_out(&tables.fetching.ahead, job)
+            hand_out(tables, job)
     pthread_mutex_unlock(&tables.lock)
     return True
 
@@ -279,6 +283,7 @@ cdef Job* make_job(Tables* tables, Plan* plan) noexcept nogil:
 
 cdef void drop_job(Tables* tables, Job* job) noexcept nogil:
     """It is in no queue, and nobody uses or waits for it."""
+    come_for(tables, job)
     if job.state == HERE:
         take_out(&tables.fetching.here, job)
         if job.served == 0:
@@ -295,6 +300,12 @@ cdef void drop_job(Tables* tables, Job* job) noexcept nogil:
         tables.fetching.all = job.older
     tables.fetching.count -= 1
     free(job)
+
+
+cdef inline void come_for(Tables* tables, Job* job) noexcept nogil:
+    if job.early:
+        job.early = False
+        tables.fetching.early -= 1
 
 
 cdef void put_last(Jobs* queue, Job* job) noexcept nogil:
@@ -342,6 +353,7 @@ cdef void hand_out(Tables* tables, Job* job) noexcept nogil:
         tables.fetching.idlers = idler.next
         idler.taken = True
         idler.job = job
+        job.state = FLYING
         pthread_cond_signal(&idler.woken)
         return
     put_last(&tables.fetching.urgent if job.urgent else &tables.fetching.ahead, job)
@@ -353,11 +365,19 @@ cdef Job* next_job(Tables* tables) noexcept nogil:
     cdef Job* job = tables.fetching.urgent.first
     if job != NULL:
         take_out(&tables.fetching.urgent, job)
-        return job
-    job = tables.fetching.ahead.first
-    if job != NULL:
+    else:
+        job = tables.fetching.ahead.first
+        if job == NULL:
+            return NULL
         take_out(&tables.fetching.ahead, job)
+    job.state = FLYING  # in a courier's hands
     return job
+
+
+cdef void put_back(Tables* tables, Job* job) noexcept nogil:
+    """What `next_job` or `hand_out` gave: it is the next one again."""
+    job.state = ASKED
+    put_first(&tables.fetching.urgent if job.urgent else &tables.fetching.ahead, job)
 
 
 cdef bint may_open(Tables* tables, Plan* plan, int64_t now) noexcept nogil:
@@ -369,16 +389,17 @@ cdef bint ask_ahead(Tables* tables, Inode* inode, int64_t now) noexcept nogil:
     """Fetch a file that will probably be opened; False when nothing more of this kind should be asked for now."""
     cdef Plan* plan = inode.plan
     cdef Job* job
-    cdef size_t wanted = tables.fetching.here.count + tables.fetching.ahead.count + tables.fetching.flying
     if not is_fetching(tables):
         return False
     if plan == NULL or plan.until <= now or plan.opened or plan.job != NULL or plan.size == 0:
         return True
-    if (wanted + 1) << (SMALLEST + class_of(plan.size)) > tables.fetching.reserve // 4 * 3:
-        return False
+    if (tables.fetching.early + 1) << (SMALLEST + class_of(plan.size)) > tables.fetching.reserve // 2:
+        return False  # the other half is for who waits
     job = make_job(tables, plan)
     if job == NULL:
         return False
+    job.early = True
+    tables.fetching.early += 1
     hand_out(tables, job)
     return True
 
@@ -460,12 +481,20 @@ cdef int serve_line(Tables* tables, Line* line, Recipe* recipe, double idle, Wai
             reason = CLOSED if tables.fetching.stopped else IDLE
             break
         if seconds() >= recipe.until:
-            put_first(&tables.fetching.urgent if job.urgent else &tables.fetching.ahead, job)
+            put_back(tables, job)
             reason = STALE
             break
+        if not borrow(tables, job) and tables.fetching.flying:
+            put_back(tables, job)
+            job = wait_for_job(tables, &own, MOMENT)  # what is under way has the memory
+            if job != NULL:
+                put_back(tables, job)
+            continue
         if not fetch(tables, line, recipe, job, failed):
             reason = ENDED if failed[0] == NULL else FAILED
             break
+    if tables.fetching.stopped:
+        drop_waiting(tables)
     pthread_mutex_unlock(&tables.lock)
     pthread_cond_destroy(&own.woken)
     return reason
@@ -498,10 +527,9 @@ cdef bint fetch(Tables* tables, Line* line, Recipe* recipe, Job* job, Waiter** f
     of no use any more, or the job failed."""
     cdef int64_t begun, took
     cdef int outcome
-    if not borrow(tables, job):
+    if job.body == NULL:
         fail(tables, job, failed)
         return failed[0] == NULL
-    job.state = FLYING
     tables.fetching.flying += 1
     pthread_mutex_unlock(&tables.lock)
     begun = monotonic()
@@ -678,16 +706,21 @@ cdef void stop_fetching(Tables* tables) noexcept nogil:
         pthread_cond_signal(&idler.woken)
         idler = idler.next
     pthread_cond_broadcast(&tables.fetching.wanted)
-    job = next_job(tables)
-    while job != NULL:
-        drop_job(tables, job)
-        job = next_job(tables)
+    drop_waiting(tables)
     while tables.fetching.sending:
         pthread_mutex_unlock(&tables.lock)
         nanosleep(&moment, NULL)
         pthread_mutex_lock(&tables.lock)
     end_fetching(tables)
     pthread_mutex_unlock(&tables.lock)
+
+
+cdef void drop_waiting(Tables* tables) noexcept nogil:
+    """Jobs that nobody has begun, and nobody waits for any more."""
+    cdef Job* job = next_job(tables)
+    while job != NULL:
+        drop_job(tables, job)
+        job = next_job(tables)
 
 
 cdef void refuse(Tables* tables, Waiter* waiter, int error) noexcept nogil:

@@ -89,6 +89,7 @@ cdef struct Job:
     bint found  # by its plan
     int state
     bint urgent
+    bint early  # nobody has come for it yet
     int tries
     int uses
     int64_t since
@@ -128,6 +129,7 @@ cdef struct Fetching:
     Jobs here
     Job* all
     size_t count  # jobs
+    size_t early  # of them
     int flying
     int interrupted
     Idler* idlers
