@@ -32,8 +32,8 @@ _LARGEST_SIZE: Final = 1 << 20  # MiB
 
 @dataclass(frozen=True, slots=True)
 class DatasetOptions:
-    """`concurrency` requests at a time in each process, carried by `workers` threads; `budget` bytes that may be
-    fetched ahead of what was asked for; objects larger than `unit` bytes are read by ranges of that size."""
+    """`concurrency` requests at a time in each process, on `workers` processors; `budget` bytes that may be held of what
+    was not asked for yet; objects larger than `unit` bytes are read by ranges."""
 
     concurrency: int = 24
     workers: int = 4

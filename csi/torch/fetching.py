@@ -7,6 +7,7 @@ what the engine holds. Knows no PyTorch; order and retention are the business of
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from queue import SimpleQueue
@@ -74,6 +75,7 @@ class Fetcher:
         self.unit = options.unit
         self.budget = Bytes(max(options.budget // 2, options.unit))
         self.concurrency = options.concurrency
+        self._processors = options.workers
         self.connection = connection
         self._connection = connection.with_bounds(connections=options.concurrency + _SPARE, timeout=options.timeout)
         self._guess = FIRST_GUESS
@@ -173,6 +175,7 @@ class Fetcher:
 
     def _work(self) -> None:
         queue = self._queue
+        confine(self._processors)
         while True:
             slot = queue.get()
             if slot is None:
@@ -204,6 +207,15 @@ class Fetcher:
         with memoryview(data) as target:
             store.fill(found.version, received, target[received:])
         return Fetched(found.version, data, entry.key, size)
+
+
+def confine(count: int) -> None:
+    """Let this thread run on at most `count` of the processors it may run on now; other ones for other processes."""
+    allowed = sorted(os.sched_getaffinity(0))
+    if count < len(allowed):
+        first = os.getpid() * count
+        with contextlib.suppress(OSError):  # a sandbox may forbid it
+            os.sched_setaffinity(0, {allowed[(first + number) % len(allowed)] for number in range(count)})
 
 
 def version_of(entry: Entry) -> ObjectVersion:

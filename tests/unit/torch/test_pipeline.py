@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import threading
 from collections import Counter
 from collections.abc import Iterator
 
@@ -11,7 +13,7 @@ import pytest
 from csi.errors import ObjectNotFound
 from csi.oss.store import ObjectVersion
 from csi.torch.catalogue import Entry
-from csi.torch.fetching import Fetched, Slot
+from csi.torch.fetching import Fetched, Slot, confine
 from csi.torch.pipeline import Lookahead, stream
 from csi.torch.uri import Place
 from csi.volume.units import Bytes, ETag, ObjectKey
@@ -145,3 +147,21 @@ def test_nothing_is_guessed_beyond_the_end() -> None:
     fetcher = Begun()
     followed(fetcher, [[0, 1, 2], [3, 4, 5]], count=8)
     assert max(fetcher.counted) == 7
+
+
+def test_a_thread_is_confined_to_some_of_its_processors() -> None:
+    allowed = os.sched_getaffinity(0)
+    found: list[set[int]] = []
+
+    def look() -> None:
+        confine(1)
+        found.append(os.sched_getaffinity(0))
+        confine(1000)
+        found.append(os.sched_getaffinity(0))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    assert [len(processors) for processors in found] == [1, 1]
+    assert found[0] <= allowed
+    assert os.sched_getaffinity(0) == allowed
