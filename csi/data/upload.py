@@ -74,6 +74,11 @@ class PartUpload:
         return self._submitted
 
     @property
+    def upload_id(self) -> str:
+        """As OSS calls it; '' while it is not known."""
+        return self._upload_id or ""
+
+    @property
     def in_flight(self) -> int:
         return self._in_flight
 

@@ -32,8 +32,8 @@ _LARGEST_SIZE: Final = 1 << 20  # MiB
 
 @dataclass(frozen=True, slots=True)
 class DatasetOptions:
-    """`concurrency` requests at a time in each process, on `workers` processors; `budget` bytes that may be held of what
-    was not asked for yet; objects larger than `unit` bytes are read by ranges."""
+    """`concurrency` requests at a time in each process, on `workers` processors; `budget` bytes that may be held of
+    what was not asked for yet; objects larger than `unit` bytes are read by ranges."""
 
     concurrency: int = 24
     workers: int = 4
@@ -44,9 +44,10 @@ class DatasetOptions:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointOptions:
-    """Reading: `concurrency` requests of `read_size` bytes at a time, `read_buffer` bytes of them ahead of what was
-    asked for. Writing: `upload_concurrency` parts of `part_size` bytes at a time, as many as fit in `upload_buffer`.
-    Memory used already is so much faster than fresh one that buffers larger than they need be make all slower."""
+    """Reading: `concurrency` requests of `read_size` bytes at a time on `workers` processors, `read_buffer` bytes of
+    them ahead of what was asked for. Writing: `upload_concurrency` parts of `part_size` bytes at a time, as many as fit
+    in `upload_buffer`. Memory used already is so much faster than fresh one that buffers larger than they need be make
+    all slower."""
 
     concurrency: int = 24
     workers: int = 4

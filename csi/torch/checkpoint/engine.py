@@ -70,7 +70,7 @@ class Engine:
     def load(self, uri: ObjectUri, version: ObjectVersion, *, exact: bool = False) -> Loading:
         """`exact`: only what is asked for is fetched."""
         options = self._options
-        plan = LoadPlan(options.read_size, options.read_buffer, options.concurrency, exact)
+        plan = LoadPlan(options.read_size, options.read_buffer, options.concurrency, options.workers, exact)
         return Loading(version, self._stores(uri.place), self._downloads, self._load_memory, plan)
 
     def save(self, uri: ObjectUri) -> Saving:
@@ -118,7 +118,7 @@ class Engine:
         now = self._clock()
 
         def look() -> bool:
-            end_stale_uploads(store, uri.key, now)
+            end_stale_uploads(store, uri.key, now, lambda: {saving.upload_id for saving in list(self._saving)})
             return True
 
         self._uploads.submit(look, priority=_LATER, dropped=lambda: None)

@@ -17,12 +17,14 @@ import threading
 from bisect import bisect_right
 from collections import deque
 from dataclasses import dataclass
+from functools import partial
 
 from csi.data.buffers import BufferPool, floor_power
 from csi.data.workers import URGENT, WorkerPool
 from csi.errors import BadHandle
 from csi.oss.store import ObjectStore, ObjectVersion
 from csi.torch.checkpoint.pieces import HugePages, Piece, move, settle
+from csi.torch.fetching import confine
 from csi.volume.units import KIB, MIB, Bytes
 
 _GRAIN = 256 * KIB
@@ -41,12 +43,13 @@ _READ_AGAIN = 8 * MIB
 
 @dataclass(frozen=True, slots=True)
 class LoadPlan:
-    """`chunk`: bytes of a request ahead; `ahead`: of all of them together; `parallel`: requests at a time. `exact`:
-    nothing is fetched but what is asked for."""
+    """`chunk`: bytes of a request ahead; `ahead`: of all of them together; `parallel`: requests at a time, on
+    `processors`. `exact`: nothing is fetched but what is asked for."""
 
     chunk: Bytes
     ahead: Bytes
     parallel: int
+    processors: int
     exact: bool = False
 
 
@@ -62,6 +65,7 @@ class Loading:
         self._workers = workers
         self._pool = pool
         self._plan = plan
+        self._prepare = partial(confine, plan.processors)
         self._huge = HugePages()
         self._turn = threading.Lock()
         self._pieces: list[Piece] = []  # by where they begin; they do not overlap
@@ -164,7 +168,7 @@ class Loading:
         for begin in range(0, len(target), size):
             piece = Piece(start + begin, target[begin : begin + size])
             direct.append(piece)
-            piece.request(self._store, self._version, self._workers, priority=URGENT)
+            self._request(piece, URGENT)
 
     def _fetch(self, position: int, stop: int) -> Piece | None:
         """A new piece with `position`..`stop` and what is probably wanted soon; None when there is no memory for it."""
@@ -204,8 +208,11 @@ class Loading:
             return None
         piece = Piece(start, buffer)
         self._pieces.insert(self._index(start), piece)
-        piece.request(self._store, self._version, self._workers, priority=priority)
+        self._request(piece, priority)
         return piece
+
+    def _request(self, piece: Piece, priority: int) -> None:
+        piece.request(self._store, self._version, self._workers, priority=priority, prepare=self._prepare)
 
     def _buffer(self, size: int, priority: int) -> memoryview | None:
         """Memory for a piece: that of pieces read to their end if there is no other, or of those used longest ago."""

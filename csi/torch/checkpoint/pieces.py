@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from csi.data.workers import Task, WorkerPool
 from csi.errors import BadHandle, OssFuseError, ServerFailure
@@ -40,11 +40,20 @@ class Piece:
     def has_ended(self) -> bool:
         return self._ended.is_set()
 
-    def request(self, store: ObjectStore, version: ObjectVersion, workers: WorkerPool, *, priority: int) -> None:
-        """Have it fetched; called once."""
+    def request(
+        self,
+        store: ObjectStore,
+        version: ObjectVersion,
+        workers: WorkerPool,
+        *,
+        priority: int,
+        prepare: Callable[[], None],
+    ) -> None:
+        """Have it fetched, by a thread that has called `prepare`; called once."""
 
         def fetch() -> bool:
             try:
+                prepare()
                 store.fill(version, self.start, self.target, cancellation=self._cancellation)
             except OssFuseError as error:
                 self.error = error.with_traceback(None)

@@ -76,6 +76,11 @@ class Saving:
         return self._position
 
     @property
+    def upload_id(self) -> str:
+        """'' while there is none."""
+        return self._upload.upload_id
+
+    @property
     def error(self) -> OssFuseError | None:
         return self._error or self._upload.error
 

@@ -9,6 +9,7 @@ that long. A lifecycle rule of the bucket is still the way to be rid of what nob
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Collection
 from typing import Final
 
 from csi.errors import OssFuseError
@@ -20,13 +21,16 @@ _log = logging.getLogger(__name__)
 QUIET: Final = Seconds(3600.0)
 
 
-def end_stale_uploads(store: ObjectStore, key: ObjectKey, now: float) -> int:
-    """Abort the uploads of `key` that were left behind; returns how many. Never raises: it is a courtesy, for which the
-    right to list uploads may be missing."""
+def end_stale_uploads(store: ObjectStore, key: ObjectKey, now: float, ours: Callable[[], Collection[str]]) -> int:
+    """Abort the uploads of `key` that were left behind; returns how many. `ours` are being written by this process, and
+    `now` is seconds since the epoch. Never raises: it is a courtesy, for which the right to list uploads may be
+    missing."""
     ended = 0
     try:
         for upload in store.pending_uploads(key):
             if not 0 < upload.initiated < now - QUIET or store.newest_part(key, upload.upload_id) > now - QUIET:
+                continue
+            if upload.upload_id in ours():
                 continue
             store.abort_multipart(key, upload.upload_id)
             ended += 1

@@ -28,8 +28,8 @@ OPTIONS = CheckpointOptions(part_size=Bytes(256 * KIB), upload_buffer=Bytes(1 * 
 
 class Bucket:
     def __init__(self) -> None:
-        self.store = MemoryStore()
         self.now = time.time()
+        self.store = MemoryStore(clock=lambda: self.now)
         self.engine: Engine | None = Engine(lambda place: self.store, OPTIONS, clock=lambda: self.now)
 
     def writer(self, uri: ObjectUri = URI) -> CheckpointWriter:
@@ -334,3 +334,19 @@ def test_an_upload_that_was_heard_of_lately_is_left_alone(bucket: Bucket) -> Non
         writer.write(bytes(3 * MIB))
     assert bucket.wait_for(lambda: bucket.store.requests["ListMultipartUploads"])
     assert young in bucket.store.uploads
+
+
+def test_an_upload_of_this_process_is_not_taken_for_one_left_behind(bucket: Bucket) -> None:
+    """However old it is: a clock may be wrong."""
+    first = bucket.writer()
+    first.write(bytes(3 * MIB))
+    assert bucket.wait_for(lambda: bucket.store.requests["ListMultipartUploads"])
+    bucket.now += 2 * 3600
+    assert bucket.engine is not None
+    bucket.engine._looked_at.clear()
+    with bucket.writer() as second:
+        second.write(bytes(3 * MIB))
+        assert bucket.wait_for(lambda: bucket.store.requests["ListParts"])
+    first.write(b"end")
+    first.close()
+    assert bucket.store.data(KEY) == bytes(3 * MIB) + b"end"

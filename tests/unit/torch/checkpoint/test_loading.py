@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import threading
 from collections.abc import Iterator
 
@@ -18,7 +19,7 @@ from csi.volume.units import KIB, MIB, Bytes, ObjectKey, Seconds
 from tests.support.memory_store import MemoryStore
 
 KEY = ObjectKey("model.pt")
-PLAN = LoadPlan(Bytes(4 * MIB), Bytes(32 * MIB), 8)
+PLAN = LoadPlan(Bytes(4 * MIB), Bytes(32 * MIB), 8, 64)
 
 
 def content(size: int) -> bytes:
@@ -107,7 +108,9 @@ def test_reading_as_torch_does_fetches_every_byte_once(opened: Opened) -> None:
     assert opened.fetched == end
 
 
-@pytest.mark.parametrize("opened", [(64 * MIB, LoadPlan(Bytes(4 * MIB), Bytes(8 * MIB), 8), 8 * MIB)], indirect=True)
+@pytest.mark.parametrize(
+    "opened", [(64 * MIB, LoadPlan(Bytes(4 * MIB), Bytes(8 * MIB), 8, 64), 8 * MIB)], indirect=True
+)
 def test_the_buffers_stay_in_their_budget(opened: Opened) -> None:
     for position in range(0, 60 * MIB, 500 * KIB):
         assert opened.is_right(position, 500 * KIB)
@@ -116,7 +119,7 @@ def test_the_buffers_stay_in_their_budget(opened: Opened) -> None:
 
 
 @pytest.mark.parametrize(
-    "opened", [(64 * MIB, LoadPlan(Bytes(4 * MIB), Bytes(32 * MIB), 8, exact=True))], indirect=True
+    "opened", [(64 * MIB, LoadPlan(Bytes(4 * MIB), Bytes(32 * MIB), 8, 64, exact=True))], indirect=True
 )
 def test_exactly_what_is_asked_for_is_fetched_when_that_is_wanted(opened: Opened) -> None:
     assert opened.is_right(1000, 500)
@@ -164,6 +167,20 @@ def test_nothing_writes_to_the_target_once_a_failed_read_has_returned(opened: Op
     with pytest.raises(ServerFailure):
         opened.read(0, 30 * MIB)
     assert busy == []
+
+
+@pytest.mark.parametrize("opened", [(8 * MIB, LoadPlan(Bytes(4 * MIB), Bytes(8 * MIB), 8, 1))], indirect=True)
+def test_requests_are_made_on_as_many_processors_as_are_allowed(opened: Opened) -> None:
+    seen: set[int] = set()
+
+    def look(operation: str, key: str) -> None:
+        seen.add(len(os.sched_getaffinity(0)))
+
+    opened.store.before = look
+    here = os.sched_getaffinity(0)
+    opened.read(0, 8 * MIB)
+    assert seen == {1}
+    assert os.sched_getaffinity(0) == here
 
 
 def test_reading_after_close_is_refused(opened: Opened) -> None:
