@@ -40,6 +40,13 @@ ERRNO_BY_CLASS = MappingProxyType(
         errors.EndpointUnreachable: errno.EHOSTUNREACH,
         errors.DeadlineExceeded: errno.ETIMEDOUT,
         errors.ChecksumMismatch: errno.EIO,
+        # of PyTorch's data sets and checkpoints only: there is no mount
+        errors.ExtraMissing: errno.EIO,
+        errors.ManifestMalformed: errno.EINVAL,
+        errors.StateMismatch: errno.EINVAL,
+        errors.SamplesUnavailable: errno.EIO,
+        errors.CheckpointIncomplete: errno.EIO,
+        errors.CheckpointMalformed: errno.EIO,
         errors.FilesystemError: errno.EIO,
         errors.NoSuchEntry: errno.ENOENT,
         errors.EntryExists: errno.EEXIST,

@@ -34,6 +34,13 @@ CODES: dict[type[errors.OssFuseError], grpc.StatusCode] = {
     errors.EndpointUnreachable: grpc.StatusCode.UNAVAILABLE,
     errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.ChecksumMismatch: grpc.StatusCode.DATA_LOSS,
+    # what PyTorch's data sets and checkpoints refuse: no CSI call reaches them either
+    errors.ExtraMissing: grpc.StatusCode.INTERNAL,
+    errors.ManifestMalformed: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.StateMismatch: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.SamplesUnavailable: grpc.StatusCode.UNAVAILABLE,
+    errors.CheckpointIncomplete: grpc.StatusCode.ABORTED,
+    errors.CheckpointMalformed: grpc.StatusCode.DATA_LOSS,
     # what the filesystem refuses: no CSI call reaches it, but an error that strays here keeps its meaning
     errors.FilesystemError: grpc.StatusCode.INTERNAL,
     errors.NoSuchEntry: grpc.StatusCode.NOT_FOUND,
