@@ -23,8 +23,8 @@ NAME = "model.pt"
 LATENCY_MS = 20
 BEYOND = "memory beyond the tensors, MiB"
 _ALLOWED = 64
-_BUFFERS = {"save": 1024, "load": 24}
-"""MiB that the configuration gives: uploadBufferSizeMB; prefetchConcurrency times prefetchIoSizeMB."""
+_BUFFERS = {"save": 256, "load": 128}
+"""MiB of buffers that ours has where the configuration names none: uploadBufferSizeMB, prefetchMB."""
 _PIECE = 8 * MIB
 
 

@@ -224,7 +224,7 @@ class OssIterableDataset(torch.utils.data.IterableDataset):  # type: ignore[misc
     def _share(self) -> Share:
         rank, ranks = self._group() or (0, 1)
         worker, workers = worker_of_this_process()
-        return Share(rank * workers + worker, ranks * workers)
+        return Share(worker * ranks + rank, ranks * workers)
 
     def _group(self) -> tuple[int, int] | None:
         return self._given_rank or self._rank or rank_of_this_process()
