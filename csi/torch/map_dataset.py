@@ -24,6 +24,7 @@ from csi.torch.manifests import Parser
 from csi.torch.pipeline import Lookahead, stream
 from csi.torch.sources import Manifest
 from csi.torch.tally import DatasetStatistics
+from csi.torch.upcoming import Upcoming, upcoming
 from csi.torch.workers import row_of_this_process
 
 
@@ -181,10 +182,14 @@ class OssMapDataset(torch.utils.data.Dataset):  # type: ignore[misc] # torch is 
             wanted[place] = index % count
         here = self._here
         if here is None or here.process != os.getpid():
-            here = self._here = _Here(Lookahead(self._delivery.fetcher(), self._samples.__getitem__, count))
+            lookahead = Lookahead(self._delivery.fetcher(), self._samples.__getitem__, count)
+            here = self._here = _Here(lookahead, upcoming())
         if here.lock.acquire(blocking=False):
             try:
-                yield from here.lookahead.take(wanted, following)
+                if following is None and here.upcoming is not None:
+                    yield from here.lookahead.take(wanted, None, here.upcoming.numbers)
+                else:
+                    yield from here.lookahead.take(wanted, following)
             finally:
                 here.lock.release()
         else:  # several threads ask at once: no order to look ahead in
@@ -194,7 +199,8 @@ class OssMapDataset(torch.utils.data.Dataset):  # type: ignore[misc] # torch is 
 class _Here:
     """What one process has of a data set. `lock` is held by the thread that follows the order of batches."""
 
-    def __init__(self, lookahead: Lookahead) -> None:
+    def __init__(self, lookahead: Lookahead, upcoming: Upcoming | None) -> None:
         self.process = os.getpid()
         self.lookahead = lookahead
+        self.upcoming = upcoming
         self.lock = threading.Lock()

@@ -57,9 +57,17 @@ class Lookahead:
         self._last: tuple[int, int] | None = None
         self._stride = 0
 
-    def take(self, wanted: Sequence[int], following: Sequence[int] | None) -> Iterator[Slot]:
-        """The samples `wanted`, in that order, while those `following` (None: guess) are fetched too."""
-        ahead = self._guess(wanted) if following is None else following
+    def take(
+        self,
+        wanted: Sequence[int],
+        following: Sequence[int] | None,
+        known: Callable[[], Sequence[int]] = tuple,
+    ) -> Iterator[Slot]:
+        """The samples `wanted`, in that order, while those `following` are fetched too. None: they are guessed, and
+        when that cannot be they are those `known`."""
+        ahead = following
+        if ahead is None:
+            ahead = self._guess(wanted) or [number for number in known() if 0 <= number < self._count]
         plan = [*wanted, *ahead]
         self._forget_all_but(plan)
         begun = 0

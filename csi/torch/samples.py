@@ -23,7 +23,7 @@ _LINE: Final = 8192
 
 
 class OssObject(io.RawIOBase):
-    """`key` is `/BUCKET/KEY`, for a member of an archive that of the archive. One thread at a time.
+    """`key` is `/BUCKET/KEY`, for a member of an archive `/BUCKET/NAME`. One thread at a time.
 
     `_fetched`: what is known from OSS, None when that is nothing yet; `_data`: all bytes, None when they are not there;
     `_reader`: the way to them by ranges, once there is one.
@@ -48,7 +48,7 @@ class OssObject(io.RawIOBase):
 
     @property
     def key(self) -> str:
-        return f"/{self._entry.place.bucket}/{self._entry.key}"
+        return f"/{self._entry.place.bucket}/{self.name}"
 
     @property
     def label(self) -> str | int:
@@ -78,7 +78,7 @@ class OssObject(io.RawIOBase):
         return True
 
     def __repr__(self) -> str:
-        return f"<OssObject {self.key!r} label={self.label!r}>"
+        return f"<OssObject /{self._entry.place.bucket}/{self._entry.key} label={self.label!r}>"
 
     # --- a file ---
 
@@ -142,7 +142,7 @@ class OssObject(io.RawIOBase):
             raise ValueError(f"whence {whence!r} is not one of 0, 1 and 2")
         base = 0 if whence == io.SEEK_SET else self._position if whence == io.SEEK_CUR else self.size
         if base + offset < 0:
-            raise ValueError(f"position {base + offset} is before the start of {self.key}")
+            raise ValueError(f"position {base + offset} is before the start of {self!r}")
         self._position = base + offset
         return self._position
 
@@ -173,7 +173,7 @@ class OssObject(io.RawIOBase):
 
     def _check_open(self) -> None:
         if self.closed:
-            raise ValueError(f"{self.key} is closed")
+            raise ValueError(f"{self!r} is closed")
 
     def _known(self) -> Fetched:
         return self._fetched if self._fetched is not None else self._load()

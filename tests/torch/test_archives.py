@@ -22,6 +22,7 @@ def content(number: int) -> bytes:
 
 
 def described(sample: OssObject) -> tuple[str, Any, int, bytes]:
+    assert sample.key.endswith(f"/{sample.name}")
     return sample.name, sample.label, sample.size, sample.read()
 
 

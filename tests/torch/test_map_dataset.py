@@ -6,7 +6,8 @@ import pickle
 from typing import Any
 
 import pytest
-from torch.utils.data import BatchSampler, DataLoader, RandomSampler
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, get_worker_info
+from torchdata.stateful_dataloader import StatefulDataLoader
 
 from csi.errors import (
     BucketNotFound,
@@ -106,6 +107,23 @@ def test_a_shuffled_order_that_is_told_ahead_is_fetched_ahead(samples: Ground) -
     seen = {sample[0] for batch in DataLoader(made, batch_sampler=batches, collate_fn=as_it_is) for sample in batch}
     assert len(seen) == COUNT
     assert COUNT + 4 <= samples.emulator.count("GetObject") <= COUNT + 12
+
+
+@pytest.mark.parametrize("loader", [DataLoader, StatefulDataLoader])
+def test_workers_fetch_the_shuffled_batches_ahead_that_wait_for_them(samples: Ground, loader: Any) -> None:
+    made = dataset(samples)
+    samples.emulator.reset_counters()
+    loaded = loader(made, 4, shuffle=True, num_workers=1, prefetch_factor=6, collate_fn=watched)
+    batches = list(loaded)
+    assert sorted(sample[0] for batch, _ in batches for sample in batch) == [expected(n)[0] for n in range(COUNT)]
+    assert samples.emulator.count("GetObject") == COUNT
+    assert any(begun > 0 for _, begun in batches)
+
+
+def watched(batch: list[Any]) -> tuple[list[Any], int]:
+    """A batch, and how many samples of later ones were begun by then."""
+    here = get_worker_info().dataset._here
+    return batch, len(here.lookahead._slots)
 
 
 def test_a_data_set_pickles_by_value(samples: Ground) -> None:

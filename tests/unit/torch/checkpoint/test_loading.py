@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import itertools
 import os
 import threading
@@ -148,6 +149,42 @@ def test_a_failed_piece_is_asked_for_again_by_the_next_read(opened: Opened) -> N
     with pytest.raises(ServerFailure):
         opened.read(0, 1000)
     assert opened.is_right(0, 1000)
+
+
+def test_what_was_fetched_ahead_in_vain_is_asked_for_again(opened: Opened) -> None:
+    """A failure that nobody waited for is no failure of a later read."""
+
+    def fail_ahead(operation: str, key: str) -> None:
+        if opened.store.requests["GetObject"] > 2:
+            raise ServerFailure("busy", status=503)
+
+    opened.store.before = fail_ahead
+    assert opened.is_right(0, 1000)
+    assert opened.is_right(1000, 300 * KIB)
+    assert opened.workers.drain(Seconds(10))
+    assert opened.store.requests["GetObject"] > 2
+    opened.store.before = None
+    for position in range(301 * KIB, 4 * MIB, 100 * KIB):
+        assert opened.is_right(position, 100 * KIB)
+
+
+def test_an_interrupted_read_ends_when_nothing_writes_to_the_target_any_more(opened: Opened) -> None:
+    busy: list[int] = []
+    gate = threading.Event()
+
+    def interrupt(operation: str, key: str) -> None:
+        busy.append(1)
+        if opened.store.requests["GetObject"] == 3:
+            _thread.interrupt_main()
+        gate.wait(0.2)
+        busy.pop()
+
+    opened.store.before = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        opened.read(0, 30 * MIB)
+    assert busy == []
+    opened.store.before = None
+    assert opened.is_right(0, 30 * MIB)
 
 
 def test_nothing_writes_to_the_target_once_a_failed_read_has_returned(opened: Opened) -> None:

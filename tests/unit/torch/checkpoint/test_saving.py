@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import threading
 from collections.abc import Iterator
 
@@ -179,6 +180,31 @@ def test_nothing_reads_lent_memory_once_a_failed_write_has_returned(desk: Desk) 
     with pytest.raises(ServerFailure):
         saving.write(memoryview(content(8 * BUDGET)))
     assert busy == []
+
+
+@pytest.mark.parametrize("size", [PART // 2, 8 * BUDGET])
+def test_an_interruption_ends_it_and_leaves_the_old_object(desk: Desk, size: int) -> None:
+    desk.store.seed(KEY, b"old")
+
+    def interrupt(operation: str, key: str) -> None:
+        if operation == "PutObject":
+            raise KeyboardInterrupt
+        if operation == "UploadPart" and desk.parts == 3:
+            _thread.interrupt_main()
+
+    desk.store.before = interrupt
+    saving = desk.begin()
+
+    def save() -> None:
+        saving.write(memoryview(content(size)))
+        saving.finish()
+
+    with pytest.raises(KeyboardInterrupt):
+        save()
+    with pytest.raises(BadHandle, match="interrupted"):
+        saving.finish()
+    assert desk.store.data(KEY) == b"old"
+    assert desk.store.uploads == {}
 
 
 def test_many_writers_at_a_time_do_not_wait_for_each_other(desk: Desk) -> None:
