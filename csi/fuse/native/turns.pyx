@@ -161,7 +161,7 @@ cdef void keep_watch(Turns* turns, int descriptor) noexcept nogil:
         turns.watching = True
         pthread_mutex_unlock(&turns.gate)
         nanosleep(&tick, NULL)
-        more = has_more(descriptor, 0)
+        more = called and has_more(descriptor, 0)
         pthread_mutex_lock(&turns.gate)
     turns.watching = False
     pthread_mutex_unlock(&turns.gate)

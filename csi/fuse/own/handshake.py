@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import logging
+from pathlib import Path
 from typing import Protocol
 
 from csi.fuse.protocol import replies
@@ -27,7 +28,7 @@ from csi.oss.store import Buffer
 
 _log = logging.getLogger(__name__)
 
-_PAGES_LIMIT = "/proc/sys/fs/fuse/max_pages_limit"
+PAGES_LIMIT = Path("/proc/sys/fs/fuse/max_pages_limit")
 
 
 class Wire(Protocol):
@@ -41,13 +42,21 @@ class Wire(Protocol):
 
 
 class Handshake:
-    def __init__(self, *, symlinks_last: bool, bare_names: bool, passthrough: bool, resume: InitResult | None) -> None:
-        """See `negotiate`."""
+    def __init__(
+        self,
+        *,
+        symlinks_last: bool,
+        bare_names: bool,
+        passthrough: bool,
+        resume: InitResult | None,
+        pages_limit: Path = PAGES_LIMIT,
+    ) -> None:
+        """See `negotiate`. `pages_limit` says how large requests may be."""
         self._symlinks_last = symlinks_last
         self._bare_names = bare_names
         self._passthrough = passthrough
         self._resume = resume
-        self._max_pages = _max_pages()
+        self._max_pages = _max_pages(pages_limit)
 
     @property
     def buffer_size(self) -> int:
@@ -89,9 +98,8 @@ class Handshake:
         return None
 
 
-def _max_pages() -> int:
+def _max_pages(limit: Path) -> int:
     try:
-        with open(_PAGES_LIMIT, encoding="ascii") as file:
-            return min(int(file.read()), MOST_PAGES)
+        return min(int(limit.read_text(encoding="ascii")), MOST_PAGES)
     except (OSError, ValueError):  # before 6.13 there is no such file
         return DEFAULT_MAX_PAGES

@@ -252,7 +252,8 @@ class OwnSession:
             return False
         able = self._may_register()
         if not able:
-            _log.info("files of the disk cache are not passed through: that takes CAP_SYS_ADMIN on the node")
+            # debug: of sidecars, which have no rights at all, this is so
+            _log.debug("files of the disk cache are not passed through: that takes CAP_SYS_ADMIN on the node")
         return able
 
     def _announce(self) -> None:

@@ -128,7 +128,9 @@ def test_a_symlink_is_read(served: Served) -> None:
         pytest.param(4242, b"anything", errno.ENOSYS, id="unknown"),
         pytest.param(Opcode.READDIR, read_body(99, 0, 4096), errno.EBADF, id="unknown directory"),
         pytest.param(Opcode.LOOKUP, b"no end", errno.EIO, id="malformed"),
-        pytest.param(Opcode.GETXATTR, struct.pack("<II", 0, 0) + b"security.capability\0", errno.ENODATA, id="capabilities"),
+        pytest.param(
+            Opcode.GETXATTR, struct.pack("<II", 0, 0) + b"security.capability\0", errno.ENODATA, id="capabilities"
+        ),
         pytest.param(Opcode.GETXATTR, struct.pack("<II", 0, 0) + b"system.x\0", errno.EOPNOTSUPP, id="system"),
     ],
 )
@@ -169,6 +171,16 @@ def test_a_file_is_opened_read_and_released(served: Served, filesystem: TreeFile
     assert flags & OpenFlag.NOFLUSH
     assert (flushed.error, released.error, filesystem.handles) == (0, 0, {})
     assert filesystem.calls["flush"] == 0
+
+
+def test_direct_io_lets_writers_work_at_the_same_time(served: Served, filesystem: TreeFilesystem) -> None:
+    filesystem.direct_io = True
+
+    _, _, flags = opened(served)
+
+    assert flags & (OpenFlag.DIRECT_IO | OpenFlag.PARALLEL_DIRECT_WRITES | OpenFlag.KEEP_CACHE) == (
+        OpenFlag.DIRECT_IO | OpenFlag.PARALLEL_DIRECT_WRITES
+    )
 
 
 def test_a_file_is_created_written_and_flushed(served: Served, filesystem: TreeFilesystem) -> None:

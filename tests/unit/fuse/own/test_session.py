@@ -301,7 +301,7 @@ class OnDisk(TreeFilesystem):
 def test_passthrough_is_agreed_on_where_it_can_be(
     filesystem: type[TreeFilesystem], read_only: bool, may: bool, expected: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.DEBUG):
         serving = Serving(
             filesystem=filesystem(), arguments=MountArguments(read_only=read_only), may_register=lambda: may
         )

@@ -1,0 +1,159 @@
+"""What our own session agrees on with the kernel, seen from a program: how many requests it costs, and who goes on when
+a server is killed."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from csi.errors import MountError
+from csi.handover.kernel import MNT_DETACH, MS_NODEV, MS_NOSUID, LinuxKernel
+from tests.support.mounts import SOURCE_ROOT, ServedMount, mountpoint_minor, served_mount
+
+MIB = 1 << 20
+CONTENT = bytes(range(256)) * 8192
+Mount = Callable[..., AbstractContextManager[ServedMount]]
+
+
+@pytest.fixture
+def mount(tmp_path: Path) -> Mount:
+    def make(**arguments: Any) -> AbstractContextManager[ServedMount]:
+        command = ["tests.support.tree_server", "--calls", str(tmp_path / "calls.json")]
+        return served_mount(tmp_path / "m", [*command, "--arguments", json.dumps(arguments)])
+
+    return make
+
+
+def calls(tmp_path: Path, served: ServedMount) -> dict[str, int]:
+    """What the filesystem was asked; ends the server."""
+    assert served.unmount() == 0
+    found: dict[str, int] = json.loads((tmp_path / "calls.json").read_text())
+    return found
+
+
+def test_a_mebibyte_is_one_request(mount: Mount, tmp_path: Path) -> None:
+    page = mmap.mmap(-1, MIB)
+    with mount() as served:
+        descriptor = os.open(served.path / "big.bin", os.O_RDONLY | os.O_DIRECT)
+        try:
+            assert os.preadv(descriptor, [page], 0) == MIB
+        finally:
+            os.close(descriptor)
+        assert page[:] == CONTENT[:MIB]
+        assert calls(tmp_path, served)["read"] == 1
+
+
+@pytest.mark.parametrize(("timeout", "listings"), [(60.0, 1), (0.0, 3)])
+def test_a_listing_is_shown_again_for_as_long_as_names_are_believed(
+    mount: Mount, tmp_path: Path, timeout: float, listings: int
+) -> None:
+    with mount(entry_timeout=timeout) as served:
+        assert len({tuple(sorted(os.listdir(served.path / "many"))) for _ in range(3)}) == 1
+        assert calls(tmp_path, served)["readdir"] == listings
+
+
+def test_names_alone_do_not_cost_attributes_of_each(mount: Mount, tmp_path: Path) -> None:
+    with mount() as served:
+        assert len(os.listdir(served.path / "many")) == 3000
+        assert calls(tmp_path, served)["lookup"] <= 2  # of the directory
+
+
+# --- a server that is killed, and its successor ---
+
+
+class Succession:
+    """A mount whose descriptor outlives its servers: this process holds it."""
+
+    def __init__(self, directory: Path, ending: ExitStack) -> None:
+        self.path = directory / "mount"
+        self.path.mkdir()
+        self._agreed = directory / "agreed.json"
+        self._ending = ending
+        kernel = LinuxKernel()
+        self._device = kernel.open_fuse_device()
+        ending.callback(os.close, self._device)
+        data = f"fd={self._device},rootmode=40000,user_id=0,group_id=0,allow_other"
+        kernel.mount("ossfuse:test", str(self.path), "fuse.ossfuse", MS_NODEV | MS_NOSUID, data)
+        ending.callback(self._detach)
+
+    def serve(self) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "tests.support.successor", "--descriptor", str(self._device)]
+        process = subprocess.Popen(
+            [*command, "--agreed", str(self._agreed)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            pass_fds=[self._device],
+            cwd=SOURCE_ROOT,
+        )
+        self._ending.enter_context(process)
+        self._ending.callback(process.kill)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        return process
+
+    def ask(self, program: str) -> subprocess.Popen[str]:
+        """A program that the test never waits for without end: its own calls may hang on the mount."""
+        process = subprocess.Popen([sys.executable, "-c", program], cwd="/", stdout=subprocess.PIPE, text=True)
+        self._ending.enter_context(process)
+        return process
+
+    def _detach(self) -> None:
+        with suppress(MountError):
+            LinuxKernel().umount2(str(self.path), MNT_DETACH)
+
+
+@pytest.fixture
+def succession(tmp_path: Path) -> Iterator[Succession]:
+    with ExitStack() as ending:
+        yield Succession(tmp_path, ending)
+
+
+@pytest.mark.skipif(
+    tuple(int(part) for part in platform.release().split(".")[:2]) < (6, 9),
+    reason="needs FUSE_NOTIFY_RESEND, Linux 6.9",
+)
+def test_a_successor_answers_what_its_predecessor_read_and_goes_on_with_the_mount(succession: Succession) -> None:
+    first = succession.serve()
+    hello, slow = succession.path / "hello.txt", succession.path / "slow"
+    reader = succession.ask(f"print(open({str(hello)!r}).read(), end='')")
+    assert reader.communicate(timeout=30)[0] == "hello, world\n"
+    waiting = succession.ask(f"import os; print('asking', flush=True); print(os.stat({str(slow)!r}).st_size)")
+    assert waiting.stdout is not None
+    assert waiting.stdout.readline() == "asking\n"
+    _until_asked(succession.path)
+
+    first.kill()
+    first.wait()
+    succession.serve()
+
+    assert waiting.communicate(timeout=30)[0] == "6\n"
+    again = succession.ask(f"print(open({str(hello)!r}).read(), end='')")
+    assert again.communicate(timeout=30)[0] == "hello, world\n"
+
+
+def _until_asked(path: Path) -> None:
+    """Until a request of the mount waits for its answer."""
+    kernel = LinuxKernel()
+    control = path.parent / "fusectl"
+    control.mkdir()
+    kernel.mount("fusectl", str(control), "fusectl", MS_NODEV | MS_NOSUID, "")
+    try:
+        waiting = control / str(mountpoint_minor(path)) / "waiting"
+        for _ in range(2000):
+            if waiting.read_text().strip() != "0":
+                return
+            subprocess.run(["sleep", "0.01"], check=True)
+        raise AssertionError("no request arrived")
+    finally:
+        kernel.umount2(str(control), MNT_DETACH)
