@@ -122,7 +122,7 @@ def test_a_place_that_fails_costs_nobody_an_error(
     assert volume.served.unmount() == 0
     told = [line for line in volume.served.log().splitlines() if "disk cache in" in line]
     assert told == [
-        f"WARNING csi.data.disk.cache: disk cache in {tmp_path}/nowhere: opening: No such file or directory; "
+        f"WARNING csi.data.disk.trouble: disk cache in {tmp_path}/nowhere: opening: No such file or directory; "
         "it is not used for now, OSS is"
     ]
 

@@ -82,7 +82,7 @@ def disk_cache(
         pool,
         files=files,
         choice=random.Random(1),
-        **clocks,  # type: ignore[arg-type]
+        **clocks,
     )
     try:
         yield cache

@@ -1,6 +1,6 @@
 """How one object version lies on the disk, and how its bytes are read so that only whole ones are believed.
 
-A small object is one file: its bytes, then a magic word and their CRC64. It appears by rename(2), so it is whole or not
+A small object is one file: its bytes, then a magic word and their CRC64. It appears by link(2), so it is whole or not
 there. A larger one is a sparse file that is exactly the object, as far as it is filled, and beside it a map: for every
 unit of 128 KiB the CRC64 of its bytes, 0 while they are not there. The unit is written first and its CRC afterwards; so
 what a crash of the process leaves is whole, and what a crash of the machine leaves is found out by the CRC. Nothing
@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from struct import Struct, unpack_from
 
+from csi.data.disk.direct import DirectIo
 from csi.data.disk.files import Files
 from csi.data.disk.naming import MAP, TEMPORARY, EntryName
 from csi.data.shelves import UNIT
@@ -79,6 +80,7 @@ class Entries:
         self._root = root
         self._files = files
         self._wall = wall
+        self._direct = DirectIo(root, files)
         self._token = os.urandom(6).hex()  # process ids are not unique among containers
         self._serial = itertools.count()
 
@@ -126,8 +128,11 @@ class Entries:
             return 0
         descriptor = self._files.open(self._root, name.path, os.O_RDONLY)
         try:
-            if self._files.read(descriptor, [data], first) != len(data):
-                raise Corrupt
+            passed = self._direct.read(name.path, data, first)
+            if passed < len(data):
+                self._files.read_nothing_else(descriptor)  # what follows is perhaps being written
+                if self._files.read(descriptor, [data[passed:]], first + passed) != len(data) - passed:
+                    raise Corrupt
             for number, checksum in enumerate(there):
                 if update(EMPTY, data[number * UNIT : (number + 1) * UNIT]) != checksum:
                     raise Corrupt
@@ -236,7 +241,8 @@ class Entries:
             try:
                 unused = 0 if map_made else _map_pages(size)
                 for run in runs:
-                    self._files.write(data_file, [run.data], run.start)
+                    passed = self._direct.write(name.path, run.data, run.start)
+                    self._files.write(data_file, [run.data[passed:]], run.start + passed)
                     unused += self._mark(name, map_file, run)
                 linked = self._files.status(data_file).st_nlink and self._files.status(map_file).st_nlink
                 return unused if linked else cost_of(size, runs)

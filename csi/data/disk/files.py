@@ -6,6 +6,7 @@ others, and must not lead elsewhere.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator, Sequence
@@ -34,6 +35,19 @@ class Files:
 
     def open(self, root: int, path: str, flags: int) -> int:
         return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, _OWN_FILE, dir_fd=root)
+
+    def open_direct(self, root: int, path: str, flags: int) -> int | None:
+        """The same, past the kernel's page cache; None where the file system does not have that."""
+        try:
+            return self.open(root, path, flags | os.O_DIRECT)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            return None
+
+    def read_nothing_else(self, descriptor: int) -> None:
+        """Ask the kernel to read no further than it is told from now on."""
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
 
     def close(self, descriptor: int) -> None:
         os.close(descriptor)

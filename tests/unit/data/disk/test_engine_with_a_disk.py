@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from csi.data.disk.cache import DiskCache, Place
+from csi.data.disk.statistics import DiskStatistics
 from csi.data.engine import DataEngine
 from csi.data.ledger import MemoryLedger
 from csi.data.pattern import WHOLE
@@ -14,17 +15,17 @@ from csi.oss.store import ObjectVersion
 from csi.volume.spec import ReadOptions, WriteOptions
 from csi.volume.units import KIB, MIB, Bytes, ObjectKey, Seconds
 from tests.support.disk_caches import SCOPE
-from tests.support.engines import LONG, content, seeded
+from tests.support.engines import LONG, content, seeded, until
 from tests.support.memory_store import MemoryStore
 
 
 @contextmanager
 def engine_with_a_disk(store: MemoryStore, directory: Path) -> Iterator[DataEngine]:
-    ledger = MemoryLedger(Bytes(512 * MIB))  # so that the queue holds all that is offered
+    ledger = MemoryLedger(Bytes(256 * MIB))
     place = Place(str(directory), Bytes(256 * MIB), SCOPE)
     engine = DataEngine(
         store,
-        read=ReadOptions(threads=4),
+        read=ReadOptions(threads=4, readahead_size=Bytes(1 * MIB)),
         write=WriteOptions(threads=4),
         ledger=ledger,
         disk=lambda pool: DiskCache(place, pool),
@@ -37,11 +38,21 @@ def engine_with_a_disk(store: MemoryStore, directory: Path) -> Iterator[DataEngi
 
 
 def read(engine: DataEngine, version: ObjectVersion, size: int = 128 * KIB, *, exact: bool = False) -> bytes:
+    """All of it, as slowly as the disk takes it."""
     reader = engine.open_reader(version, exact=exact)
-    try:
-        return b"".join(bytes(reader.read(offset, size)) for offset in range(0, version.size, size))
-    finally:
-        reader.close()
+    pieces = []
+    for offset in range(0, version.size, size):
+        pieces.append(bytes(reader.read(offset, size)))
+        until(lambda: disk_of(engine).queued_bytes == 0)
+    reader.close()
+    assert disk_of(engine).passed_over == 0
+    return b"".join(pieces)
+
+
+def disk_of(engine: DataEngine) -> DiskStatistics:
+    found = engine.statistics().disk
+    assert found is not None
+    return found
 
 
 @pytest.mark.parametrize("size", [1, 300_000, WHOLE, WHOLE + 1, 20 * MIB + 77])
@@ -53,7 +64,7 @@ def test_what_was_read_once_is_not_asked_for_after_a_restart(tmp_path: Path, siz
     before = store.requests["GetObject"]
     with engine_with_a_disk(store, tmp_path) as engine:
         assert read(engine, version) == content(size)
-        assert engine.statistics().disk.misses == 0
+        assert disk_of(engine).misses == 0
     assert store.requests["GetObject"] == before
 
 
@@ -83,9 +94,9 @@ def test_what_is_missing_is_asked_for_and_no_more(tmp_path: Path) -> None:
         reader.close()
     with engine_with_a_disk(store, tmp_path) as engine:
         assert read(engine, version) == data
-        found = engine.statistics()
-    assert found.disk.hit_bytes >= MIB
-    assert found.disk.stored_bytes == 8 * MIB - found.disk.hit_bytes
+        found = disk_of(engine)
+    assert found.hit_bytes >= MIB
+    assert found.stored_bytes == 8 * MIB - found.hit_bytes
 
 
 def test_a_new_version_is_fetched(tmp_path: Path) -> None:
