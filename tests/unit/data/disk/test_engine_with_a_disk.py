@@ -1,6 +1,7 @@
 """Reading through the data engine with a disk cache below it: what is asked of the store, and what is not."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,8 +21,8 @@ from tests.support.memory_store import MemoryStore
 
 
 @contextmanager
-def engine_with_a_disk(store: MemoryStore, directory: Path) -> Iterator[DataEngine]:
-    ledger = MemoryLedger(Bytes(256 * MIB))
+def engine_with_a_disk(store: MemoryStore, directory: Path, *, budget: int = 256 * MIB) -> Iterator[DataEngine]:
+    ledger = MemoryLedger(Bytes(budget))
     place = Place(str(directory), Bytes(256 * MIB), SCOPE)
     engine = DataEngine(
         store,
@@ -107,3 +108,23 @@ def test_a_new_version_is_fetched(tmp_path: Path) -> None:
         new = seeded(store, "a", content(300_000, seed=1))
         engine.forget(ObjectKey("a"))
         assert read(engine, new) == content(300_000, seed=1)
+
+
+def test_many_readers_in_little_memory_are_served_with_a_cache_that_takes_part_of_it(tmp_path: Path) -> None:
+    store = MemoryStore()
+    data = {number: content(3 * MIB + number, seed=number) for number in range(40)}
+    versions = {number: seeded(store, str(number), of) for number, of in data.items()}
+
+    def read_one(engine: DataEngine, number: int) -> bool:
+        reader = engine.open_reader(versions[number])
+        size = len(data[number])
+        found = b"".join(bytes(reader.read(offset, 128 * KIB)) for offset in range(0, size, 128 * KIB))
+        reader.close()
+        return found == data[number]
+
+    for _ in range(2):
+        with engine_with_a_disk(store, tmp_path, budget=16 * MIB) as engine, ThreadPoolExecutor(40) as threads:
+            assert all(threads.map(lambda number: read_one(engine, number), data))
+            assert engine.statistics().memory.peak <= 16 * MIB
+            assert disk_of(engine).corrupt == disk_of(engine).failed == 0
+    assert disk_of(engine).hits > 0
