@@ -49,16 +49,17 @@ class Task:
 
 
 class WorkerPool:
-    """The one lock of `_condition` and `_idle` guards every field and the tasks' `_run`; nothing is called while it is
-    held."""
+    """`_lock`, also that of `_condition` and `_idle`, guards every field and the tasks' `_run`; nothing is called while
+    it is held."""
 
     def __init__(self, name: str, threads: int, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._name = name
         self._threads = threads
         self._clock = clock
-        lock = threading.Lock()
-        self._condition = threading.Condition(lock)
-        self._idle = threading.Condition(lock)
+        # taken by itself: entering a condition is code in Python, where Ctrl-C could come between lock and block
+        self._lock = threading.Lock()
+        self._condition = threading.Condition(self._lock)
+        self._idle = threading.Condition(self._lock)
         self._heap: list[tuple[int, int, Task]] = []
         self._serial = itertools.count()
         self._queued = 0
@@ -73,7 +74,7 @@ class WorkerPool:
     def submit(self, run: Callable[[], bool], *, priority: int, dropped: Callable[[], None]) -> Task:
         """Queue `run`. After `close`, `dropped` is called at once."""
         task = Task(run, dropped, priority)
-        with self._condition:
+        with self._lock:
             if not self._closed:
                 heapq.heappush(self._heap, (priority, next(self._serial), task))
                 self._queued += 1
@@ -86,20 +87,20 @@ class WorkerPool:
     def begin_here(self) -> bool:
         """A thread that would wait for a task carries it out itself, which spares two changes of thread and comes on
         top of `threads`; it owes `end_here`. False after `close`."""
-        with self._condition:
+        with self._lock:
             if self._closed:
                 return False
             self._here += 1
             return True
 
     def end_here(self, *, succeeded: bool) -> None:
-        with self._condition:
+        with self._lock:
             self._here -= 1
             self._count(succeeded)
 
     def cancel(self, task: Task) -> bool:
         """True: `task` had not begun and never will."""
-        with self._condition:
+        with self._lock:
             if task._run is None:
                 return False
             task._run = None
@@ -111,7 +112,7 @@ class WorkerPool:
 
     def hasten(self, task: Task, priority: int) -> None:
         """Make `task` at least this urgent, if it has not begun."""
-        with self._condition:
+        with self._lock:
             if task._run is not None and priority < task.priority:
                 task.priority = priority
                 heapq.heappush(self._heap, (priority, next(self._serial), task))
@@ -123,12 +124,12 @@ class WorkerPool:
 
     def drain(self, within: Seconds) -> bool:
         """Wait until nothing is queued or running; False after `within` seconds."""
-        with self._condition:
+        with self._lock:
             return self._idle.wait_for(self._is_idle, within)
 
     def close(self, within: Seconds) -> bool:
         """Drop what is queued, take nothing new, and wait for what is running; False if that outlasts `within`."""
-        with self._condition:
+        with self._lock:
             self._closed = True
             waiting = [task for _, _, task in self._heap if task._run is not None]
             for task in waiting:
@@ -146,7 +147,7 @@ class WorkerPool:
         return not any(thread.is_alive() for thread in started)
 
     def statistics(self) -> WorkerStatistics:
-        with self._condition:
+        with self._lock:
             return WorkerStatistics(
                 self._threads,
                 len(self._started),
@@ -183,7 +184,7 @@ class WorkerPool:
                 self._done(succeeded)
 
     def _next(self) -> Callable[[], bool] | None:
-        with self._condition:
+        with self._lock:
             while True:
                 while self._heap and self._running < self._threads:
                     task = heapq.heappop(self._heap)[2]
@@ -198,7 +199,7 @@ class WorkerPool:
                 self._condition.wait()
 
     def _done(self, succeeded: bool) -> None:
-        with self._condition:
+        with self._lock:
             self._running -= 1
             self._count(succeeded)
 

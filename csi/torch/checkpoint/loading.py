@@ -88,8 +88,9 @@ class Loading:
                 self._begin(offset, target, kept, direct)
                 self._look_ahead(offset + len(target), len(target))
                 self._copy(offset, target, kept)
-                settle(direct)
-            except BaseException:
+                for piece in direct:
+                    piece.wait()
+            except BaseException:  # also Ctrl-C
                 for piece in direct:
                     piece.give_up(self._workers)
                 settle(direct)
@@ -133,6 +134,9 @@ class Loading:
         position, end = offset, offset + len(target)
         while position < end:
             piece = self._holding(position)
+            if piece is not None and piece.error is not None:  # it was fetched ahead: whatever it was may be over
+                self._pieces.remove(piece)
+                piece = None
             if piece is None:
                 stop = min(end, self._next_start(position))
                 if stop - position >= _DIRECT or (piece := self._fetch(position, stop)) is None:

@@ -95,8 +95,8 @@ class Saving:
                 finally:
                     self._settle()
                 self.check()
-            except OssFuseError as error:
-                self._fail(error)
+            except BaseException as error:
+                self._fail(self._reason(error))
                 raise
 
     def finish(self) -> PutResult:
@@ -107,8 +107,8 @@ class Saving:
             self.check()
             try:
                 self._result = self._put() if self._upload.submitted == 0 else self._complete()
-            except OssFuseError as error:
-                self._fail(error)
+            except BaseException as error:
+                self._fail(self._reason(error))
                 raise
             self._end()
             return self._result
@@ -211,7 +211,7 @@ class Saving:
                 break
             except BaseException as error:
                 interruption = error
-                self._fail(BadHandle(f"{self._key}: saving was interrupted"))
+                self._fail(self._reason(error))
         if interruption is not None:
             raise interruption
 
@@ -227,6 +227,10 @@ class Saving:
         except ChecksumMismatch:
             remove_damaged(self._store, self._key, self._filled, crc64_of(body))
             raise
+
+    def _reason(self, error: BaseException) -> OssFuseError:
+        """What later calls are told: `error`, or that something from outside, such as Ctrl-C, came in between."""
+        return error if isinstance(error, OssFuseError) else BadHandle(f"{self._key}: saving was interrupted")
 
     def _fail(self, error: OssFuseError) -> None:
         if self._error is None:

@@ -174,7 +174,7 @@ def test_an_interrupted_read_ends_when_nothing_writes_to_the_target_any_more(ope
 
     def interrupt(operation: str, key: str) -> None:
         busy.append(1)
-        if opened.store.requests["GetObject"] == 3:
+        if opened.store.requests["GetObject"] == 8:  # the last one: the read waits now
             _thread.interrupt_main()
         gate.wait(0.2)
         busy.pop()
