@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 MOST = 64
-RESERVE = Bytes(16 * MIB)
+RESERVE = Bytes(32 * MIB)
 IDLE = Seconds(10.0)
 """After which a courier goes, and bytes are given up that were fetched ahead and that nobody has come for."""
 _LOOK = Seconds(1.0)

@@ -68,6 +68,9 @@ class Files:
             raise _replaced(node)
         if flags & os.O_TRUNC and not writing:
             self.truncate(node, 0, None)  # open(2) leaves it unspecified; Linux empties the file
+        light = None if writing or flags & os.O_DIRECT else self._namespace.knowledge.open_beside(node)
+        if light is not None:
+            return OpenFile(light, *self._cache_policy(node, flags))
         handle = self._handles.add(node, flags, opener)
         try:
             if writing and flags & os.O_TRUNC:

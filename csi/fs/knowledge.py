@@ -23,11 +23,11 @@ from csi.fs.listings import MOST_NAMES, Listing, ListingCache
 from csi.fs.metadata import APPENDABLE_TYPE, Facts
 from csi.fs.names import check_lookup, encode, shown
 from csi.fs.nodes import NEVER, Node
-from csi.fs.published import LARGEST, FilesShown, NothingPublished
+from csi.fs.published import LARGEST, LIGHT, FilesShown, NothingPublished
 from csi.fs.recent import RecentChanges
 from csi.fs.types import Entry, FileKind
 from csi.volume.spec import CachePolicy, MountArguments, Ownership
-from csi.volume.units import Bytes, Seconds
+from csi.volume.units import Bytes, FileHandle, Seconds
 
 _ALWAYS = Seconds(float(1 << 30))
 _CONTENT = frozenset({"Normal", "Multipart", "Appendable"})
@@ -70,7 +70,7 @@ class Knowledge:
         self.publishes = type(table.published) is not NothingPublished
         cache = arguments.cache
         self._ownership = ownership
-        self._plans = table.published.fetches and cache is not CachePolicy.DIRECT and not arguments.random_read
+        self.plans = table.published.fetches and cache is not CachePolicy.DIRECT and not arguments.random_read
         self._keeps = {CachePolicy.KERNEL: 2, CachePolicy.AUTO: 1}.get(cache, 0)
 
     def serial(self) -> int:
@@ -301,7 +301,7 @@ class Knowledge:
         """Whether the kernel session may open and read the file by itself."""
         facts = node.facts
         return (
-            self._plans
+            self.plans
             and facts is not None
             and facts.size <= LARGEST
             and facts.type in _CONTENT
@@ -310,6 +310,13 @@ class Knowledge:
             and facts.etag.isprintable()
             and self.is_plain(node)
         )
+
+    def open_beside(self, node: Node) -> FileHandle | None:
+        """Have an OPEN that came here be one of the kernel session's; None where it does not read the file."""
+        with self.table.lock:
+            if not self._plan(node) or not self.table.published.open_planned(node.inode):
+                return None
+            return FileHandle(LIGHT | node.inode)
 
     def files_shown(self, at: float) -> FilesShown:
         """How files look of which something was learned at time `at`."""
@@ -321,10 +328,10 @@ class Knowledge:
             gid=ownership.gid,
             keeps=self._keeps,
             name_believed=self.fresh.name_left(at),
-            name_told=Seconds(max(0.0, arguments.entry_timeout - age)),
+            name_told=self.fresh.name_left(at),
             believed=self.fresh.attributes_left(at),
             told=Seconds(max(0.0, arguments.attr_timeout - age)),
-            opens=self.fresh.opens_left(at) if self._plans else Seconds(0.0),
+            opens=self.fresh.opens_left(at) if self.plans else Seconds(0.0),
         )
 
     def statistics(self) -> KnowledgeStatistics:
@@ -336,7 +343,9 @@ class Knowledge:
     def _publish(self, node: Node, entry: Entry) -> None:
         attributes, entry_timeout, attr_timeout, _ = entry
         parent = node.parent
-        believed = _ALWAYS if parent is None else self.fresh.attributes_left(node.checked_at)
+        believed = self.fresh.attributes_left(node.checked_at)
+        if parent is None:  # it does not age: otherwise the kernel would soon ask for it with every path
+            believed, attr_timeout = _ALWAYS, _ALWAYS if attr_timeout > 0 else attr_timeout
         if believed <= 0 or (node.kind is FileKind.SYMLINK and self.shown.symlink_target(node) is None):
             return
         published = self.table.published
@@ -346,20 +355,26 @@ class Knowledge:
         known = self.fresh.name_left(node.checked_at)
         if parent is not None and known > 0:
             published.publish_name(parent.inode, node.name, node.inode, believed=known, told=entry_timeout)
-        opens = self.fresh.opens_left(node.checked_at) if self._plans else 0.0
+        if self.fresh.opens_left(node.checked_at) > 0:
+            self._plan(node)
+
+    def _plan(self, node: Node) -> bool:
+        """Let the kernel session read the file by itself, and open it for as long as what is known of it is good for
+        that. False: it may not, or cannot."""
         facts = node.facts
-        if opens > 0 and facts is not None and self.can_plan(node):
-            opened = node.local is not None and node.local.opened == facts.etag
-            planned = published.publish_plan(
-                node.inode,
-                encode(self.table.key(node)),
-                facts.etag,
-                Bytes(facts.size),
-                keeps=self._keeps,
-                opened=opened,
-                believed=Seconds(opens),
-            )
-            node.planned = node.planned or planned
+        if facts is None or not self.can_plan(node):
+            return False
+        planned = self.table.published.publish_plan(
+            node.inode,
+            encode(self.table.key(node)),
+            facts.etag,
+            Bytes(facts.size),
+            keeps=self._keeps,
+            opened=node.local is not None and node.local.opened == facts.etag,
+            believed=self.fresh.opens_left(node.checked_at),
+        )
+        node.planned = node.planned or planned
+        return planned
 
     def _offer(self, directory: Node, listing: Listing) -> None:
         """Keep `listing`, unless we changed the directory since, or know all of its names from another one."""

@@ -172,6 +172,10 @@ class Published(Protocol):
         """OPEN of `inode`, which has published attributes, for reading alone may be answered for `believed` seconds,
         and READ from the object `key`. `opened`: this version was opened before."""
 
+    def open_planned(self, inode: InodeNumber) -> bool:
+        """An OPEN that came to the filesystem is one of the session's: LIGHT and the inode's number. False: it cannot
+        be, there is no plan."""
+
     def withdraw_plan(self, inode: InodeNumber) -> PlanLeft | None:
         """See rule 4. None: there was none."""
 
@@ -278,6 +282,9 @@ class NothingPublished:
         opened: bool,
         believed: Seconds,
     ) -> bool:
+        return False
+
+    def open_planned(self, inode: InodeNumber) -> bool:
         return False
 
     def withdraw_plan(self, inode: InodeNumber) -> PlanLeft | None:

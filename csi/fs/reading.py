@@ -39,6 +39,8 @@ class Reading:
         self._drafts = drafts
         self._handles = handles
         self._exact = exact
+        # files that the kernel session opens by itself are fetched ahead there
+        self._reads_ahead = not exact and not namespace.knowledge.plans
         self.siblings = Siblings(namespace.table, namespace.knowledge.listings, engine)
         self._published = namespace.table.published
         self._shows = type(self._published) is not NothingPublished
@@ -52,7 +54,7 @@ class Reading:
         if reader is None or node.draft is not None or node.facts is not handle.facts:
             return None
         found = reader.try_read(offset, size)
-        if offset == 0 and found is not None and reader.version.size <= LARGEST and not self._exact:
+        if offset == 0 and found is not None and reader.version.size <= LARGEST and self._reads_ahead:
             self.siblings.read(node)
         if self._shows and found is not None and reader.notice:
             self._show(handle, reader)
@@ -85,7 +87,7 @@ class Reading:
                 reader = draft_reader
             else:
                 reader = self._current_reader(handle)
-                if offset == 0 and reader.version.size <= LARGEST and not self._exact:
+                if offset == 0 and reader.version.size <= LARGEST and self._reads_ahead:
                     self.siblings.read(handle.node)
             try:
                 read = reader.read(offset, size)

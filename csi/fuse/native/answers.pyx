@@ -11,7 +11,7 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
 from csi.fuse.native.fetches cimport (
-    FAILED, ask_ahead, drop_unread, end_fetching, plan, refuse_waiting, serve_line, stop_fetching, tidy, wait_for_want,
+    ask_ahead, drop_unread, end_fetching, is_fetching, plan, refuse_waiting, serve_line, stop_fetching, tidy, wait_for_want,
 )
 from csi.fuse.native.tables cimport (
     ATTRIBUTES, KINDS, RING, Block, Content, File, Inode, Link, Name, Parent, Plan, Tables, Told, Waiter, add_file, add_inode, add_name,
@@ -252,6 +252,19 @@ cdef class Answers:
             found.plan.opened = found.plan.opened or opened
         pthread_mutex_unlock(&self.tables.lock)
         return planned
+
+    def open_planned(self, uint64_t inode):
+        cdef Inode* found
+        cdef bint opened
+        pthread_mutex_lock(&self.tables.lock)
+        found = <Inode*>find(&self.tables.inodes, inode)
+        opened = found != NULL and found.plan != NULL and is_fetching(self.tables)
+        if opened:
+            found.plan.opens += 1
+            found.plan.opened = True
+            self.tables.opens += 1
+        pthread_mutex_unlock(&self.tables.lock)
+        return opened
 
     def withdraw_plan(self, uint64_t inode):
         cdef Inode* found

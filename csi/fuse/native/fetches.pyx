@@ -393,8 +393,8 @@ cdef bint ask_ahead(Tables* tables, Inode* inode, int64_t now) noexcept nogil:
         return False
     if plan == NULL or plan.until <= now or plan.opened or plan.job != NULL or plan.size == 0:
         return True
-    if (tables.fetching.early + 1) << (SMALLEST + class_of(plan.size)) > tables.fetching.reserve // 2:
-        return False  # the other half is for who waits
+    if (tables.fetching.early + 1) << (SMALLEST + class_of(plan.size)) > tables.fetching.reserve // 4:
+        return False  # the rest is for who waits, and for who reads in parts
     job = make_job(tables, plan)
     if job == NULL:
         return False

@@ -8,6 +8,7 @@ import os
 import stat
 from collections.abc import Callable
 
+from csi.fs.published import LIGHT
 from csi.fs.types import Entry, OpenFile
 from csi.fuse.errno_map import ErrorReporter
 from csi.fuse.own.names import caller_of
@@ -74,7 +75,7 @@ class FileHandlers:
         return Later(lane, work, finish, interruptible=not flags & os.O_TRUNC)
 
     def _opened(self, inode: InodeNumber, reading: bool, opened: OpenFile) -> Done:
-        if reading:
+        if reading and not opened.handle & LIGHT:  # those are released without Python
             self._readers.add(opened.handle)
         flags, backing = _open_flags(opened) | (OpenFlag.NOFLUSH if reading else 0), 0
         if self._passthrough is not None:
