@@ -38,6 +38,10 @@ Scratch = Callable[[int], memoryview | None]
 """So many bytes of memory, charged to somebody, until the view is gone; None: there is none."""
 
 
+State = tuple[int, int, int]
+"""Inode numbers are used again, so the time at which the map was last written is part of it."""
+
+
 class Corrupt(Exception):
     """What is on the disk is not what was written."""
 
@@ -155,19 +159,26 @@ class Entries:
 
     # --- all of an entry ---
 
-    def open_file(self, name: EntryName, size: int) -> int | None:
-        """A descriptor of the file of a large object, to read only, however much of it is there; None: no file."""
+    def open_file(self, name: EntryName, size: int) -> tuple[int, State] | None:
+        """A descriptor of the file of a large object, to read only, however much of it is there, and what tells this
+        state of it from every other; None: no such entry."""
         if size <= SMALL:
             return None
         try:
-            descriptor = self._files.open(self._root, name.path, os.O_RDONLY)
+            map_file = self._files.open(self._root, name.map_path, os.O_RDONLY)
+            try:
+                written = self._files.status(map_file)
+                descriptor = self._files.open(self._root, name.path, os.O_RDONLY)
+            finally:
+                self._files.close(map_file)
         except FileNotFoundError:
             return None
-        if self._files.status(descriptor).st_size != size:
+        status = self._files.status(descriptor)
+        if status.st_size != size:
             self._files.close(descriptor)
             return None
         self._note_use(descriptor)
-        return descriptor
+        return descriptor, (status.st_ino, written.st_ino, written.st_mtime_ns)
 
     def check_piece(self, name: EntryName, size: int, start: int, descriptor: int, data: memoryview) -> bool:
         """Look at the bytes of an open file from `start`, a multiple of UNIT, by way of `data`: False if some are not

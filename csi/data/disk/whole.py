@@ -10,7 +10,7 @@ import threading
 from collections import OrderedDict, deque
 from dataclasses import dataclass
 
-from csi.data.disk.entries import Corrupt, Entries, Scratch
+from csi.data.disk.entries import Corrupt, Entries, Scratch, State
 from csi.data.disk.files import Files
 from csi.data.disk.naming import EntryName
 from csi.volume.units import MIB
@@ -27,7 +27,7 @@ class _Check:
     name: EntryName
     size: int
     descriptor: int
-    inode: int
+    state: State
     position: int = 0
 
 
@@ -38,7 +38,7 @@ class WholeFiles:
         self._files = files
         self._scratch = scratch
         self._lock = threading.Lock()
-        self._checked: OrderedDict[str, int] = OrderedDict()  # by path, the file's inode number
+        self._checked: OrderedDict[str, State] = OrderedDict()  # by path
         self._waiting: deque[_Check] = deque()
 
     def __len__(self) -> int:
@@ -47,16 +47,16 @@ class WholeFiles:
 
     def open(self, entries: Entries, name: EntryName, size: int) -> int | None:
         """A descriptor of the file, the caller's own, if all of it was found whole; else it is looked at soon."""
-        descriptor = entries.open_file(name, size)
-        if descriptor is None:
+        found = entries.open_file(name, size)
+        if found is None:
             return None
-        inode = self._files.status(descriptor).st_ino
+        descriptor, state = found
         with self._lock:
-            if self._checked.get(name.path) == inode:
+            if self._checked.get(name.path) == state:
                 self._checked.move_to_end(name.path)
                 return descriptor
             if len(self._waiting) < _WAITING and all(check.name != name for check in self._waiting):
-                self._waiting.append(_Check(name, size, descriptor, inode))
+                self._waiting.append(_Check(name, size, descriptor, state))
                 return None
         self._files.close(descriptor)
         return None
@@ -90,7 +90,7 @@ class WholeFiles:
         if check.position < check.size:
             return True
         with self._lock:
-            self._checked[check.name.path] = check.inode
+            self._checked[check.name.path] = check.state
             while len(self._checked) > _REMEMBERED:
                 self._checked.popitem(last=False)
         return False

@@ -518,6 +518,27 @@ def test_a_file_that_lacks_something_or_is_wrong_is_not_given_out(tmp_path: Path
         assert kept(cache, wrong) == 0
 
 
+def test_an_entry_that_was_removed_and_made_again_is_looked_at_again(tmp_path: Path) -> None:
+    of = version("a", 3 * MIB)
+    with disk_cache(tmp_path) as cache:
+        for _ in range(20):  # sooner or later the file system uses the inode numbers again
+            keep(cache, of)
+            cache.whole(of)
+            assert cache.settle(Seconds(LONG))
+            descriptor = cache.whole(of)
+            assert descriptor is not None
+            os.close(descriptor)
+            for path in files_in(tmp_path):
+                path.unlink()
+            keep(cache, of, MIB)
+            assert cache.whole(of) is None, "the first megabyte is not there"
+            assert cache.settle(Seconds(LONG))
+            assert cache.whole(of) is None
+            assert cache.settle(Seconds(LONG))
+            for path in files_in(tmp_path):
+                path.unlink()
+
+
 def test_a_file_given_out_stays_what_it_is_when_its_entry_goes(tmp_path: Path) -> None:
     of = version("a", 3 * MIB)
     with disk_cache(tmp_path, limit=4 * MIB) as cache:
