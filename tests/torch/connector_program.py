@@ -68,7 +68,8 @@ def items(module: Any, given: Arguments) -> list[Described]:
 
 
 def batch(module: Any, given: Arguments) -> list[Described | None]:
-    return list(data_set(module, "map", given["source"], given, describe_or_none).__getitems__(given["numbers"]))
+    made = data_set(module, "map", given["source"], given, describe_or_none)  # its items are of no use without it
+    return list(made.__getitems__(given["numbers"]))
 
 
 def loader(module: Any, given: Arguments) -> list[list[Described]]:
