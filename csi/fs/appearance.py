@@ -1,7 +1,9 @@
 """How an inode looks to the kernel: struct stat, and for how long name and attributes may be believed.
 
-A file being written here has the size it has reached; a directory has the time this mount last changed a name in it, or
-started; owner and mode are the mount's. Nothing is asked of OSS.
+A file being written here has the size it has reached; a directory has the time this mount last changed a name in it,
+or started; owner and mode are the mount's. The kernel may believe a name for as long as a LOOKUP would be answered
+from what is known (`freshness`), whatever the name's own timeout: it would ask for each file of `ls -l` otherwise, to
+be told what it was just told. Nothing is asked of OSS.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ class Appearance:
         self.table = table
         self.clock = clock
         self._arguments = arguments
+        self._name_timeout = max(arguments.attr_timeout, arguments.entry_timeout)
         self._ownership = ownership
         self._file_mode = stat.S_IFREG | ownership.file_mode
         self._directory_mode = stat.S_IFDIR | ownership.dir_mode
@@ -42,7 +45,8 @@ class Appearance:
             if node.draft is not None:
                 return Entry(attributes, entry_timeout, Seconds(0.0))
             age = max(0.0, self.clock() - node.checked_at)
-            entry_timeout = Seconds(entry_timeout - age if age < entry_timeout else 0.0)
+            name_timeout = self._name_timeout  # a LOOKUP would be told for as long that the name is there
+            entry_timeout = Seconds(name_timeout - age if age < name_timeout else 0.0)
             attr_timeout = Seconds(attr_timeout - age if age < attr_timeout else 0.0)
             if node.kind is FileKind.SYMLINK and self.symlink_target(node) is None:
                 attr_timeout = Seconds(0.0)  # its length is not known yet

@@ -388,14 +388,24 @@ def test_a_fresh_answer_is_not_asked_for_twice(world: World) -> None:
     assert world.store.requests == {"ListObjectsV2": 1}
 
 
-def test_user_space_and_kernel_together_keep_the_timeout(world: World) -> None:
+@pytest.mark.parametrize(("entry_timeout", "told"), [(0.0, 1.5), (2.0, 1.5), (5.0, 3.5)])
+def test_user_space_and_kernel_together_keep_the_timeout(world: World, entry_timeout: float, told: float) -> None:
+    """That a name is there is believed for the larger of the two, also by the kernel."""
     world.store.seed("a", b"x")
-    program = world.mount(replace(FAST, entry_timeout=Seconds(2.0)))
+    program = world.mount(replace(FAST, entry_timeout=Seconds(entry_timeout)))
     with program.walk("a"):
         world.clock.advance(1.5)
         entry = program.filesystem.lookup(ROOT_INODE, b"a")
         program.filesystem.forget(entry.attributes.inode, 1)
-    assert (entry.attr_timeout, entry.entry_timeout) == (1.5, 0.5)
+    assert (entry.attr_timeout, entry.entry_timeout) == (1.5, told)
+
+
+def test_where_nothing_is_believed_the_kernel_believes_no_name(world: World) -> None:
+    world.store.seed("a", b"x")
+    program = world.mount(CONSISTENT)
+    with program.walk("a") as inode:
+        entry = program.filesystem.getattr(inode)
+    assert (entry.attr_timeout, entry.entry_timeout) == (0.0, 0.0)
 
 
 def test_absence_is_remembered_for_the_negative_timeout(world: World) -> None:

@@ -87,6 +87,21 @@ def test_what_was_looked_up_is_said_by_the_session(told: tuple[Program, Publishe
     assert published.lookup(ROOT_INODE, b"no") is None or program.stat("no").size == 7
 
 
+def test_the_kernel_need_not_ask_for_the_root_again_and_again() -> None:
+    """It is on the way to every file, and ages by nothing but our own changes."""
+    world = World("memory")
+    published = PublishedNames(world.clock)
+    program = world.mount(MountArguments(attr_timeout=Seconds(3.0)), published=published)
+    program.filesystem.getattr(ROOT_INODE)
+    world.clock.advance(100.0)
+    said = published.getattr(ROOT_INODE)
+    assert said is not None
+    assert said.told > world.clock()
+    program.mkdir("new")
+    assert published.getattr(ROOT_INODE) is None, "it was changed"
+    world.close()
+
+
 def test_the_old_name_of_what_was_renamed_is_said_no_longer(
     told: tuple[Program, PublishedNames, InodeNumber],
 ) -> None:
@@ -153,7 +168,9 @@ class PublishedMachine(RuleBasedStateMachine):
                 self.attempt(file.close)
             for inode in self.told:
                 self.forgotten(inode)
+            self.filesystem._offers.take_back(everything=True)
             assert self.filesystem.statistics().inodes == 1
+            assert not self.published.offered
             assert self.published.statistics().lookups == 0
             self.world.close()
 
