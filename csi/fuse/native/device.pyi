@@ -23,6 +23,9 @@ class Device:
     def reply(self, unique: int, error: int = 0, *parts: Buffer) -> int:
         """0, or the errno with which the kernel refused it (ENOENT: the request is gone)."""
 
+    def reply_soon(self, unique: int, error: int = 0, *parts: Buffer) -> int:
+        """`reply` that may wait until `handle` returns: 0 then, whatever the kernel says to it later."""
+
     def notify(self, message: bytes) -> int:
         """0, or the errno with which the kernel refused it."""
 

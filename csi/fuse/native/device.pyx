@@ -13,12 +13,14 @@ descriptor when no thread uses it any more; who stays in a call then comes back 
 import os
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
-from libc.errno cimport EAGAIN, EBADF, EINTR, ENODEV, ENOENT, errno
+from libc.errno cimport EAGAIN, EBADF, EINTR, EIO, ENODEV, ENOENT, errno
 from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memcpy
 
 from csi.fuse.native.answers cimport Answers
 from csi.fuse.native.buffers cimport RequestBuffer, RequestBuffers
 from csi.fuse.native.quick cimport answer
+from csi.fuse.native.sending cimport is_gone
 from csi.fuse.native.tables cimport Tables, monotonic, pthread_mutex_lock, pthread_mutex_t, pthread_mutex_unlock
 from csi.fuse.native.turns cimport (
     Place, Turns, begin_turns, come_back, end_turns, enter_python, free_turns, has_more, keep_watch, leave_turns,
@@ -71,7 +73,15 @@ cdef enum:
     MOST_THREADS = 64
     MOST_PARTS = 64
     GLANCE = 500000  # nanoseconds
-    SHORT = 4096  # bytes of an answer that is given sooner than the interpreter's lock would be had again
+    SHORT = 512  # bytes of an answer, with its header, that can wait until the interpreter's lock is free
+
+
+cdef struct Station:
+    # of a thread that runs: where it stands, and an answer that goes out when it is back from Python
+    Place place
+    bint in_python
+    size_t length
+    char answer[SHORT]
 
 
 cdef class Device:
@@ -89,9 +99,10 @@ cdef class Device:
     cdef bint closed
     cdef int using  # replies and notifications of Python under way
     cdef int staying
+    cdef int late  # answers that wait for their thread to be back from Python
     cdef int ended  # errno of the descriptor's end
     cdef pthread_t threads[MOST_THREADS]
-    cdef Place* places[MOST_THREADS]
+    cdef Station* stations[MOST_THREADS]
     cdef int running
 
     def __cinit__(
@@ -117,22 +128,23 @@ cdef class Device:
         raise and answers by `reply`.
         """
         cdef RequestBuffer buffer = self.buffers.take()
-        cdef Place place = Place(0, 0)
+        cdef Station station
         cdef Py_ssize_t length
-        if not self.join(&place):
+        if not self.join(&station):
             raise RuntimeError(f"at most {MOST_THREADS} threads")
         try:
             while True:
                 with nogil:
-                    length = self.next(buffer.memory, &place)
+                    length = self.next(buffer.memory, &station)
                 if length <= 0:
                     return <int>-length
                 view = memoryview(buffer)[:length]
+                station.in_python = True
                 handle(view)
                 del view
                 buffer = self.buffers.used(buffer)
         finally:
-            self.depart(place)
+            self.depart(&station)
 
     def watch(self):
         """Run beside the threads that serve, until `stop` or the end: see the module."""
@@ -142,16 +154,16 @@ cdef class Device:
     def receive(self):
         """One message, for what comes before the service (INIT); b'' after `stop` or at the end of the descriptor."""
         cdef RequestBuffer buffer = self.buffers.take()
-        cdef Place place = Place(0, 0)
+        cdef Station station
         cdef Py_ssize_t length
-        if not self.join(&place):
+        if not self.join(&station):
             raise RuntimeError(f"at most {MOST_THREADS} threads")
         try:
             with nogil:
-                length = self.next(buffer.memory, &place)
+                length = self.next(buffer.memory, &station)
             return buffer.memory[:length] if length > 0 else b""
         finally:
-            self.depart(place)
+            self.depart(&station)
             self.buffers.give(buffer)
 
     def reply(self, uint64_t unique, int error=0, *parts):
@@ -179,15 +191,37 @@ cdef class Device:
             header.unique = unique
             pieces[0].iov_base = &header
             pieces[0].iov_len = HEADER
-            if length <= SHORT:
+            with nogil:
                 failure = self.write(pieces, count + 1)
-            else:
-                with nogil:
-                    failure = self.write(pieces, count + 1)
         finally:
             for at in range(count):
                 PyBuffer_Release(&views[at])
         return failure
+
+    def reply_soon(self, uint64_t unique, int error=0, *parts):
+        """`reply` that may wait until `handle` returns, which is sooner than the interpreter's lock would be had again:
+        0 then, whatever the kernel says to it later. Refused for what it says, it is followed by EIO."""
+        cdef Station* station = self.station()
+        cdef OutHeader* header
+        cdef size_t length = HEADER
+        cdef bytes piece
+        if station == NULL or not station.in_python or station.length:
+            return self.reply(unique, error, *parts)
+        for part in parts:
+            if type(part) is not bytes or length + <size_t>len(<bytes>part) > SHORT:
+                return self.reply(unique, error, *parts)
+            piece = part
+            memcpy(&station.answer[length], <const char*>piece, len(piece))
+            length += <size_t>len(piece)
+        header = <OutHeader*>station.answer
+        header.length = <uint32_t>length
+        header.error = -error
+        header.unique = unique
+        station.length = length
+        pthread_mutex_lock(&self.gate)
+        self.late += 1
+        pthread_mutex_unlock(&self.gate)
+        return 0
 
     def notify(self, bytes message):
         """Send a notification: 0, or the errno with which the kernel refused it."""
@@ -217,17 +251,14 @@ cdef class Device:
     def stay(self, bint long):
         """Whether this thread, in `handle`, may make a call that waits; to be followed by `leave` when it has. `long`:
         it mostly does wait, so that others should read meanwhile."""
-        cdef int at
-        cdef pthread_t own = pthread_self()
+        cdef Station* station
         if self.staying + 2 > self.running:
             return False
         self.staying += 1
         if long:
-            pthread_mutex_lock(&self.gate)
-            for at in range(self.running):
-                if self.threads[at] == own:
-                    wait_elsewhere(&self.turns, self.places[at])
-            pthread_mutex_unlock(&self.gate)
+            station = self.station()
+            if station != NULL:
+                wait_elsewhere(&self.turns, &station.place)
         return True
 
     def leave(self):
@@ -252,8 +283,8 @@ cdef class Device:
         pthread_mutex_unlock(&self.gate)
 
     def is_over(self):
-        """Whether the descriptor has ended or `stop` was called, and nobody reads it any more."""
-        return (self.stopping or self.ended != 0) and self.running <= self.staying
+        """Whether the descriptor has ended or `stop` was called, and nobody reads it or has answers for it any more."""
+        return (self.stopping or self.ended != 0) and self.running <= self.staying and self.late == 0
 
     def close(self, double patience):
         """Close the descriptor, once nothing is written to it any more; False when that took longer than `patience`
@@ -312,33 +343,72 @@ cdef class Device:
         self.using -= 1
         pthread_mutex_unlock(&self.gate)
 
-    cdef bint join(self, Place* place) noexcept:
+    cdef bint join(self, Station* station) noexcept:
         cdef bint joined = False
+        station.place = Place(0, 0)
+        station.in_python = False
+        station.length = 0
         pthread_mutex_lock(&self.gate)
         if self.running < MOST_THREADS:
             self.threads[self.running] = pthread_self()
-            self.places[self.running] = place
+            self.stations[self.running] = station
             self.running += 1
             joined = True
         pthread_mutex_unlock(&self.gate)
         return joined
 
-    cdef void depart(self, Place place) noexcept:
+    cdef void depart(self, Station* station) noexcept:
         cdef int at
+        self.answer_late(station)
+        pthread_mutex_lock(&self.gate)
+        for at in range(self.running):
+            if self.stations[at] == station:
+                self.running -= 1
+                self.threads[at] = self.threads[self.running]
+                self.stations[at] = self.stations[self.running]
+                break
+        pthread_mutex_unlock(&self.gate)
+        leave_turns(&self.turns, &station.place)
+
+    cdef Station* station(self) noexcept:
+        """Of this thread; NULL of one that does not run here."""
+        cdef int at
+        cdef Station* found = NULL
         cdef pthread_t own = pthread_self()
         pthread_mutex_lock(&self.gate)
         for at in range(self.running):
             if self.threads[at] == own:
-                self.running -= 1
-                self.threads[at] = self.threads[self.running]
-                self.places[at] = self.places[self.running]
+                found = self.stations[at]
                 break
         pthread_mutex_unlock(&self.gate)
-        leave_turns(&self.turns, &place)
+        return found
 
-    cdef Py_ssize_t next(self, char* request, Place* place) noexcept nogil:
+    cdef void answer_late(self, Station* station) noexcept nogil:
+        """What `reply_soon` has left."""
+        cdef OutHeader* header = <OutHeader*>station.answer
+        cdef iovec piece
+        cdef int failure
+        if not station.length:
+            return
+        piece.iov_base = station.answer
+        piece.iov_len = station.length
+        station.length = 0
+        failure = self.write(&piece, 1)
+        if failure and not is_gone(failure):
+            header.length = HEADER
+            header.error = -EIO
+            piece.iov_len = HEADER
+            self.write(&piece, 1)
+        pthread_mutex_lock(&self.gate)
+        self.late -= 1
+        pthread_mutex_unlock(&self.gate)
+
+    cdef Py_ssize_t next(self, char* request, Station* station) noexcept nogil:
         """The length of the next request that needs Python, 0 after `stop`, -errno at the end of the descriptor."""
         cdef Py_ssize_t length
+        cdef Place* place = &station.place
+        station.in_python = False
+        self.answer_late(station)
         come_back(&self.turns, place)
         while True:
             if place.owner == 0:

@@ -132,19 +132,19 @@ cdef void keep_watch(Turns* turns, int descriptor) noexcept nogil:
     """Until `end_turns`: no request waits for threads that stay in Python."""
     cdef timespec tick
     cdef uint64_t calls = 0
-    cdef int quiet = 0, at, held_up
+    cdef int quiet = 0, at, inside, held_up
     cdef bint called, more = False
     cdef int64_t now
     tick.tv_sec = 0
-    tick.tv_nsec = PATIENCE
     pthread_mutex_lock(&turns.gate)
     while not turns.over:
         called = False
-        held_up = 0
+        inside = held_up = 0
         now = monotonic()
         for at in range(turns.count):
             if turns.all[at].in_python:
                 called = True
+                inside += 1
                 held_up += now - turns.all[at].in_python >= PATIENCE
         if more and turns.waiting and held_up == turns.count:
             turns.all[0].owner = 0
@@ -160,6 +160,7 @@ cdef void keep_watch(Turns* turns, int descriptor) noexcept nogil:
             quiet = 0
         turns.watching = True
         pthread_mutex_unlock(&turns.gate)
+        tick.tv_nsec = PATIENCE if inside == turns.count else 2 * PATIENCE
         nanosleep(&tick, NULL)
         more = called and has_more(descriptor, 0)
         pthread_mutex_lock(&turns.gate)

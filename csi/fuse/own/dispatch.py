@@ -114,7 +114,9 @@ class Dispatch:
             self._fail(exchange, error)
 
     def _give(self, exchange: Exchange, done: Done) -> None:
-        if not self._exchanges.answer(exchange, done.parts) and done.dropped is not None:
+        if done.dropped is None:
+            self._exchanges.answer(exchange, done.parts, certain=False)
+        elif not self._exchanges.answer(exchange, done.parts):
             done.dropped()
 
     def _fail(self, exchange: Exchange, error: BaseException) -> None:

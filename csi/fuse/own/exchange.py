@@ -30,6 +30,8 @@ class Replies(Protocol):
 
     def reply(self, unique: int, error: int = 0, *parts: Buffer) -> int: ...
 
+    def reply_soon(self, unique: int, error: int = 0, *parts: Buffer) -> int: ...
+
 
 @dataclass(slots=True, eq=False)
 class Exchange:
@@ -60,12 +62,14 @@ class Exchanges:
         self._open[unique] = exchange
         return exchange
 
-    def answer(self, exchange: Exchange, parts: Answer) -> bool:
-        """Whether the caller got it: False when it was answered before, or is gone."""
+    def answer(self, exchange: Exchange, parts: Answer, *, certain: bool = True) -> bool:
+        """Whether the caller got it: False when it was answered before, or is gone. Unless `certain`, it may turn out
+        later that it is gone."""
         if not self._take(exchange):
             return False
+        reply = self._device.reply if certain else self._device.reply_soon
         try:
-            failure = self._device.reply(exchange.unique, 0, *parts)
+            failure = reply(exchange.unique, 0, *parts)
             if failure not in _GONE:  # refused for what it says: its caller still waits
                 _log.error("the kernel refused the answer to %s: %s", exchange.operation, errno.errorcode.get(failure))
                 self._device.reply(exchange.unique, errno.EIO)
@@ -77,7 +81,7 @@ class Exchanges:
         """Answer with an errno."""
         if self._take(exchange):
             try:
-                self._device.reply(exchange.unique, number)
+                self._device.reply_soon(exchange.unique, number)
             finally:
                 self._known.discard(exchange.unique)
 

@@ -129,7 +129,7 @@ class OwnSession:
             passthrough=self._wants_passthrough(),
             resume=self._resume,
         )
-        turns = min(len(os.sched_getaffinity(0)) + 1, _MOST_TURNS)  # measured on two processors
+        turns = min(2 * len(os.sched_getaffinity(0)), _MOST_TURNS)  # measured on two processors
         buffers = _THREADS + _KEPT_BUFFERS
         device = Device(self._descriptor, self._answers, handshake.buffer_size + _HEADERS, buffers, turns)
         self._exchanges = Exchanges(device, self._clock)

@@ -159,3 +159,42 @@ def test_every_request_is_answered_once_whatever_the_number_of_readers(turns: in
         answered += [kernel.receive().unique for _ in range(50)]
 
     assert sorted(answered) == asked
+
+
+def test_an_answer_that_may_come_later_comes_when_its_thread_is_back() -> None:
+    answered, held = threading.Event(), threading.Event()
+
+    def answer(device: Device, message: memoryview) -> None:
+        assert device.reply_soon(unique_of(message), 0, b"later") == 0
+        answered.set()
+        held.wait(30)
+
+    with running(answer) as (kernel, device, _):
+        unique = kernel.send(Opcode.STATFS)
+        assert answered.wait(20)
+        assert not kernel.has_answer(0.05)
+        device.stop()
+        assert not device.is_over()
+        held.set()
+        received = kernel.receive()
+
+    assert (received.unique, received.error, received.body) == (unique, 0, b"later")
+
+
+def test_only_one_short_answer_waits() -> None:
+    def answer(device: Device, message: memoryview) -> None:
+        device.reply_soon(unique_of(message), 0, bytes(4000))  # too long: at once
+        device.reply_soon(1001, 5)
+        device.reply_soon(1002, 6)  # at once
+
+    with running(answer, threads=1) as (kernel, _, _answers):
+        unique = kernel.send(Opcode.STATFS)
+        received = [kernel.receive() for _ in range(3)]
+
+    assert [(one.unique, one.error) for one in received] == [(unique, 0), (1002, 6), (1001, 5)]
+
+
+def test_a_thread_of_another_place_answers_at_once() -> None:
+    with running(lambda *_: None) as (kernel, device, _):
+        assert device.reply_soon(77, 5) == 0
+        assert (kernel.receive().unique, device.is_over()) == (77, False)

@@ -55,6 +55,9 @@ class Recorder:
             self._came.notify_all()
             return self.gone.get(unique, 0)
 
+    def reply_soon(self, unique: int, error: int = 0, *parts: Buffer) -> int:
+        return self.reply(unique, error, *parts)
+
     def wait_for(self, unique: int) -> Answered:
         with self._came:
             assert self._came.wait_for(lambda: unique in self.answers, 20), "never answered"
