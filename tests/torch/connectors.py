@@ -42,7 +42,7 @@ class Connector:
         self._log = log
         self._process: subprocess.Popen[str] | None = None
 
-    def ask(self, case: str, ground: Ground, patience: float = 100.0, **arguments: object) -> Any:
+    def ask(self, case: str, ground: Ground, patience: float = 300.0, **arguments: object) -> Any:
         """What came of the case, or what it raised. After `patience` seconds the process is killed."""
         self._hosts.write_text(f"127.0.0.1 localhost oss.local {ground.emulator.bucket}.oss.local {ABSENT}.oss.local\n")
         connection = {

@@ -12,6 +12,7 @@ import pytest
 from tests.torch.conftest import Ground
 from tests.torch.connectors import DIED, ORIGINAL, OURS, Connector, Raised
 
+pytestmark = pytest.mark.timeout(600)  # several processes that load torch, beside the tests of three clusters
 COUNT = 30
 UNKNOWN_PREFIX = "nothing/"
 

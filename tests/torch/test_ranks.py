@@ -12,6 +12,7 @@ import pytest
 
 from tests.torch.conftest import Ground
 
+pytestmark = pytest.mark.timeout(600)  # several processes that load torch, beside the tests of three clusters
 RANKS = 4
 COUNT = 44
 

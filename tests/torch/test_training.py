@@ -17,6 +17,7 @@ import pytest
 
 from tests.torch.conftest import Ground
 
+pytestmark = pytest.mark.timeout(600)  # several processes that load torch, beside the tests of three clusters
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "docs" / "examples" / "training.py"
 IMAGES = 36
