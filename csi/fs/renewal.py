@@ -32,6 +32,9 @@ WORTH = 64
 ON_TRUST = 256
 """Names brought before the first one has to have been used: in random order neighbours come late."""
 
+NEAR = 100
+"""Places by which threads that work through a directory together drift apart; more back is another order."""
+
 _AFTER_DIRECTORY = b"/\xf4\x8f\xbf\xbf"  # U+10FFFF: past everything in a directory
 
 
@@ -85,6 +88,8 @@ class Renewal:
         self._pages: dict[bytes, Page] = {}
         self._size = FIRST
         self._brought = 0
+        self._asked = 0  # the place of the name that the last page was asked for
+        self._jumps = False
         self._last = 0  # brought by the last page and not used yet
         self.used = 0
 
@@ -109,8 +114,10 @@ class Renewal:
             if flight.first <= index < flight.first + flight.size:
                 return flight, False
         size = self._next_size()
-        # names in any order are told by as many pages as names in order
-        first = index - index % size if size == LARGEST else index
+        self._jumps = self._jumps or index + NEAR < self._asked
+        self._asked = index
+        # pages that do not overlap tell all names, in whatever order they are looked up, once
+        first = index - index % size if self._jumps and size == LARGEST else index
         flight = Flight(first, size, self._place_before(first))
         self._flights.append(flight)
         return flight, True

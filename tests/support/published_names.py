@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from csi.fs.published import NothingPublished, PublishedStatistics
-from csi.fs.types import Attributes
+from csi.fs.published import FilesShown, ListedFile, NothingPublished, PublishedStatistics
+from csi.fs.types import Attributes, FileKind
 from csi.volume.units import InodeNumber, Seconds
 
 
@@ -20,13 +20,15 @@ class Said:
 
 
 class PublishedNames(NothingPublished):
-    """Names, absences and attributes; opens and blocks are refused. `full` refuses everything."""
+    """Names, absences and attributes, also of files that are offered; opens and blocks are refused. `full` refuses
+    everything."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self.inodes: dict[InodeNumber, Said] = {}
         self.names: dict[tuple[InodeNumber, bytes], Said] = {}
         self.lookups: dict[InodeNumber, int] = {}
+        self.offered: set[InodeNumber] = set()
         self.full = False
 
     # --- the kernel's side ---
@@ -56,6 +58,9 @@ class PublishedNames(NothingPublished):
         own = min(count, self.lookups.get(inode, 0))
         if own:
             self.lookups[inode] -= own
+            if inode in self.offered and not self.lookups[inode]:
+                self.offered.discard(inode)
+                return count - own + 1
         return count - own
 
     # --- Published ---
@@ -80,6 +85,30 @@ class PublishedNames(NothingPublished):
             self.names[parent, name] = Said(None, now + believed, now + told)
         return not self.full
 
+    def publish_files(
+        self, parent: InodeNumber, directory: bytes, files: Sequence[ListedFile], shown: FilesShown
+    ) -> int:
+        if self.full:
+            return 0
+        now = self._clock()
+        for file in files:
+            times = (file.mtime_ns,) * 3
+            what = Attributes(file.inode, FileKind.FILE, shown.mode, 1, shown.uid, shown.gid, file.size, *times)
+            self.inodes[file.inode] = Said(what, now + shown.believed, now + shown.told)
+            self.names[parent, file.name] = Said(file.inode, now + shown.name_believed, now + shown.name_told)
+            if file.offered:
+                self.offered.add(file.inode)
+        return len(files)
+
+    def reclaim_inode(self, inode: InodeNumber) -> bool:
+        if inode not in self.offered or self.lookups.get(inode, 0):
+            return False
+        self.offered.discard(inode)
+        self.inodes.pop(inode, None)
+        for place in [place for place, said in self.names.items() if said.what == inode]:
+            del self.names[place]
+        return True
+
     def retract_inode(self, inode: InodeNumber) -> None:
         self.inodes.pop(inode, None)
 
@@ -92,7 +121,9 @@ class PublishedNames(NothingPublished):
 
     def withdraw_inode(self, inode: InodeNumber) -> int:
         self.inodes.pop(inode, None)
-        return self.lookups.pop(inode, 0)
+        counted = inode in self.offered
+        self.offered.discard(inode)
+        return self.lookups.pop(inode, 0) - counted
 
     def statistics(self) -> PublishedStatistics:
         return PublishedStatistics(len(self.inodes), len(self.names), lookups=sum(self.lookups.values()))

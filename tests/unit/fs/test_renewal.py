@@ -207,3 +207,25 @@ def test_unchanged_facts_are_kept_once_and_new_names_not_at_all() -> None:
     assert page is not None
     assert page.names[b"00000"] is NAMES[b"00000"]
     assert renewal.page(b"new") is None
+
+
+def test_names_in_any_order_are_told_by_pages_that_do_not_overlap(world: World) -> None:
+    count = 4 * LARGEST
+    for number in range(count):
+        world.store.seed(f"d/{number:05d}", b"data")
+    program = world.mount(FAST)
+    with program.walk("d") as inode:
+        program.list("d")
+        names = [f"{number:05d}".encode() for number in range(count)]
+        order = random.Random(1).sample(names, 2_000)
+        for name in names[:4_000:4]:  # its pages have grown by then
+            world.clock.advance(0.01)
+            look_up(program, inode, name)
+        world.clock.advance(FAST.attr_timeout + 0.1)
+        for name in order:
+            look_up(program, inode, name)
+        world.clock.advance(FAST.attr_timeout + 0.1)
+        world.store.requests.clear()
+        for name in order:
+            look_up(program, inode, name)
+    assert world.store.requests["ListObjectsV2"] <= 5
