@@ -5,9 +5,11 @@ What a session needs is imported when it is chosen, before the process gives up 
 
 from __future__ import annotations
 
+import functools
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
 from csi.data.couriers import Couriers, Errands
 from csi.fs.published import NothingPublished, Published
@@ -26,11 +28,12 @@ STOP_GRACE: Final = Seconds(5.0)
 ForErrands = Callable[[Errands], Couriers]
 
 
-class SessionChoice(Protocol):
+class SessionChoice(ABC):
     """One kind of session. For each mount: `publish` first, then the filesystem that publishes there, then `open`."""
 
     name: str
 
+    @abstractmethod
     def publish(self, couriers: ForErrands | None = None) -> Published:
         """`couriers` makes who fetches small files that a session reads by itself."""
 
@@ -46,6 +49,12 @@ class SessionChoice(Protocol):
         stop_grace: Seconds = STOP_GRACE,
     ) -> KernelSession:
         """The session of a mounted descriptor, not serving yet; `published` is of `publish`."""
+        make = self._session_on(published)
+        return make(descriptor, filesystem, arguments, workers=workers, on_started=on_started, stop_grace=stop_grace)
+
+    @abstractmethod
+    def _session_on(self, published: Published) -> Callable[..., KernelSession]:
+        """What makes a session that answers from `published`. Raises TypeError if that is of another kind."""
 
 
 def choose(name: str) -> SessionChoice:
@@ -58,7 +67,7 @@ def choose(name: str) -> SessionChoice:
     return _Pyfuse3()
 
 
-class _Own:
+class _Own(SessionChoice):
     name = OWN
 
     def __init__(self) -> None:
@@ -73,31 +82,13 @@ class _Own:
         answers.couriers = couriers(answers) if couriers is not None else None
         return answers
 
-    def open(
-        self,
-        descriptor: int,
-        filesystem: ServedFilesystem,
-        arguments: MountArguments,
-        published: Published,
-        *,
-        workers: int,
-        on_started: Callable[[], None],
-        stop_grace: Seconds = STOP_GRACE,
-    ) -> KernelSession:
+    def _session_on(self, published: Published) -> Callable[..., KernelSession]:
         if not isinstance(published, self._answers):
             raise TypeError(f"{published!r} was not made by this kind of session")
-        return self._session(
-            descriptor,
-            filesystem,
-            arguments,
-            answers=published,
-            workers=workers,
-            on_started=on_started,
-            stop_grace=stop_grace,
-        )
+        return functools.partial(self._session, answers=published)
 
 
-class _Pyfuse3:
+class _Pyfuse3(SessionChoice):
     name = PYFUSE3
 
     def __init__(self) -> None:
@@ -108,17 +99,5 @@ class _Pyfuse3:
     def publish(self, couriers: ForErrands | None = None) -> Published:
         return NothingPublished()
 
-    def open(
-        self,
-        descriptor: int,
-        filesystem: ServedFilesystem,
-        arguments: MountArguments,
-        published: Published,
-        *,
-        workers: int,
-        on_started: Callable[[], None],
-        stop_grace: Seconds = STOP_GRACE,
-    ) -> KernelSession:
-        return self._session(
-            descriptor, filesystem, arguments, workers=workers, on_started=on_started, stop_grace=stop_grace
-        )
+    def _session_on(self, published: Published) -> Callable[..., KernelSession]:
+        return self._session
