@@ -12,6 +12,7 @@ result=0
 tools/image.sh
 nice tools/test-torch.sh tests/torch "$@" >.cache/torch/lane.log 2>&1 &
 torch=$!
+trap 'kill "$torch" 2>/dev/null || true' EXIT # Ctrl-C does not reach what runs in the background
 .venv/bin/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder tests/cluster "$@" || result=$?
 wait "$torch" || result=$?
 cat .cache/torch/lane.log
