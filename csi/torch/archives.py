@@ -20,11 +20,14 @@ from csi.errors import ManifestMalformed
 from csi.oss.store import Buffer, ObjectVersion
 from csi.torch.catalogue import Entry
 from csi.torch.uri import Place
-from csi.volume.units import KIB
+from csi.volume.units import KIB, MIB
 
 BLOCK: Final = 512
 HEADERS: Final = 16 * KIB
 """Where a member of a large archive is looked for: its header, and those that hold a long name before it."""
+
+SPAN: Final = 2 * MIB
+"""Neighbours are fetched together up to this."""
 
 _MAGIC: Final = b"TarIdx\0\0"
 _HEADER: Final = struct.Struct("<8sHBBQQQI")
@@ -90,6 +93,11 @@ class TarSamples(Sequence[Entry]):
 
     def __len__(self) -> int:
         return len(self._places) - 1
+
+    @property
+    def neighbours(self) -> int:
+        """How many members, about, come by one request of `SPAN` bytes."""
+        return max(1, SPAN // BLOCK * len(self) // max(1, self._places[-1] - self._places[0]))
 
     def __getitem__(self, index: int) -> Entry:  # type: ignore[override] # nobody slices samples
         count = len(self)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+from collections.abc import Sequence
 from queue import SimpleQueue
 from typing import Final, NamedTuple
 
@@ -82,7 +83,7 @@ class Fetcher:
         self._lock = threading.Lock()
         self._ledger = MemoryLedger(Bytes(max(options.budget // 2, _LEAST_LEDGER)))
         self._engines: dict[Place, DataEngine] = {}
-        self._queue: SimpleQueue[Slot | None] = SimpleQueue()
+        self._queue: SimpleQueue[Slot | list[Slot] | None] = SimpleQueue()
         self._threads = 0
         self._closed = False
         self._lines = LinesOfThread()
@@ -98,6 +99,16 @@ class Fetcher:
         if self._threads < self.concurrency:
             self._hire()
         return slot
+
+    def begin_together(self, entries: Sequence[Entry]) -> list[Slot]:
+        """The same for members of an archive that lie one behind the other: by one request."""
+        if len(entries) == 1:
+            return [self.begin(entries[0])]
+        slots = [Slot(entry, entry.size) for entry in entries]
+        self._queue.put(slots)
+        if self._threads < self.concurrency:
+            self._hire()
+        return slots
 
     def charge(self, entry: Entry) -> int:
         """Bytes that a sample takes until it is taken."""
@@ -177,19 +188,46 @@ class Fetcher:
         queue = self._queue
         confine(self._processors)
         while True:
-            slot = queue.get()
-            if slot is None:
+            taken = queue.get()
+            if taken is None:
                 self._lines.close()
                 return
-            if not slot.unwanted:
-                try:
-                    slot.fetched = self.fetch(slot.entry)
-                except OssFuseError as error:
-                    slot.error = error
-                except BaseException as error:  # whatever it is, who waits has to be told
-                    slot.error = EndpointUnreachable(f"{slot.entry.key}: fetching failed: {error!r}")
+            if isinstance(taken, list):
+                self._fill_together(taken)
+            else:
+                self._fill(taken)
+            taken = None  # it holds the bytes of a sample
+
+    def _fill(self, slot: Slot) -> None:
+        if not slot.unwanted:
+            try:
+                slot.fetched = self.fetch(slot.entry)
+            except BaseException as error:  # whatever it is, who waits has to be told
+                slot.error = _told(error, slot.entry)
+        slot.gate.release()
+
+    def _fill_together(self, slots: Sequence[Slot]) -> None:
+        if slots[-1].unwanted:  # they are given up together
+            return
+        first = slots[0].entry
+        version = version_of(first)
+        data = bytearray(sum(slot.entry.size for slot in slots))
+        failure: OssFuseError | None = None
+        try:
+            self.store(first.place).fill(version, first.offset, memoryview(data))
+        except PreconditionFailed as error:
+            failure = _replaced(error, first)
+        except BaseException as error:
+            failure = _told(error, first)
+        for slot in slots:
+            start = slot.entry.offset - first.offset
+            try:
+                if failure is not None:
+                    raise failure
+                slot.fetched = _member(slot.entry, version, data[start : start + slot.entry.size])
+            except OssFuseError as error:
+                slot.error = error
             slot.gate.release()
-            slot = None  # it holds the bytes of a sample
 
     def _discover(self, store: OssClient, entry: Entry) -> Fetched:
         """An object of which only the name is known: its first bytes tell the rest."""
@@ -237,6 +275,12 @@ def _member(entry: Entry, version: ObjectVersion, data: bytearray) -> Fetched:
     del data[start + size :]
     del data[:start]
     return Fetched(version, data, name, size)
+
+
+def _told(error: BaseException, entry: Entry) -> OssFuseError:
+    if isinstance(error, OssFuseError):
+        return error
+    return EndpointUnreachable(f"oss://{entry.place.bucket}/{entry.key}: fetching failed: {error!r}")
 
 
 def _replaced(error: PreconditionFailed, entry: Entry) -> PreconditionFailed:

@@ -16,6 +16,7 @@ import torch.utils.data
 
 from csi.errors import InvalidOption, StateMismatch
 from csi.torch import order, sources
+from csi.torch.archives import TarSamples
 from csi.torch.catalogue import Entry
 from csi.torch.connection import Connection, connect
 from csi.torch.delivery import SKIPPED, Delivery, Transform, identity
@@ -203,6 +204,7 @@ class OssIterableDataset(torch.utils.data.IterableDataset):  # type: ignore[misc
             "seed": self._seed if self._shuffling is not None else None,
             "run": self._run if self._shuffling is not None else None,
             "consumers": share.count,
+            "ranks": share.ranks,
             "consumer": share.number,
         }
 
@@ -219,12 +221,13 @@ class OssIterableDataset(torch.utils.data.IterableDataset):  # type: ignore[misc
         source = self._source
         if isinstance(source, Manifest):
             return order.dealt(source.stream(self._delivery.connection), share, self._shuffling, epoch)
-        return map(source.__getitem__, order.numbers(len(source), share, self._shuffling, epoch))
+        block = source.neighbours if isinstance(source, TarSamples) else 1
+        return map(source.__getitem__, order.numbers(len(source), share, self._shuffling, epoch, block=block))
 
     def _share(self) -> Share:
         rank, ranks = self._group() or (0, 1)
         worker, workers = worker_of_this_process()
-        return Share(worker * ranks + rank, ranks * workers)
+        return Share(worker * ranks + rank, ranks * workers, ranks)
 
     def _group(self) -> tuple[int, int] | None:
         return self._given_rank or self._rank or rank_of_this_process()

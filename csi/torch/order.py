@@ -19,10 +19,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """Consumer `number` of `count`."""
+    """Consumer `number` of `count`: the first workers of the `ranks`, then their second ones, and so on."""
 
     number: int = 0
     count: int = 1
+    ranks: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +35,14 @@ class Shuffling:
     buffer: int = 1000
 
 
-def numbers(count: int, share: Share, shuffling: Shuffling | None, epoch: int) -> Iterator[int]:
-    """The numbers, out of `count`, of the samples of one consumer."""
+def numbers(count: int, share: Share, shuffling: Shuffling | None, epoch: int, *, block: int = 1) -> Iterator[int]:
+    """The numbers, out of `count`, of the samples of one consumer.
+
+    With `block`, so many neighbours go to the same worker, where they can be fetched together; then it is the numbers
+    of ranks that differ by at most one, those of a rank's workers by a block. Shuffling leaves no neighbours together.
+    """
     if shuffling is None:
-        return iter(range(share.number, count, share.count))
+        return _in_blocks(count, share, block) if block > 1 else iter(range(share.number, count, share.count))
     return drawn(_mixed(count, share, shuffling, epoch), share, shuffling, epoch)
 
 
@@ -58,6 +63,14 @@ def drawn(entries: Iterator[T], share: Share, shuffling: Shuffling, epoch: int) 
         buffer[place] = entry
     chance.shuffle(buffer)
     yield from buffer
+
+
+def _in_blocks(count: int, share: Share, block: int) -> Iterator[int]:
+    worker, rank = divmod(share.number, share.ranks)
+    workers = share.count // share.ranks
+    end = count * (rank + 1) // share.ranks
+    for start in range(count * rank // share.ranks + worker * block, end, workers * block):
+        yield from range(start, min(start + block, end))
 
 
 def _mixed(count: int, share: Share, shuffling: Shuffling, epoch: int) -> Iterator[int]:

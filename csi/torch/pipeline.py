@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
+from csi.torch.archives import SPAN
 from csi.torch.catalogue import Entry
 from csi.torch.fetching import Fetcher, Slot
 
@@ -29,9 +30,15 @@ def stream(fetcher: Fetcher, entries: Iterator[Entry]) -> Iterator[Slot]:
                 charge = fetcher.charge(following)
                 if ahead and charged + charge > fetcher.budget:
                     break
-                charged += charge
-                ahead.append(fetcher.begin(following))
+                begun, together = [following], charge
                 following = next(entries, None)
+                while following is not None and _follows(following, begun[-1]) and together + following.size <= SPAN:
+                    together += following.size
+                    begun.append(following)
+                    following = next(entries, None)
+                slots = fetcher.begin_together(begun)
+                charged += sum(slot.charge for slot in slots)
+                ahead.extend(slots)
             slot = ahead.popleft()
             slot.wait()
             charged -= slot.charge
@@ -39,6 +46,17 @@ def stream(fetcher: Fetcher, entries: Iterator[Entry]) -> Iterator[Slot]:
     finally:
         for slot in ahead:
             slot.unwanted = True
+
+
+def _follows(entry: Entry, before: Entry) -> bool:
+    """Whether both are members of an archive, one right behind the other."""
+    return (
+        entry.offset >= 0
+        and before.offset >= 0
+        and entry.offset == before.offset + before.size
+        and entry.key == before.key
+        and entry.place == before.place
+    )
 
 
 class Lookahead:

@@ -48,7 +48,9 @@ class OssObject(io.RawIOBase):
 
     @property
     def key(self) -> str:
-        return f"/{self._entry.place.bucket}/{self.name}"
+        name = self.name
+        # archives of the original have such keys for names
+        return name if name.startswith("/") and self._entry.offset >= 0 else f"/{self._entry.place.bucket}/{name}"
 
     @property
     def label(self) -> str | int:

@@ -67,6 +67,30 @@ def test_members_are_samples(archived: Ground, kind: Any) -> None:
     assert [sample for batch in loader for sample in batch] == in_order()
 
 
+def test_members_that_lie_together_come_by_one_request(archived: Ground) -> None:
+    made = OssIterableDataset.from_tar(archived.uri("a.tar"), archived.uri("a.idx"), **archived.arguments)
+    archived.emulator.reset_counters()
+    assert [sample.read() for sample in made] == [sample[3] for sample in in_order()]
+    assert archived.emulator.counters()["requests"] == 1
+
+
+def test_workers_and_ranks_share_the_members(archived: Ground) -> None:
+    found = []
+    for rank in range(2):
+        made = OssIterableDataset.from_tar(
+            archived.uri("a.tar"),
+            archived.uri("a.idx"),
+            **archived.arguments,
+            transform=described,
+            rank=rank,
+            world_size=2,
+        )
+        mine = [sample for batch in DataLoader(made, 4, num_workers=2, collate_fn=as_it_is) for sample in batch]
+        assert len(mine) == COUNT // 2
+        found += mine
+    assert sorted(found) == sorted(in_order())
+
+
 def test_shuffling_members_gives_each_once(archived: Ground) -> None:
     made = OssIterableDataset.from_tar(
         archived.uri("a.tar"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +19,20 @@ def test_every_sample_goes_to_exactly_one_consumer(
     shares = [list(numbers(count, Share(number, consumers), shuffling, epoch)) for number in range(consumers)]
     assert sorted(number for share in shares for number in share) == list(range(count))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+@given(st.integers(0, 200), st.integers(1, 4), st.integers(1, 4), st.integers(2, 9))
+def test_neighbours_stay_together_and_ranks_are_even(count: int, ranks: int, workers: int, block: int) -> None:
+    shares = {
+        (rank, worker): list(numbers(count, Share(worker * ranks + rank, ranks * workers, ranks), None, 0, block=block))
+        for rank in range(ranks)
+        for worker in range(workers)
+    }
+    assert sorted(number for share in shares.values() for number in share) == list(range(count))
+    of_ranks = [sum(len(shares[rank, worker]) for worker in range(workers)) for rank in range(ranks)]
+    assert max(of_ranks) - min(of_ranks) <= 1
+    for share in shares.values():
+        assert sum(after != before + 1 for before, after in pairwise(share)) <= len(share) // block
 
 
 @given(st.integers(0, 200), st.integers(1, 9), shufflings, st.integers(0, 5))

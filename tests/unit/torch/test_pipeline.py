@@ -33,6 +33,7 @@ class Begun:
         self.counted: Counter[int] = Counter()
         self.outstanding = 0
         self.most = 0
+        self.together: list[int] = []
 
     def charge(self, entry: Entry) -> int:
         return entry.size
@@ -49,6 +50,10 @@ class Begun:
             slot.fetched = Fetched(version, bytearray(entry.size), entry.key, entry.size)
         slot.gate.release()
         return slot
+
+    def begin_together(self, entries: list[Entry]) -> list[Slot]:
+        self.together.append(len(entries))
+        return [self.begin(entry) for entry in entries]
 
     def taken(self, slot: Slot) -> int:
         self.outstanding -= slot.charge
@@ -77,6 +82,15 @@ def test_a_stream_holds_no_more_than_the_budget_beside_one_sample() -> None:
     sizes = [random.Random(3).randrange(1, 60) for _ in range(200)]
     assert list(streamed(fetcher, sizes)) == list(range(200))
     assert fetcher.most <= 25 + 60
+
+
+def test_members_of_an_archive_that_lie_together_are_fetched_together() -> None:
+    fetcher = Begun()
+    size = 700 * 1024
+    members = [Entry(Place("bucket"), ObjectKey("1"), size, offset=place * size, whole=99 * size) for place in range(9)]
+    slots = list(stream(fetcher, iter([*members[:5], *members[6:], entry(7)])))  # type: ignore[arg-type]
+    assert [slot.entry.offset for slot in slots] == [place * size for place in (0, 1, 2, 3, 4, 6, 7, 8)] + [-1]
+    assert fetcher.together == [2, 2, 1, 2, 1, 1]
 
 
 def test_a_failure_has_its_place_in_the_order() -> None:
