@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -46,3 +47,13 @@ def test_only_the_lines_with_latency_wait() -> None:
     assert "limit_rate" not in quick
     assert slow.count("ngx.sleep(0.02)") == 2
     assert slow.count("limit_rate 1000;") == 2
+
+
+def test_a_bucket_in_the_name_of_the_host_is_part_of_the_path_and_of_the_log() -> None:
+    text = configuration(Path("/s"), Path("/w"), Path("/b"), 1, {Line(): 10})
+    pattern = text.partition("map $host $bucket_before {")[2].partition('"~')[2].partition('"')[0].replace("?<", "?P<")
+    assert re.match(pattern, "bench.oss.local")
+    assert not re.match(pattern, "127.0.0.1")
+    assert not re.match(pattern, "oss.local")
+    assert "root /w$bucket_before;" in text
+    assert "$bucket_before$request_uri';" in text
