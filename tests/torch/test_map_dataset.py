@@ -237,6 +237,23 @@ def test_the_error_of_a_worker_keeps_its_type_and_names_the_object(samples: Grou
         list(DataLoader(made, batch_size=1, num_workers=1, collate_fn=as_it_is))
 
 
+@pytest.mark.parametrize(
+    "fault",
+    [{"status": 503}, {"reset_after": 100}, {"truncate_after": 100}, {"corrupt_body": True}, {"drop_answer": True}],
+    ids=lambda fault: next(iter(fault)),
+)
+@pytest.mark.parametrize("named", [False, True])
+def test_a_passing_fault_is_not_noticed(samples: Ground, fault: dict[str, Any], named: bool) -> None:
+    if named:
+        uris = [samples.uri(f"data/{number:04}.bin") for number in range(COUNT)]
+        made = OssMapDataset.from_objects(uris, **samples.arguments, transform=described)
+    else:
+        made = dataset(samples)
+    made.__getitems__(range(8))
+    samples.emulator.fault(operation="GetObject", count=6, **fault)
+    assert made.__getitems__(range(COUNT)) == [expected(number) for number in range(COUNT)]
+
+
 def test_a_replaced_object_is_told_apart(samples: Ground) -> None:
     made = dataset(samples)
     samples.emulator.seed("data/0003.bin", b"x" * len(content(3)))

@@ -50,6 +50,16 @@ def test_a_passing_fault_of_a_read_is_not_noticed(stored, emulator, fault):
     assert read(stored) == CONTENT
 
 
+@pytest.mark.parametrize("fault", [{"reset_after": 100_000}, {"truncate_after": 399_999}, {"corrupt_body": True}])
+def test_a_passing_fault_of_the_start_of_an_object_is_not_noticed(stored, emulator, fault):
+    emulator.fault(operation="GetObject", count=2, **fault)
+    target = memoryview(bytearray(500_000))
+
+    _, received = stored.read_start("k", target)
+
+    assert bytes(target[:received]) == CONTENT
+
+
 @pytest.mark.parametrize("fault", [{"reset_after": 100_000}, {"truncate_after": 50_000}, {"status": 500}])
 def test_a_passing_fault_of_a_range_is_not_noticed(stored, emulator, fault):
     emulator.fault(operation="GetObject", count=2, **fault)

@@ -107,6 +107,20 @@ def test_an_object_larger_than_the_buffer_is_refused(client):
         client.read_whole("k", memoryview(bytearray(99_999)))
 
 
+@pytest.mark.parametrize("size", [0, 1, 4095, 4096, 4097, 100_000])
+def test_the_start_of_an_object_of_any_size_is_one_request_and_tells_its_size(client, emulator, size):
+    content = os.urandom(size)
+    client.put("k", [content])
+    emulator.reset_counters()
+    target = memoryview(bytearray(4096))
+
+    metadata, received = client.read_start("k", target)
+
+    assert metadata.size == size
+    assert bytes(target[:received]) == content[:4096]
+    assert emulator.count("GetObject") == (1 if size else 2)
+
+
 @pytest.mark.parametrize("whole", [True, False])
 def test_a_changed_object_is_not_read_as_the_old_one(client, whole):
     old = client.put("k", [b"old"]).etag
