@@ -7,7 +7,9 @@ in the first one, and is answered by the next.
 from __future__ import annotations
 
 import argparse
+import logging
 import os
+import sys
 import threading
 from pathlib import Path
 
@@ -23,6 +25,7 @@ def main() -> None:
     parser.add_argument("--descriptor", type=int, required=True)
     parser.add_argument("--agreed", type=Path, required=True)
     options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr)
     agreed: Path = options.agreed
     resume = InitResult.from_json(agreed.read_text()) if agreed.exists() else None
 

@@ -7,6 +7,7 @@ should raise, and counters tell which calls arrived. Extended attributes are pla
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import stat
 import threading
@@ -27,6 +28,8 @@ from csi.fs.types import (
 )
 from csi.oss.store import Buffer
 from csi.volume.units import FileHandle, InodeNumber, Seconds
+
+_log = logging.getLogger(__name__)
 
 _TYPE_BITS = {FileKind.FILE: stat.S_IFREG, FileKind.DIRECTORY: stat.S_IFDIR, FileKind.SYMLINK: stat.S_IFLNK}
 
@@ -102,6 +105,7 @@ class TreeFilesystem:
 
     def lookup(self, parent: InodeNumber, name: bytes, caller: Caller) -> Entry:
         if name == b"slow":
+            _log.info("slow is asked for")
             self.unblock.wait(30)
         if name == b"broken":
             raise RuntimeError("a bug in the filesystem")

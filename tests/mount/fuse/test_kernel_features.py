@@ -18,7 +18,7 @@ import pytest
 
 from csi.errors import MountError
 from csi.handover.kernel import MNT_DETACH, MS_NODEV, MS_NOSUID, LinuxKernel
-from tests.support.mounts import SOURCE_ROOT, ServedMount, mountpoint_minor, served_mount
+from tests.support.mounts import SOURCE_ROOT, ServedMount, served_mount
 
 MIB = 1 << 20
 CONTENT = bytes(range(256)) * 8192
@@ -78,6 +78,7 @@ class Succession:
         self.path = directory / "mount"
         self.path.mkdir()
         self._agreed = directory / "agreed.json"
+        self._log = directory / "server.log"
         self._ending = ending
         kernel = LinuxKernel()
         self._device = kernel.open_fuse_device()
@@ -88,14 +89,16 @@ class Succession:
 
     def serve(self) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "tests.support.successor", "--descriptor", str(self._device)]
-        process = subprocess.Popen(
-            [*command, "--agreed", str(self._agreed)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            pass_fds=[self._device],
-            cwd=SOURCE_ROOT,
-        )
+        with self._log.open("ab") as log:
+            process = subprocess.Popen(
+                [*command, "--agreed", str(self._agreed)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                pass_fds=[self._device],
+                cwd=SOURCE_ROOT,
+            )
         self._ending.enter_context(process)
         self._ending.callback(process.kill)
         assert process.stdout is not None
@@ -107,6 +110,14 @@ class Succession:
         process = subprocess.Popen([sys.executable, "-c", program], cwd="/", stdout=subprocess.PIPE, text=True)
         self._ending.enter_context(process)
         return process
+
+    def until_read(self) -> None:
+        """Until a server has read the request for `slow`, which it does not answer."""
+        for _ in range(2000):
+            if "slow is asked for" in self._log.read_text():
+                return
+            subprocess.run(["sleep", "0.01"], check=True)
+        raise AssertionError(f"no request arrived:\n{self._log.read_text()}")
 
     def _detach(self) -> None:
         with suppress(MountError):
@@ -131,7 +142,7 @@ def test_a_successor_answers_what_its_predecessor_read_and_goes_on_with_the_moun
     waiting = succession.ask(f"import os; print('asking', flush=True); print(os.stat({str(slow)!r}).st_size)")
     assert waiting.stdout is not None
     assert waiting.stdout.readline() == "asking\n"
-    _until_asked(succession.path)
+    succession.until_read()
 
     first.kill()
     first.wait()
@@ -140,20 +151,3 @@ def test_a_successor_answers_what_its_predecessor_read_and_goes_on_with_the_moun
     assert waiting.communicate(timeout=30)[0] == "6\n"
     again = succession.ask(f"print(open({str(hello)!r}).read(), end='')")
     assert again.communicate(timeout=30)[0] == "hello, world\n"
-
-
-def _until_asked(path: Path) -> None:
-    """Until a request of the mount waits for its answer."""
-    kernel = LinuxKernel()
-    control = path.parent / "fusectl"
-    control.mkdir()
-    kernel.mount("fusectl", str(control), "fusectl", MS_NODEV | MS_NOSUID, "")
-    try:
-        waiting = control / str(mountpoint_minor(path)) / "waiting"
-        for _ in range(2000):
-            if waiting.read_text().strip() != "0":
-                return
-            subprocess.run(["sleep", "0.01"], check=True)
-        raise AssertionError("no request arrived")
-    finally:
-        kernel.umount2(str(control), MNT_DETACH)
