@@ -73,12 +73,15 @@ class Delivery:
             fetcher = self._fetcher = Fetcher(self.connection)
         return fetcher
 
-    def give(self, slot: Slot, row: int) -> Any:
-        """What the training code gets for a sample that was fetched, or SKIPPED. `row` is that of the process in the
-        tally."""
+    def give(self, slot: Slot, row: int, *, alone: bool = False) -> Any:
+        """What the training code gets for a sample that was fetched, or SKIPPED, unless it was asked for `alone`.
+
+        `row` is that of the process in the tally.
+        """
         error = slot.error
-        if error is not None and (self._skips or self._transform is identity):
-            if not self._may_skip(error, slot, row):
+        skips = self._skips and not alone
+        if error is not None and (skips or self._transform is identity):
+            if not (skips and self._may_skip(error, slot, row)):
                 raise error
             return SKIPPED
         fetched = slot.fetched
@@ -88,7 +91,7 @@ class Delivery:
         try:
             return self._transform(sample)
         except OssFuseError as failure:
-            if not self._may_skip(failure, slot, row):
+            if not (skips and self._may_skip(failure, slot, row)):
                 raise
             return SKIPPED
 
@@ -96,7 +99,7 @@ class Delivery:
         return self.tally.statistics()
 
     def _may_skip(self, error: OssFuseError, slot: Slot, row: int) -> bool:
-        if not self._skips or not isinstance(error, _OF_ONE_OBJECT):
+        if not isinstance(error, _OF_ONE_OBJECT):
             return False
         self.tally.skip(row)
         _log.warning("skipped /%s/%s: %s", slot.entry.place.bucket, slot.entry.key, error)

@@ -143,10 +143,7 @@ class OssMapDataset(torch.utils.data.Dataset):  # type: ignore[misc] # torch is 
 
     def __getitem__(self, index: int) -> Any:
         (slot,) = self._taken([index], None)
-        given = self._delivery.give(slot, row_of_this_process())
-        if given is SKIPPED:
-            raise slot.error or SamplesUnavailable(f"sample {index} cannot be read")
-        return given
+        return self._delivery.give(slot, row_of_this_process(), alone=True)
 
     def __getitems__(self, indices: Sequence[int]) -> list[Any]:
         """A batch, in the order asked for."""

@@ -274,8 +274,25 @@ def test_a_batch_of_which_nothing_is_left_is_an_error(samples: Ground) -> None:
     made = OssMapDataset.from_objects(samples.uri("none"), **samples.arguments, on_error="skip")
     with pytest.raises(SamplesUnavailable, match="none of the 2 samples"):
         made.__getitems__([0, 0])
+    skipped = made.statistics().skipped
     with pytest.raises(ObjectNotFound):
         made[0]
+    assert made.statistics().skipped == skipped == 2
+
+
+def test_a_failure_in_the_middle_of_a_large_object_is_skipped_too(ground: Ground) -> None:
+    ground.configure(datasetConfig={"prefetchUnitMB": 1})
+    ground.emulator.seed("data/large", bytes(2_000_000))
+    ground.emulator.seed("data/small", b"small")
+    made = dataset(ground, transform=len_of, on_error="skip")
+    ground.emulator.seed("data/large", bytes(2_000_001))
+    assert made.__getitems__([0, 1]) == [5]
+    with pytest.raises(PreconditionFailed):
+        made[0]
+
+
+def len_of(sample: OssObject) -> int:
+    return len(sample.read())
 
 
 def test_a_bucket_that_does_not_exist_is_not_skipped(samples: Ground) -> None:

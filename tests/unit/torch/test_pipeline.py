@@ -133,6 +133,13 @@ def test_an_order_without_shuffling_is_guessed_and_nothing_fetched_twice(size: i
     assert len(set(fetcher.counted) - own) <= DEPTH  # beyond where it ended
 
 
+def test_looking_ahead_keeps_to_the_budget_beside_one_sample() -> None:
+    fetcher = Begun(budget=25)
+    batches = [list(range(start, start + 6)) for start in range(0, 90, 6)]
+    assert followed(fetcher, batches) == batches
+    assert fetcher.most <= 25 + SIZE
+
+
 def test_a_shuffled_order_that_is_told_is_fetched_once() -> None:
     numbers = list(range(400))
     random.Random(1).shuffle(numbers)
