@@ -6,7 +6,7 @@ thread and, with a pool of connections of its own, in processes forked later. Lo
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import random as chance
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -69,7 +69,11 @@ class OssClient:
     def lines(self, largest: Bytes) -> Lines | None:
         """Connections for small objects that are fetched without Python; None where that cannot be: with TLS, another
         transport than libcurl's, or when it was not built."""
-        if not self._is_plain or importlib.util.find_spec("csi.oss.getting") is None:
+        if not self._is_plain:
+            return None
+        try:
+            importlib.import_module("csi.oss.getting")  # now, while its file is in reach
+        except ImportError:
             return None
         return self.session.lines(largest)
 
