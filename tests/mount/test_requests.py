@@ -95,5 +95,40 @@ def test_a_sequential_read_moves_every_byte_once(mount_volume: MountVolume) -> N
     assert 20 << 20 <= moved <= 21 << 20
 
 
+def test_records_at_equal_distances_are_fetched_once_and_little_else(mount_volume: MountVolume) -> None:
+    volume = mount_volume(mode="fast")
+    record, step, count = 16 << 10, 1 << 20, 40
+    data = os.urandom(step) * (count + 20)
+    volume.put("columns", data)
+    descriptor = os.open(volume.path / "columns", os.O_RDONLY)
+    try:
+        for number in range(count):
+            offset = (number + 3) * step + (300 << 10)
+            assert os.pread(descriptor, record, offset) == data[offset : offset + record]
+    finally:
+        os.close(descriptor)
+    gets = volume.emulator.requests("GetObject", volume.prefix + "columns")
+    moved = sum(entry["bytes_out"] for entry in gets)
+
+    assert len({entry["range"] for entry in gets}) == len(gets), "nothing is fetched twice"
+    assert count <= len(gets) <= count + 16, "those of the records, and at most 16 ahead of the last one"
+    assert moved <= 2 * (count + 16) * record
+
+
+def test_reads_at_random_fetch_nothing_ahead(mount_volume: MountVolume) -> None:
+    volume = mount_volume(mode="fast")
+    data = os.urandom(1 << 20) * 64
+    volume.put("large", data)
+    offsets = [((number * number * 7919) % 15_000 + 300) * 4096 for number in range(40)]
+    descriptor = os.open(volume.path / "large", os.O_RDONLY)
+    try:
+        for offset in offsets:
+            assert os.pread(descriptor, 4096, offset) == data[offset : offset + 4096]
+    finally:
+        os.close(descriptor)
+
+    assert volume.gets("large") <= len(set(offsets))
+
+
 def _mode(volume: MountedVolume) -> str:
     return (volume.path.parent / "volume.json").read_text()
