@@ -59,7 +59,11 @@ def _refused(reason: str, *names: str) -> tuple[Argument, ...]:
 
 ARGUMENTS: tuple[Argument, ...] = (
     _value("attr_timeout", ArgumentValue.SECONDS, "how long the kernel may trust attributes"),
-    _value("entry_timeout", ArgumentValue.SECONDS, "how long it is believed that a name exists, if that is longer than attr_timeout, and what a directory holds"),
+    _value(
+        "entry_timeout",
+        ArgumentValue.SECONDS,
+        "how long it is believed that a name exists, if that is longer than attr_timeout, and what a directory holds",
+    ),
     _value("negative_timeout", ArgumentValue.SECONDS, "how long the kernel may trust that a name does not exist"),
     _flag("auto_cache", "cache", CachePolicy.AUTO, "keep cached pages of a file while its version is unchanged"),
     _flag("kernel_cache", "cache", CachePolicy.KERNEL, "always keep cached pages of a file"),
