@@ -72,8 +72,10 @@ class Offers:
             first = bisect_left(order.names, name) + 1
             names = order.names[first : first + order.size]
             order.size = min(order.size * 2, MOST)
-            self.take_back()
+            if len(self._table) >= self._most_inodes:
+                self.take_back()
             self._publish(parent, listing, names)
+            self.take_back()  # what is old and was not told again just now, perhaps fetched ahead already
 
     def take_back(self, *, everything: bool = False) -> None:
         """Inodes that were offered long ago and that nobody came for."""
