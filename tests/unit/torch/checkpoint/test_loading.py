@@ -168,6 +168,7 @@ def test_what_was_fetched_ahead_in_vain_is_asked_for_again(opened: Opened) -> No
         assert opened.is_right(position, 100 * KIB)
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_read_ends_when_nothing_writes_to_the_target_any_more(opened: Opened) -> None:
     busy: list[int] = []
     gate = threading.Event()

@@ -182,6 +182,7 @@ def test_nothing_reads_lent_memory_once_a_failed_write_has_returned(desk: Desk) 
     assert busy == []
 
 
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("size", [PART // 2, 8 * BUDGET])
 def test_an_interruption_ends_it_and_leaves_the_old_object(desk: Desk, size: int) -> None:
     desk.store.seed(KEY, b"old")
