@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from csi.data.copied import CopiedRun, checksum_in, checksum_of
 from csi.data.leftovers import Leftovers
@@ -33,8 +33,22 @@ class _Arrived:
     crc64: Crc64 | None  # of a copied range: not known
 
 
+@dataclass(slots=True, eq=False)
+class _Part:
+    """One that is under way from when it has a number; `taken` by who carries it out or gives it up, once."""
+
+    buffers: Sequence[memoryview]
+    lent: bool
+    number: int = 0
+    taken: threading.Lock = field(default_factory=threading.Lock)
+
+    def take(self) -> bool:
+        return self.taken.acquire(blocking=False)
+
+
 class PartUpload:
-    """`_state` guards every field below it; it is not held across requests or callbacks."""
+    """`_lock` guards every field below it; it is not held across requests or callbacks. It is entered directly, and not
+    through `_state`, whose methods are Python: an interruption in one of them would leave it held for ever."""
 
     def __init__(
         self,
@@ -56,7 +70,8 @@ class PartUpload:
         self._content_type = content_type
         self._give = give
         self._patience = patience
-        self._state = threading.Condition()
+        self._lock = threading.RLock()
+        self._state = threading.Condition(self._lock)
         self._upload_id: str | None = None
         self._begun = False
         self._waiting: list[Callable[[str], None]] = []  # parts submitted before the upload id is known
@@ -64,6 +79,7 @@ class PartUpload:
         self._copied: list[CopiedRun] = []  # of the thread that submits
         self._submitted = 0
         self._in_flight = 0
+        self._lent = 0  # of those, in memory that no buffer of `give` is
         self._error: OssFuseError | None = None
         self._ending = False  # one thread has taken it upon itself to end the upload
         self._ended = False  # completed, or nothing is left at OSS
@@ -87,13 +103,15 @@ class PartUpload:
         return self._error
 
     def submit(self, body: Sequence[memoryview], buffers: Sequence[memoryview]) -> None:
-        """Send the next part. `buffers` is what to give back when the bytes of `body` are no longer needed."""
+        """Send the next part. `buffers` is what to give back when the bytes of `body` are not needed any more; without
+        any, they are lent until `wait_returned`. What is raised here is an interruption: the part was then taken up or
+        given up, never lost."""
 
         def send(number: int, upload_id: str) -> _Arrived:
             part = self._store.upload_part(self._key, upload_id, number, body)
             return _Arrived(part.etag, part.size, part.crc64)
 
-        self._queue(send, buffers)
+        self._queue(send, buffers, lent=not buffers)
 
     def copy(self, source: ObjectVersion, offset: int, size: int, *, crc64: Crc64 | None = None) -> None:
         """Make the next part of a range of an object that is there already; `crc64` is that of the whole object."""
@@ -112,9 +130,14 @@ class PartUpload:
 
         self._queue(send, ())
 
+    def wait_returned(self) -> None:
+        """Wait until nothing reads from memory that was lent."""
+        with self._lock:
+            self._state.wait_for(lambda: not self._lent)
+
     def wait_below(self, count: int) -> None:
         """Wait until fewer than `count` parts are under way, or for a failure, which is not raised here."""
-        with self._state:
+        with self._lock:
             seen = self._workers.succeeded
             while self._in_flight >= count and self._error is None:
                 if not self._state.wait(self._patience):
@@ -148,19 +171,19 @@ class PartUpload:
                 size = sum(part.size for part in self._arrived.values())
                 remove_damaged(self._store, self._key, size, expected)
             raise
-        with self._state:
+        with self._lock:
             self._ending = self._ended = True
         return result
 
     def fail(self, error: OssFuseError) -> None:
         """End the upload for this reason (the first one counts): parts not yet sent are not sent, and once those under
         way have ended nothing is left at OSS. Waits for that, but no longer than `patience`."""
-        with self._state:
+        with self._lock:
             if self._ended:
                 return
         self._note(error)
         self._end_if_idle()
-        with self._state:
+        with self._lock:
             self._state.wait_for(lambda: self._ended, self._patience)
 
     def raise_error(self) -> None:
@@ -171,19 +194,29 @@ class PartUpload:
 
     # --- private ---
 
-    def _queue(self, send: Callable[[int, str], _Arrived], buffers: Sequence[memoryview]) -> None:
-        with self._state:
-            self._submitted += 1
-            number = self._submitted
-            self._in_flight += 1
+    def _queue(
+        self, send: Callable[[int, str], _Arrived], buffers: Sequence[memoryview], *, lent: bool = False
+    ) -> None:
+        part = _Part(buffers, lent)
 
-            def submit(upload_id: str) -> None:
-                self._workers.submit(
-                    lambda: self._carry_out(send, number, upload_id, buffers),
-                    priority=_PART,
-                    dropped=lambda: self._done(number, None, _unmounting(self._key), buffers),
-                )
+        def submit(upload_id: str) -> None:
+            self._workers.submit(
+                lambda: self._carry_out(send, part, upload_id), priority=_PART, dropped=lambda: self._give_up(part)
+            )
 
+        try:
+            self._register(part, submit)
+        except BaseException:  # Ctrl-C of who writes
+            if part.number:
+                self._give_up(part)
+            raise
+
+    def _register(self, part: _Part, submit: Callable[[str], None]) -> None:
+        with self._lock:
+            number = self._submitted + 1
+            self._in_flight, self._lent, self._submitted, part.number = (
+                self._in_flight + 1, self._lent + part.lent, number, number,
+            )  # fmt: skip
             upload_id = self._upload_id
             if upload_id is None:
                 self._waiting.append(submit)
@@ -209,52 +242,54 @@ class PartUpload:
 
     def _began(self, upload_id: str) -> None:
         """The upload has an id, or ('') never will: then its parts end as soon as they run."""
-        with self._state:
+        with self._lock:
             self._upload_id = upload_id
             waiting, self._waiting = self._waiting, []
         for submit in waiting:
             submit(upload_id)
 
-    def _carry_out(
-        self, send: Callable[[int, str], _Arrived], number: int, upload_id: str, buffers: Sequence[memoryview]
-    ) -> bool:
+    def _carry_out(self, send: Callable[[int, str], _Arrived], part: _Part, upload_id: str) -> bool:
         arrived: _Arrived | None = None
         failure: OssFuseError | None = None
+        if not part.take():
+            return False
         try:
             if not upload_id:
                 failure = _unmounting(self._key)
             elif self._error is None:
-                arrived = send(number, upload_id)
+                arrived = send(part.number, upload_id)
         except OssFuseError as error:
             failure = error
         except BaseException as error:
             failure = _unforeseen(self._key, error)
             raise
         finally:
-            self._done(number, arrived, failure, buffers)
+            self._done(part, arrived, failure)
         return arrived is not None
 
-    def _done(
-        self, number: int, arrived: _Arrived | None, failure: OssFuseError | None, buffers: Sequence[memoryview]
-    ) -> None:
+    def _give_up(self, part: _Part) -> None:
+        if part.take():
+            self._done(part, None, _unmounting(self._key))
+
+    def _done(self, part: _Part, arrived: _Arrived | None, failure: OssFuseError | None) -> None:
         if failure is not None:
             self._note(failure)
-        self._give(buffers)
-        with self._state:
+        self._give(part.buffers)
+        with self._lock:
             if arrived is not None:
-                self._arrived[number] = arrived
-            self._in_flight -= 1
+                self._arrived[part.number] = arrived
+            self._in_flight, self._lent = self._in_flight - 1, self._lent - part.lent
             self._state.notify_all()
         self._end_if_idle()
 
     def _note(self, failure: OssFuseError) -> None:
         """Remember a failure, without the frames (and so the buffers) it came through."""
-        with self._state:
+        with self._lock:
             if self._error is None:
                 self._error = failure.with_traceback(None)
 
     def _end_if_idle(self) -> None:
-        with self._state:
+        with self._lock:
             if self._error is None or self._in_flight or self._ending:
                 return
             self._ending = True
@@ -266,7 +301,7 @@ class PartUpload:
             log.warning("upload %s of %s could not be aborted yet: %s", upload_id, self._key, error)
             self._leftovers.add(self._key, upload_id or "")
         finally:
-            with self._state:
+            with self._lock:
                 self._ended = True
                 self._state.notify_all()
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from csi.data.buffers import BufferPool, floor_power
 from csi.data.leftovers import Leftovers
@@ -29,8 +29,7 @@ _FEWEST_BUFFERS = 4
 
 
 class Saving:
-    """`_turn` puts callers in order and guards every field but `_lent`, which `_arrived` guards together with
-    `_free`: the threads that send parts take that one alone."""
+    """`_turn` puts callers in order and guards every field but `_free`, which the threads that send parts add to."""
 
     def __init__(
         self,
@@ -58,15 +57,20 @@ class Saving:
         self._turn = threading.Lock()
         self._buffer: memoryview | None = None
         self._filled = 0
-        self._arrived = threading.Condition()
         self._free: deque[memoryview] = deque()
-        self._lent = 0  # parts under way that lie in memory of who writes
         self._position = 0
         self._result: PutResult | None = None
         self._error: OssFuseError | None = None
         self._over = False
         self._upload = PartUpload(
-            store, workers, key, user=user, content_type="", give=self._give, leftovers=leftovers, patience=patience
+            store,
+            workers,
+            key,
+            user=user,
+            content_type="",
+            give=self._free.extend,
+            leftovers=leftovers,
+            patience=patience,
         )
         self._user = user
 
@@ -160,11 +164,10 @@ class Saving:
 
     def _take(self, size: int) -> memoryview:
         while True:
-            with self._arrived:
-                while self._free:
-                    buffer = self._free.popleft()
-                    if len(buffer) == size:
-                        return buffer
+            while self._free:
+                buffer = self._free.popleft()
+                if len(buffer) == size:
+                    return buffer
             buffer_or_none = self._pool.try_take(size)
             if buffer_or_none is not None:
                 return buffer_or_none
@@ -182,8 +185,6 @@ class Saving:
             self._upload.submit([buffer[:filled]], [buffer])
 
     def _lend(self, part: memoryview) -> None:
-        with self._arrived:
-            self._lent += 1
         self._begin()
         self._position += len(part)
         self._upload.submit([part], ())
@@ -192,22 +193,13 @@ class Saving:
         if self._upload.submitted == 0:
             self._began()
 
-    def _give(self, buffers: Sequence[memoryview]) -> None:
-        """A part has arrived or will never be sent; one without buffers lay in the memory of who writes."""
-        with self._arrived:
-            self._free.extend(buffers)
-            if not buffers:
-                self._lent -= 1
-                self._arrived.notify_all()
-
     def _settle(self) -> None:
         """Return when nothing reads from the memory of who writes any more, and not before. An interruption from
         outside (Ctrl-C) ends the upload and is raised then."""
         interruption: BaseException | None = None
         while True:
             try:
-                with self._arrived:
-                    self._arrived.wait_for(lambda: not self._lent)
+                self._upload.wait_returned()
                 break
             except BaseException as error:
                 interruption = error
@@ -243,6 +235,5 @@ class Saving:
         self._over = True
         self._buffer = None
         self._filled = 0
-        with self._arrived:
-            self._free.clear()
+        self._free.clear()
         self._on_end(self)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import _thread
+import sys
 import threading
 from collections.abc import Iterator
+from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -206,6 +209,52 @@ def test_an_interruption_ends_it_and_leaves_the_old_object(desk: Desk, size: int
         saving.finish()
     assert desk.store.data(KEY) == b"old"
     assert desk.store.uploads == {}
+
+
+def test_wherever_an_interruption_comes_it_leaves_no_part_that_is_waited_for_for_ever(desk: Desk) -> None:
+    """At each line that runs while large parts are taken up: an unlucky one once left the count of parts wrong."""
+    line = 1
+    while (outcome := interrupted_at(desk, line)) == "interrupted":
+        assert desk.store.uploads == {}
+        line += 1
+    assert outcome == "not reached"
+    assert line > 50
+
+
+def interrupted_at(desk: Desk, line: int) -> str:
+    """How writing ends that is interrupted at its `line`th line, as Ctrl-C does in a main thread."""
+    saving = desk.begin()
+    ended = []
+    left = [line]
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        if not frame.f_code.co_filename.endswith(("checkpoint/saving.py", "data/upload.py")):
+            return None
+        if event == "line" and frame.f_code.co_name in TAKING_UP:
+            left[0] -= 1
+            if left[0] == 0:
+                raise KeyboardInterrupt
+        return trace
+
+    def write() -> None:
+        sys.settrace(trace)
+        try:
+            saving.write(memoryview(content(3 * BUDGET)))
+        except KeyboardInterrupt:
+            ended.append("interrupted")
+        else:
+            ended.append("not reached")
+        finally:
+            sys.settrace(None)
+
+    thread = threading.Thread(target=write, daemon=True)
+    thread.start()
+    thread.join(20)
+    saving.abandon() if ended else ended.append(f"hangs when interrupted at line {line}")
+    return ended[0]
+
+
+TAKING_UP = {"_accept", "_lend", "_begin", "_send", "submit", "_queue", "_register"}
 
 
 def test_many_writers_at_a_time_do_not_wait_for_each_other(desk: Desk) -> None:
