@@ -189,10 +189,11 @@ def test_what_was_used_longest_ago_goes_first(tmp_path: Path) -> None:
     wall = ManualClock()
     objects = [version(f"k{number}", 900 * KIB) for number in range(8)]
     with disk_cache(tmp_path, limit=8 * MIB, wall=wall) as cache:
-        for of in objects:
+        for number, of in enumerate(objects):
+            before = set(files_in(tmp_path))
             keep(cache, of)
-        for number, path in enumerate(sorted(files_in(tmp_path), key=lambda path: path.stat().st_mtime_ns)):
-            os.utime(path, (number, number))
+            (made,) = set(files_in(tmp_path)) - before
+            os.utime(made, (number, number))
         assert kept(cache, objects[0]) == 900 * KIB  # used again: it is the newest now
         for number in range(3):
             keep(cache, version(f"new{number}", 900 * KIB))
