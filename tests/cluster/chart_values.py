@@ -27,6 +27,7 @@ AFFINITY = {
         }
     }
 }
+CONTAINERS = ("node", "controller", "provisioner", "registrar", "livenessProbe")
 TOLERATIONS = [{"key": "pool", "operator": "Equal", "value": "gpu", "effect": "NoSchedule"}]
 
 # Values as an administrator would give them together; every value of the chart occurs (a test sees to it).
@@ -43,9 +44,7 @@ COMBINATIONS: Mapping[str, Settings] = {
             f"{part}.image.{key}": IMAGE[key] for part in ("provisioner", "registrar", "livenessProbe") for key in IMAGE
         },
     },
-    "pinned by digest": {"image.digest": DIGEST},
-    "never pulled": {"image.pullPolicy": "Never", "sidecar.pullPolicy": "Never"},
-    "network of the nodes": {
+    "network of the nodes, namespaces": {
         "node.hostNetwork": True,
         "node.healthPort": 19808,
         "node.registrarHealthPort": 19809,
@@ -53,9 +52,19 @@ COMBINATIONS: Mapping[str, Settings] = {
         "controller.healthPort": 19818,
         "controller.provisionerHealthPort": 19819,
         "webhook.port": 19443,
+        "webhook.excludedNamespaces": ["monitoring", "kube-system"],
+        "webhook.namespaceSelector": [{"key": "oss", "operator": "In", "values": ["yes"]}],
+        "tests.namespace": "kube-public",
     },
-    "one replica": {"controller.replicas": 1, "webhook.failurePolicy": "Ignore", "webhook.timeoutSeconds": 3},
-    "scheduling": {
+    "one replica, roles": {
+        "controller.replicas": 1,
+        "webhook.failurePolicy": "Ignore",
+        "webhook.timeoutSeconds": 3,
+        "rrsa.stsEndpoint": "https://sts-vpc.cn-hangzhou.aliyuncs.com",
+        "rrsa.tokenExpirationSeconds": 600,
+    },
+    "scheduling, secrets of some namespaces": {
+        "rbac.secretNamespaces": ["default", "kube-public"],
         "node.priorityClassName": "system-cluster-critical",
         "node.nodeSelector": {"pool": "gpu"},
         "node.affinity": AFFINITY,
@@ -68,32 +77,30 @@ COMBINATIONS: Mapping[str, Settings] = {
         "priorityQuota.create": True,
         "priorityQuota.pods": 12,
     },
-    "resources": {
-        f"{part}.resources": RESOURCES for part in ("node", "controller", "provisioner", "registrar", "livenessProbe")
+    "resources, images never pulled": {
+        "image.pullPolicy": "Never",
+        "sidecar.pullPolicy": "Never",
+        **{f"{part}.resources": RESOURCES for part in CONTAINERS},
     },
-    "no resources": {
-        f"{part}.resources": None for part in ("node", "controller", "provisioner", "registrar", "livenessProbe")
-    },
-    "labels and annotations": {
+    "no resources": {f"{part}.resources": None for part in CONTAINERS},
+    "labels, annotations, pinned by digest": {
+        "image.digest": DIGEST,
         "extraLabels": {"team": "storage", "example.com/cost": "a_b.c"},
         "node.podAnnotations": {"example.com/scrape": "true"},
         "node.serviceAccount.annotations": {"example.com/role": "n"},
         "controller.podAnnotations": {"example.com/scrape": "true"},
         "controller.serviceAccount.annotations": {"example.com/role": "c"},
     },
-    "logs and kubelet": {"logLevel": "debug", "logFormat": "text", "kubeletDir": "/var/lib/k0s/kubelet"},
-    "the other kernel session": {"sidecar.session": "pyfuse3"},
-    "disk caches": {"cache.allowedHostPaths": ["/var/cache/ossfuse", "/mnt/nvme0/oss"]},
-    "roles": {"rrsa.stsEndpoint": "https://sts-vpc.cn-hangzhou.aliyuncs.com", "rrsa.tokenExpirationSeconds": 600},
-    "namespaces": {
-        "webhook.excludedNamespaces": ["monitoring", "kube-system"],
-        "webhook.namespaceSelector": [{"key": "oss", "operator": "In", "values": ["yes"]}],
-        "tests.namespace": "kube-public",
+    "logs, disk caches, the other kernel session": {
+        "logLevel": "debug",
+        "logFormat": "text",
+        "kubeletDir": "/var/lib/k0s/kubelet",
+        "cache.allowedHostPaths": ["/var/cache/ossfuse", "/mnt/nvme0/oss"],
+        "sidecar.session": "pyfuse3",
+        "provisioner.timeoutSeconds": 300,
     },
-    "secrets of some namespaces": {"rbac.secretNamespaces": ["default", "kube-public"]},
     "secrets of all namespaces": {"rbac.allSecrets": True},
     "cert-manager": {"webhook.certificates": "cert-manager"},
-    "slow store": {"provisioner.timeoutSeconds": 300},
 }
 
 every_combination = pytest.mark.parametrize("settings", COMBINATIONS.values(), ids=COMBINATIONS)

@@ -164,7 +164,7 @@ def test_the_manifest_for_kubectl_is_what_helm_renders(helm: str) -> None:
 
 
 def test_images_are_named_by_digest_where_one_is_given(helm: str) -> None:
-    settings = {**COMBINATIONS["own registry"], **COMBINATIONS["pinned by digest"]}
+    settings = {**COMBINATIONS["own registry"], **COMBINATIONS["labels, annotations, pinned by digest"]}
     found = parsed(render(helm, settings))
     images = {container["image"] for _, spec in pod_specs(found) for container in spec["containers"]}
     assert images == {
@@ -183,7 +183,7 @@ def test_the_node_plugin_is_told_which_session_serves_where_that_is_said(helm: s
         return [word for word in spec["containers"][0]["args"] if word.startswith("--session")]
 
     assert arguments({}) == []
-    assert arguments(COMBINATIONS["the other kernel session"]) == ["--session=pyfuse3"]
+    assert arguments(COMBINATIONS["logs, disk caches, the other kernel session"]) == ["--session=pyfuse3"]
 
 
 # --- with one ---
