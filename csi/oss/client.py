@@ -53,7 +53,7 @@ class OssClient:
         sleep: Callable[[float], object] | None = None,
         random: Callable[[], float] = chance.random,
     ) -> None:
-        self._is_plain = transport is None and location.endpoint.startswith("http://")
+        self._may_have_lines = transport is None and location.endpoint.startswith("http://") and http.retries > 0
         self.session = Session(
             location,
             http,
@@ -68,8 +68,9 @@ class OssClient:
 
     def lines(self, largest: Bytes) -> Lines | None:
         """Connections for small objects that are fetched without Python; None where that cannot be: with TLS, another
-        transport than libcurl's, or when it was not built."""
-        if not self._is_plain:
+        transport than libcurl's, when it was not built, or when no request may be made a second time, as one that fails
+        there is."""
+        if not self._may_have_lines:
             return None
         try:
             importlib.import_module("csi.oss.getting")  # now, while its file is in reach
