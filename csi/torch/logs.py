@@ -53,16 +53,20 @@ class TurningFile:
 
     def write(self, line: str) -> None:
         """Add a line; it is lost if it cannot be written."""
-        with contextlib.suppress(OSError), self._locks.setdefault(os.getpid(), threading.Lock()):
+        with contextlib.suppress(OSError), self._lock():
             self.open()
             if os.fstat(self._descriptor).st_size >= self._largest:
                 self._turn()
             os.write(self._descriptor, line.encode("utf-8", "backslashreplace") + b"\n")
 
     def close(self) -> None:
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
+        with self._lock():
+            descriptor, self._descriptor = self._descriptor, -1
+            if descriptor >= 0:
+                os.close(descriptor)
+
+    def _lock(self) -> threading.Lock:
+        return self._locks.setdefault(os.getpid(), threading.Lock())
 
     def _opened(self) -> int:
         return os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
@@ -161,7 +165,7 @@ def start_logs(options: LogOptions) -> Audit:
     """
     file = _file_of("logPath", options.path, DEFAULT_LOG)
     logger = logging.getLogger(_OURS)
-    for handler in logger.handlers:
+    for handler in list(logger.handlers):
         if isinstance(handler, _FileHandler | _Onward):
             logger.removeHandler(handler)
             handler.close()

@@ -75,6 +75,18 @@ def test_the_level_counts_for_the_file_and_the_programs_own_for_its_own(
     assert [record.message for record in caplog.records] == ["three"]
 
 
+def test_logs_that_are_started_again_take_the_place_of_the_first(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As for a second data set in the same process."""
+    for name in ("first", "second", "third"):
+        start_logs(LogOptions(logging.INFO, str(tmp_path / name), ""))
+    logging.getLogger("csi.torch").warning("once")
+    written = {path.name: path.read_text().count("once") for path in tmp_path.iterdir()}
+    assert written == {"first": 0, "second": 0, "third": 1}
+    assert [record.message for record in caplog.records] == ["once"]
+
+
 def test_a_path_that_was_asked_for_must_be_writable(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InvalidOption, match="logPath"):
