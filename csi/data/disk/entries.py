@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from struct import Struct, unpack_from
 
@@ -120,7 +120,7 @@ class Entries:
 
     def _read_units(self, name: EntryName, size: int, start: int, target: memoryview, scratch: Scratch) -> int:
         end = start + len(target)
-        checksums = self._checksums(name, start // UNIT, (end + UNIT - 1) // UNIT)
+        checksums = self._checksums(name, start // UNIT, _units(end))
         there = list(itertools.takewhile(bool, checksums))
         if not there:
             return 0
@@ -137,9 +137,7 @@ class Entries:
                 self._files.read_nothing_else(descriptor)  # what follows is perhaps being written
                 if self._files.read(descriptor, [data[passed:]], first + passed) != len(data) - passed:
                     raise Corrupt
-            for number, checksum in enumerate(there):
-                if update(EMPTY, data[number * UNIT : (number + 1) * UNIT]) != checksum:
-                    raise Corrupt
+            _compare(data, there)
             self._note_use(descriptor)
         finally:
             self._files.close(descriptor)
@@ -185,16 +183,14 @@ class Entries:
         there. Raises Corrupt when some are wrong."""
         end = start + len(data)
         try:
-            checksums = self._checksums(name, start // UNIT, (end + UNIT - 1) // UNIT)
+            checksums = self._checksums(name, start // UNIT, _units(end))
         except FileNotFoundError:
             return False
         if len(checksums) * UNIT < len(data) or not all(checksums):
             return False
         if self._files.read(descriptor, [data], start) != len(data):
             raise Corrupt
-        for number, checksum in enumerate(checksums):
-            if update(EMPTY, data[number * UNIT : (number + 1) * UNIT]) != checksum:
-                raise Corrupt
+        _compare(data, checksums)
         return True
 
     # --- writing, by one thread ---
@@ -204,7 +200,7 @@ class Entries:
         if size <= SMALL:
             return [] if self._exists(name.path) else [offered]
         first = offered.start // UNIT
-        count = (len(offered.data) + UNIT - 1) // UNIT
+        count = _units(len(offered.data))
         try:
             checksums = self._checksums(name, first, first + count)
         except FileNotFoundError:
@@ -265,7 +261,7 @@ class Entries:
     def _mark(self, name: EntryName, map_file: int, run: Missing) -> int:
         """The units of `run` are there from now on; how many bytes of them somebody else has marked before."""
         first = run.start // UNIT
-        units = [run.data[begin : begin + UNIT] for begin in range(0, len(run.data), UNIT)]
+        units = _split(run.data)
         before = self._checksums(name, first, first + len(units))
         checksums = b"".join(_CHECKSUM.pack(update(EMPTY, unit)) for unit in units)
         self._files.write(map_file, [checksums], first * _CHECKSUM.size)
@@ -302,6 +298,18 @@ class Entries:
         now = self._wall()
         if abs(now - self._files.status(descriptor).st_mtime) > _FRESH:
             self._files.used_now(descriptor, now)
+
+
+def _compare(data: memoryview, checksums: Iterable[int]) -> None:
+    """Raises Corrupt where a unit of `data` has another checksum."""
+    for unit, checksum in zip(_split(data), checksums, strict=True):
+        if update(EMPTY, unit) != checksum:
+            raise Corrupt
+
+
+def _split(data: memoryview) -> list[memoryview]:
+    """Its units; the last may be shorter."""
+    return [data[begin : begin + UNIT] for begin in range(0, len(data), UNIT)]
 
 
 def _map_pages(size: int) -> int:
