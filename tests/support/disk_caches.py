@@ -53,6 +53,10 @@ class FailingFiles(Files):
         self._maybe("write")
         super().write(descriptor, parts, offset)
 
+    def used_now(self, descriptor: int, when: float) -> None:
+        self._maybe("used_now")
+        super().used_now(descriptor, when)
+
 
 def version(key: str, size: int, etag: str = "one") -> ObjectVersion:
     return ObjectVersion(ObjectKey(key), ETag(etag), Bytes(size))

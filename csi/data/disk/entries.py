@@ -11,6 +11,7 @@ Knows no limits and no other entries; raises OSError.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 from collections.abc import Callable, Iterable
@@ -294,10 +295,12 @@ class Entries:
         return True
 
     def _note_use(self, descriptor: int) -> None:
-        """What was used last goes last: the time of a file's last change says when that was."""
+        """What was used last goes last: the time of a file's last change says when that was. A disk that takes no
+        writes can still be read."""
         now = self._wall()
         if abs(now - self._files.status(descriptor).st_mtime) > _FRESH:
-            self._files.used_now(descriptor, now)
+            with contextlib.suppress(OSError):
+                self._files.used_now(descriptor, now)
 
 
 def _compare(data: memoryview, checksums: Iterable[int]) -> None:

@@ -283,6 +283,16 @@ def test_a_disk_that_cannot_be_read_is_left_alone(tmp_path: Path, caplog: pytest
     assert len([record for record in caplog.records if "reading: Input/output error" in record.message]) == 1
 
 
+@pytest.mark.parametrize("size", [300_000, 3 * MIB])
+def test_a_disk_on_which_no_use_can_be_noted_is_read_all_the_same(tmp_path: Path, size: int) -> None:
+    files, wall, of = FailingFiles(), ManualClock(), version("a", size)
+    with disk_cache(tmp_path, files=files, wall=wall) as cache:
+        keep(cache, of)
+        files.fail(errno.EROFS, "used_now")
+        assert kept(cache, of) == size
+        assert cache.statistics().failed == 0
+
+
 def test_a_directory_that_is_removed_is_no_error_and_used_again_when_it_is_back(tmp_path: Path) -> None:
     clock, of = ManualClock(), version("a", 300_000)
     place = tmp_path / "place"
