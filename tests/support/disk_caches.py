@@ -45,6 +45,10 @@ class FailingFiles(Files):
         self._maybe("open_directory")
         return super().open_directory(path)
 
+    def open(self, root: int, path: str, flags: int) -> int:
+        self._maybe("open")
+        return super().open(root, path, flags)
+
     def read(self, descriptor: int, targets: Sequence[memoryview | bytearray], offset: int) -> int:
         self._maybe("read")
         return super().read(descriptor, targets, offset)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from csi.data.disk.entries import SMALL, Entries, Missing, cost_of
@@ -49,24 +50,28 @@ class CacheDirectory:
         self._limit = limit
         self._files = files
         self._counters = counters
-        parent = files.open_directory(path)
-        try:
-            self._root = files.own_directory(parent, CACHE_FOLDER)
-        finally:
-            files.close(parent)
-        status = files.status(self._root)
-        self.identity = status.st_dev, status.st_ino
-        owner = status.st_uid
-        if owner != os.geteuid():
-            files.close(self._root)
-            raise PermissionError(f"{CACHE_FOLDER} in it belongs to user {owner}, not to {os.geteuid()}")
-        self.entries = Entries(self._root, files, wall=wall)
-        self._usage = Usage(self._root, files)
-        self._evictor = Evictor(self._root, files, self.entries, choice)
-        self._lock = files.open(self._root, _LOCK, os.O_RDWR | os.O_CREAT)
-        self._uncounted = list(range(len(SHARDS))) if files.lock(self._lock, alone=True, wait=False) else []
-        if not self._uncounted:
-            files.lock(self._lock, alone=False, wait=False)
+        with ExitStack() as opened:
+            parent = files.open_directory(path)
+            try:
+                self._root = files.own_directory(parent, CACHE_FOLDER)
+            finally:
+                files.close(parent)
+            opened.callback(files.close, self._root)
+            status = files.status(self._root)
+            self.identity = status.st_dev, status.st_ino
+            owner = status.st_uid
+            if owner != os.geteuid():
+                raise PermissionError(f"{CACHE_FOLDER} in it belongs to user {owner}, not to {os.geteuid()}")
+            self.entries = Entries(self._root, files, wall=wall)
+            self._usage = Usage(self._root, files)
+            opened.callback(self._usage.close)
+            self._evictor = Evictor(self._root, files, self.entries, choice)
+            self._lock = files.open(self._root, _LOCK, os.O_RDWR | os.O_CREAT)
+            opened.callback(files.close, self._lock)
+            self._uncounted = list(range(len(SHARDS))) if files.lock(self._lock, alone=True, wait=False) else []
+            if not self._uncounted:
+                files.lock(self._lock, alone=False, wait=False)
+            self._opened = opened.pop_all()
 
     @property
     def counted(self) -> bool:
@@ -115,9 +120,7 @@ class CacheDirectory:
                 self._usage.give_back({name.shard: entry.charge})
 
     def close(self) -> None:
-        self._usage.close()
-        self._files.close(self._lock)
-        self._files.close(self._root)
+        self._opened.close()
 
     def _write(self, name: EntryName, size: int, runs: list[Missing]) -> int:
         try:

@@ -312,10 +312,11 @@ def test_a_directory_that_is_removed_is_no_error_and_used_again_when_it_is_back(
         assert kept(cache, of) == 300_000
 
 
-def test_trying_again_takes_no_more_descriptors(tmp_path: Path) -> None:
+@pytest.mark.parametrize("call", ["write", "open"])
+def test_trying_again_takes_no_more_descriptors(tmp_path: Path, call: str) -> None:
     files, clock, of = FailingFiles(), ManualClock(), version("a", 300_000)
     with disk_cache(tmp_path, files=files, clock=clock) as cache:
-        files.fail(errno.ENOSPC, "write")
+        files.fail(errno.ENOSPC, call)
         keep(cache, of)
         before = len(os.listdir("/proc/self/fd"))
         for _ in range(5):
