@@ -14,7 +14,7 @@ from csi.fuse.native.fetches cimport (
     ask_ahead, drop_unread, end_fetching, is_fetching, plan, refuse_waiting, serve_line, stop_fetching, tidy, wait_for_want,
 )
 from csi.fuse.native.tables cimport (
-    ATTRIBUTES, KINDS, RING, Block, Content, File, Inode, Link, Name, Parent, Plan, Tables, Told, Waiter, add_file, add_inode, add_name,
+    ATTRIBUTES, KINDS, RING, Block, Content, Fetching, File, Inode, Link, Name, Parent, Plan, Tables, Told, Waiter, add_file, add_inode, add_name,
     drop_children, drop_content, drop_name, find, find_name, free_tables, is_settled, lead_name, leave_plan, make_tables, monotonic,
     name_hash, ossfuse_load, pthread_cond_broadcast, pthread_mutex_lock, pthread_mutex_unlock, put_block, settle, take_block,
     unhook, unhook_inode, wait_for, wait_for_notes,
@@ -197,20 +197,24 @@ cdef class Answers:
         cdef int keeps = shown.keeps
         cdef Shape shape
         cdef uint64_t number, size, modified
-        cdef bytes name, tag
+        cdef bytes name, key, tag
         cdef str etag
         cdef const char* text
+        cdef const char* place
         cdef const char* letters
-        cdef size_t length, tagged
+        cdef size_t length, placed, tagged
         cdef int done = 0
         cdef bint offered, opened, kept
         if named == 0 or until == 0:
             return 0
         memset(&shape, 0, sizeof(Shape))
         for name, number, size, modified, etag, offered, opened in files:
+            key = directory + name
             tag = etag.encode()
             text = name
             length = len(name)
+            place = key
+            placed = len(key)
             letters = tag
             tagged = len(tag)
             shape.inode = number
@@ -223,11 +227,10 @@ cdef class Answers:
             shape.uid = uid
             shape.gid = gid
             shape.block_size = BLOCK_SIZE
-            key = directory + name
             pthread_mutex_lock(&tables.lock)
             kept = put_file(
                 tables, parent, text, length, &shape, named, name_told, until, told, opens, keeps, letters, tagged,
-                key, len(key), offered, opened,
+                place, placed, offered, opened,
             )
             pthread_mutex_unlock(&tables.lock)
             if not kept:
@@ -269,6 +272,8 @@ cdef class Answers:
     def withdraw_plan(self, uint64_t inode):
         cdef Inode* found
         cdef Plan* left = NULL
+        cdef uint64_t opens
+        cdef bint opened
         pthread_mutex_lock(&self.tables.lock)
         found = <Inode*>find(&self.tables.inodes, inode)
         if found != NULL and found.plan != NULL:
@@ -284,11 +289,11 @@ cdef class Answers:
             return None
         self.settle()  # an answer that fails gives its open back to what is counted here
         pthread_mutex_lock(&self.tables.lock)
-        kept = PlanLeft(left.opens, left.opened)
-        self.tables.opens -= left.opens
+        opens, opened = left.opens, left.opened
+        self.tables.opens -= opens
         leave_plan(left)
         pthread_mutex_unlock(&self.tables.lock)
-        return kept
+        return PlanLeft(opens, opened)
 
     def count_opens(self, uint64_t inode):
         cdef Inode* found
@@ -390,15 +395,13 @@ cdef class Answers:
             stop_fetching(self.tables)
 
     def fetching(self):
-        cdef Tables* tables = self.tables
-        pthread_mutex_lock(&tables.lock)
-        try:
-            return FetchingStatistics(
-                tables.fetching.couriers, tables.fetching.count, tables.fetching.flying, tables.fetching.here.count,
-                tables.fetching.buffers, tables.fetching.gets, tables.fetching.bytes, tables.fetching.unread,
-            )
-        finally:
-            pthread_mutex_unlock(&tables.lock)
+        cdef Fetching now
+        pthread_mutex_lock(&self.tables.lock)
+        now = self.tables.fetching
+        pthread_mutex_unlock(&self.tables.lock)
+        return FetchingStatistics(
+            now.couriers, now.count, now.flying, now.here.count, now.buffers, now.gets, now.bytes, now.unread
+        )
 
     # --- opens and bytes ---
 
