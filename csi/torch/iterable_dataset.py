@@ -7,7 +7,7 @@ very next sample. Objects below a prefix are listed once, where the data set is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -15,20 +15,19 @@ import torch
 import torch.utils.data
 
 from csi.errors import InvalidOption, StateMismatch
-from csi.torch import order, sources
+from csi.torch import order
 from csi.torch.archives import TarSamples
 from csi.torch.catalogue import Entry
-from csi.torch.connection import Connection, connect
-from csi.torch.delivery import SKIPPED, Delivery, Transform, identity
-from csi.torch.manifests import Parser
+from csi.torch.connection import Connection
+from csi.torch.dataset import OssDataset
+from csi.torch.delivery import SKIPPED, Transform, identity
 from csi.torch.order import Share, Shuffling
 from csi.torch.pipeline import stream
 from csi.torch.sources import Manifest
-from csi.torch.tally import DatasetStatistics
 from csi.torch.workers import rank_of_this_process, row_of_this_process, worker_of_this_process
 
 
-class OssIterableDataset(torch.utils.data.IterableDataset):  # type: ignore[misc] # torch is not typed here
+class OssIterableDataset(OssDataset, torch.utils.data.IterableDataset):  # type: ignore[misc] # torch is not typed here
     """Made by `from_prefix`, `from_objects`, `from_manifest_file` or `from_tar`.
 
     `shuffle` mixes runs of `shuffle_chunk_size` samples and draws from a buffer of as many, by `seed` and the epoch
@@ -52,8 +51,7 @@ class OssIterableDataset(torch.utils.data.IterableDataset):  # type: ignore[misc
     ) -> None:
         if shuffle_chunk_size < 1:
             raise InvalidOption("shuffle_chunk_size", shuffle_chunk_size, "1 or more")
-        self._source = source
-        self._delivery = Delivery(connection, transform, on_error)
+        super().__init__(source, connection, transform=transform, on_error=on_error)
         self._shuffling = Shuffling(seed, shuffle_chunk_size, shuffle_chunk_size) if shuffle else None
         self._seed = seed
         self._run = shuffle_chunk_size
@@ -61,92 +59,6 @@ class OssIterableDataset(torch.utils.data.IterableDataset):  # type: ignore[misc
         self._rank: tuple[int, int] | None = None  # of the process that started this worker
         self._position = 0
         self._resumed: dict[str, Any] | None = None
-
-    @classmethod
-    def from_prefix(
-        cls,
-        oss_uri: str,
-        endpoint: str,
-        *,
-        cred_path: str = "",
-        cred_provider: object | None = None,
-        config_path: str = "",
-        transform: Transform = identity,
-        region: str = "",
-        **options: Any,
-    ) -> OssIterableDataset:
-        """All objects whose keys begin like the address `oss_uri`; `options` are those of the class.
-
-        Raises InvalidOption, CredentialsMissing, a StoreError when listing fails.
-        """
-        connection = connect(
-            endpoint, cred_path=cred_path, cred_provider=cred_provider, config_path=config_path, region=region
-        )
-        return cls(sources.listed(oss_uri, connection), connection, transform=transform, **options)
-
-    @classmethod
-    def from_objects(
-        cls,
-        object_uris: str | Iterable[str],
-        endpoint: str,
-        *,
-        cred_path: str = "",
-        cred_provider: object | None = None,
-        config_path: str = "",
-        transform: Transform = identity,
-        region: str = "",
-        **options: Any,
-    ) -> OssIterableDataset:
-        """The objects of these addresses. Makes no request."""
-        connection = connect(
-            endpoint, cred_path=cred_path, cred_provider=cred_provider, config_path=config_path, region=region
-        )
-        return cls(sources.named(object_uris), connection, transform=transform, **options)
-
-    @classmethod
-    def from_manifest_file(
-        cls,
-        manifest_file_path: str,
-        manifest_parser: Parser,
-        oss_base_uri: str,
-        endpoint: str,
-        *,
-        cred_path: str = "",
-        cred_provider: object | None = None,
-        config_path: str = "",
-        transform: Transform = identity,
-        region: str = "",
-        **options: Any,
-    ) -> OssIterableDataset:
-        """The objects that a manifest names, with their labels; it is read while the samples are."""
-        manifest = Manifest(manifest_file_path, manifest_parser, oss_base_uri)
-        connection = connect(
-            endpoint, cred_path=cred_path, cred_provider=cred_provider, config_path=config_path, region=region
-        )
-        return cls(manifest, connection, transform=transform, **options)
-
-    @classmethod
-    def from_tar(
-        cls,
-        tar_uri: str,
-        tar_index_uri: str,
-        endpoint: str,
-        *,
-        cred_path: str = "",
-        cred_provider: object | None = None,
-        config_path: str = "",
-        transform: Transform = identity,
-        region: str = "",
-        **options: Any,
-    ) -> OssIterableDataset:
-        """The members of a tar archive, of which `generate_tar_archive` made the index; labelled by their numbers.
-
-        Raises ManifestMalformed when the index is not that of the archive.
-        """
-        connection = connect(
-            endpoint, cred_path=cred_path, cred_provider=cred_provider, config_path=config_path, region=region
-        )
-        return cls(sources.archived(tar_uri, tar_index_uri, connection), connection, transform=transform, **options)
 
     def __iter__(self) -> Iterator[Any]:
         delivery, row = self._delivery, row_of_this_process()
@@ -188,13 +100,13 @@ class OssIterableDataset(torch.utils.data.IterableDataset):  # type: ignore[misc
                 )
         self._resumed = dict(state)
 
-    def statistics(self) -> DatasetStatistics:
-        """What was read and skipped so far, by this process and the workers."""
-        return self._delivery.statistics()
-
     def __getstate__(self) -> dict[str, object]:
         # a worker that is not forked does not know the group
         return self.__dict__ | {"_rank": self._group()}
+
+    @classmethod
+    def _source_of(cls, manifest: Manifest, connection: Connection) -> Manifest:
+        return manifest
 
     def _order(self) -> dict[str, int | None]:
         """What the order of this process's samples follows from, beside the epoch."""

@@ -8,32 +8,32 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch.utils.data
 
 from csi.errors import OssFuseError, SamplesUnavailable
-from csi.torch import sources
 from csi.torch.catalogue import Entry
-from csi.torch.connection import Connection, connect
-from csi.torch.delivery import SKIPPED, Delivery, Transform, identity
+from csi.torch.connection import Connection
+from csi.torch.dataset import OssDataset
+from csi.torch.delivery import SKIPPED, Transform, identity
 from csi.torch.fetching import Slot
 from csi.torch.lookahead import Batch
-from csi.torch.manifests import Parser
 from csi.torch.pipeline import Lookahead, stream
 from csi.torch.sources import Manifest
-from csi.torch.tally import DatasetStatistics
 from csi.torch.upcoming import Upcoming, upcoming
 from csi.torch.workers import row_of_this_process
 
 
-class OssMapDataset(torch.utils.data.Dataset):  # type: ignore[misc] # torch is not typed here
+class OssMapDataset(OssDataset, torch.utils.data.Dataset):  # type: ignore[misc] # torch is not typed here
     """Made by `from_prefix`, `from_objects`, `from_manifest_file` or `from_tar`.
 
     `on_error` "skip" leaves objects out that cannot be read, of a batch as the DataLoader asks for it; `statistics()`
     counts them. An object asked for by itself is always either given or an error.
     """
+
+    _source: Sequence[Entry]
 
     def __init__(
         self,
@@ -43,103 +43,11 @@ class OssMapDataset(torch.utils.data.Dataset):  # type: ignore[misc] # torch is 
         transform: Transform = identity,
         on_error: str = "raise",
     ) -> None:
-        self._samples = samples
-        self._delivery = Delivery(connection, transform, on_error)
+        super().__init__(samples, connection, transform=transform, on_error=on_error)
         self._here: _Here | None = None
 
-    @classmethod
-    def from_prefix(
-        cls,
-        oss_uri: str,
-        endpoint: str,
-        *,
-        cred_path: str = "",
-        cred_provider: object | None = None,
-        config_path: str = "",
-        transform: Transform = identity,
-        region: str = "",
-        on_error: str = "raise",
-    ) -> OssMapDataset:
-        """All objects whose keys begin like the address `oss_uri`.
-
-        Raises InvalidOption, CredentialsMissing, a StoreError when listing fails.
-        """
-        connection = connect(
-            endpoint, cred_path=cred_path, cred_provider=cred_provider, config_path=config_path, region=region
-        )
-        return cls(sources.listed(oss_uri, connection), connection, transform=transform, on_error=on_error)
-
-    @classmethod
-    def from_objects(
-        cls,
-        object_uris: str | Iterable[str],
-        endpoint: str,
-        *,
-        cred_path: str = "",
-        cred_provider: object | None = None,
-        config_path: str = "",
-        transform: Transform = identity,
-        region: str = "",
-        on_error: str = "raise",
-    ) -> OssMapDataset:
-        """The objects of these addresses. Makes no request."""
-        connection = connect(
-            endpoint, cred_path=cred_path, cred_provider=cred_provider, config_path=config_path, region=region
-        )
-        return cls(sources.named(object_uris), connection, transform=transform, on_error=on_error)
-
-    @classmethod
-    def from_manifest_file(
-        cls,
-        manifest_file_path: str,
-        manifest_parser: Parser,
-        oss_base_uri: str,
-        endpoint: str,
-        *,
-        cred_path: str = "",
-        cred_provider: object | None = None,
-        config_path: str = "",
-        transform: Transform = identity,
-        region: str = "",
-        on_error: str = "raise",
-    ) -> OssMapDataset:
-        """The objects that a manifest names, with their labels. The manifest is read once, here.
-
-        Raises ManifestMalformed with the number of the line.
-        """
-        manifest = Manifest(manifest_file_path, manifest_parser, oss_base_uri)
-        connection = connect(
-            endpoint, cred_path=cred_path, cred_provider=cred_provider, config_path=config_path, region=region
-        )
-        return cls(manifest.samples(connection), connection, transform=transform, on_error=on_error)
-
-    @classmethod
-    def from_tar(
-        cls,
-        tar_uri: str,
-        tar_index_uri: str,
-        endpoint: str,
-        *,
-        cred_path: str = "",
-        cred_provider: object | None = None,
-        config_path: str = "",
-        transform: Transform = identity,
-        region: str = "",
-        on_error: str = "raise",
-    ) -> OssMapDataset:
-        """The members of a tar archive, of which `generate_tar_archive` made the index; labelled by their numbers.
-
-        Raises ManifestMalformed when the index is not that of the archive.
-        """
-        connection = connect(
-            endpoint, cred_path=cred_path, cred_provider=cred_provider, config_path=config_path, region=region
-        )
-        return cls(
-            sources.archived(tar_uri, tar_index_uri, connection), connection, transform=transform, on_error=on_error
-        )
-
     def __len__(self) -> int:
-        return len(self._samples)
+        return len(self._source)
 
     def __getitem__(self, index: int) -> Any:
         (slot,) = self._taken([index], None)
@@ -164,22 +72,22 @@ class OssMapDataset(torch.utils.data.Dataset):  # type: ignore[misc] # torch is 
             )
         return given
 
-    def statistics(self) -> DatasetStatistics:
-        """What was read and skipped so far, by this process and the workers."""
-        return self._delivery.statistics()
-
     def __getstate__(self) -> dict[str, object]:
         return self.__dict__ | {"_here": None}
 
+    @classmethod
+    def _source_of(cls, manifest: Manifest, connection: Connection) -> Sequence[Entry]:
+        return manifest.samples(connection)
+
     def _taken(self, wanted: list[int], following: Sequence[int] | None) -> Iterator[Slot]:
-        count = len(self._samples)
+        count = len(self._source)
         for place, index in enumerate(wanted):
             if not -count <= index < count:
                 raise IndexError(f"sample {index} of a data set of {count}")
             wanted[place] = index % count
         here = self._here
         if here is None or here.process != os.getpid():
-            lookahead = Lookahead(self._delivery.fetcher(), self._samples.__getitem__, count)
+            lookahead = Lookahead(self._delivery.fetcher(), self._source.__getitem__, count)
             here = self._here = _Here(lookahead, upcoming())
         if here.lock.acquire(blocking=False):
             try:
@@ -190,7 +98,7 @@ class OssMapDataset(torch.utils.data.Dataset):  # type: ignore[misc] # torch is 
             finally:
                 here.lock.release()
         else:  # several threads ask at once: no order to look ahead in
-            yield from stream(self._delivery.fetcher(), map(self._samples.__getitem__, wanted))
+            yield from stream(self._delivery.fetcher(), map(self._source.__getitem__, wanted))
 
 
 class _Here:
