@@ -27,8 +27,7 @@ from torch.distributed.checkpoint.filesystem import (
 
 from csi.errors import CheckpointIncomplete, CrossVolume, InvalidOption, ObjectNotFound, OssFuseError
 from csi.oss.store import ObjectStore
-from csi.torch.checkpoint import CheckpointReader, CheckpointWriter, OssFiles
-from csi.torch.connection import connect
+from csi.torch.checkpoint import CheckpointReader, CheckpointStore, CheckpointWriter
 from csi.torch.uri import ObjectUri, parse_object
 
 _METADATA = ".metadata"
@@ -38,21 +37,8 @@ _UNFINISHED = ".tmp"
 AnyPath = str | os.PathLike[str]
 
 
-class OssDCPFileSystem(FileSystemBase):  # type: ignore[misc]
-    """What torch's storage writers and readers ask of a file system. Pickles as its parameters."""
-
-    def __init__(
-        self,
-        endpoint: str,
-        cred_path: str = "",
-        config_path: str = "",
-        cred_provider: object | None = None,
-        region: str = "",
-    ) -> None:
-        """As of `OssCheckpoint`."""
-        self._files = OssFiles(
-            connect(endpoint, cred_path=cred_path, cred_provider=cred_provider, config_path=config_path, region=region)
-        )
+class OssDCPFileSystem(CheckpointStore, FileSystemBase):  # type: ignore[misc]
+    """What torch's storage writers and readers ask of a file system."""
 
     def writer(self, path: AnyPath, **options: Any) -> OssStorageWriter:
         """For `dcp.save(…, storage_writer=…)`; `options` are those of torch's `FileSystemWriter`."""

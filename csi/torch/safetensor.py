@@ -18,9 +18,8 @@ import torch
 
 from csi.errors import BadHandle, CheckpointMalformed, InvalidOperation
 from csi.torch.boxes import Box, box_of, runs_of
-from csi.torch.checkpoint import OssFiles
+from csi.torch.checkpoint import CheckpointStore, OssFiles
 from csi.torch.checkpoint.loading import Loading
-from csi.torch.connection import connect
 from csi.torch.tensor_header import Header, TensorEntry, encode_header, read_header
 from csi.torch.uri import parse_object
 from csi.volume.units import KIB, MIB
@@ -51,21 +50,8 @@ _CLOSE = 32 * KIB
 _TOGETHER = 32 * MIB
 
 
-class OssSafetensor:
-    """Files of tensors by their addresses. Pickles as its parameters."""
-
-    def __init__(
-        self,
-        endpoint: str,
-        cred_path: str = "",
-        config_path: str = "",
-        cred_provider: object | None = None,
-        region: str = "",
-    ) -> None:
-        """As of `OssCheckpoint`."""
-        self._files = OssFiles(
-            connect(endpoint, cred_path=cred_path, cred_provider=cred_provider, config_path=config_path, region=region)
-        )
+class OssSafetensor(CheckpointStore):
+    """Files of tensors by their addresses."""
 
     def safe_open(self, oss_uri: str, device: str | int = "cpu") -> OssSafeOpen:
         """One version of a file, of which only what is asked for is fetched. Raises CheckpointMalformed, …"""

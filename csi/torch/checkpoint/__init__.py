@@ -16,7 +16,7 @@ from csi.torch.checkpoint.files import CheckpointReader, CheckpointWriter
 from csi.torch.connection import Connection, connect
 from csi.torch.uri import parse_object
 
-__all__ = ["CheckpointReader", "CheckpointWriter", "OssCheckpoint", "OssFiles"]
+__all__ = ["CheckpointReader", "CheckpointStore", "CheckpointWriter", "OssCheckpoint", "OssFiles"]
 
 
 class OssFiles:
@@ -57,8 +57,8 @@ class OssFiles:
         return found
 
 
-class OssCheckpoint:
-    """Checkpoints by their addresses: `oss://BUCKET/KEY`, `oss://BUCKET.ENDPOINT/KEY` or `/BUCKET/KEY`."""
+class CheckpointStore:
+    """What training code makes to save and load by addresses, in whatever format. Pickles as its parameters."""
 
     def __init__(
         self,
@@ -74,6 +74,10 @@ class OssCheckpoint:
             endpoint, cred_path=cred_path, cred_provider=cred_provider, config_path=config_path, region=region
         )
         self._files = OssFiles(connection)
+
+
+class OssCheckpoint(CheckpointStore):
+    """Checkpoints by their addresses: `oss://BUCKET/KEY`, `oss://BUCKET.ENDPOINT/KEY` or `/BUCKET/KEY`."""
 
     def reader(self, oss_uri: str) -> CheckpointReader:
         """For `torch.load`: seekable, its `size` known, one version of the object whatever happens to it meanwhile."""
