@@ -24,12 +24,27 @@ if TYPE_CHECKING:
 _ZEROS = bytes(65536)
 
 
-class CheckpointReader(io.RawIOBase):
+class _CheckpointFile(io.RawIOBase):
+    """Knows which object it is."""
+
+    def __init__(self, uri: ObjectUri) -> None:
+        super().__init__()
+        self._uri = uri
+
+    @property
+    def key(self) -> str:
+        return f"/{self._uri.bucket}/{self._uri.key}"
+
+    @property
+    def name(self) -> str:
+        return str(self._uri)
+
+
+class CheckpointReader(_CheckpointFile):
     """One version of an object, read anywhere. `engine` gives the engine of the process that asks."""
 
     def __init__(self, uri: ObjectUri, engine: Callable[[], Engine]) -> None:
-        super().__init__()
-        self._uri = uri
+        super().__init__(uri)
         self._engine_here = engine
         self._engine = engine()
         self._version = self._engine.version_of(uri)
@@ -105,14 +120,6 @@ class CheckpointReader(io.RawIOBase):
         return int(self._version.size)
 
     @property
-    def key(self) -> str:
-        return f"/{self._uri.bucket}/{self._uri.key}"
-
-    @property
-    def name(self) -> str:
-        return str(self._uri)
-
-    @property
     def version(self) -> ObjectVersion:
         return self._version
 
@@ -143,15 +150,14 @@ class CheckpointReader(io.RawIOBase):
         return self._loading
 
 
-class CheckpointWriter(io.RawIOBase):
+class CheckpointWriter(_CheckpointFile):
     """An object written from start to end, which appears when it is closed and not before.
 
     `with` gives it up when the block raises. So does the end of the process, or of the last reference to an open one.
     """
 
     def __init__(self, uri: ObjectUri, engine: Engine) -> None:
-        super().__init__()
-        self._uri = uri
+        super().__init__(uri)
         self._engine = engine
         self._saving = engine.save(uri)
         engine.drop_when_gone(self, self._saving)
@@ -198,14 +204,6 @@ class CheckpointWriter(io.RawIOBase):
     def seekable(self) -> bool:
         """False: only forwards."""
         return False
-
-    @property
-    def key(self) -> str:
-        return f"/{self._uri.bucket}/{self._uri.key}"
-
-    @property
-    def name(self) -> str:
-        return str(self._uri)
 
     def close(self) -> None:
         """The object is there when this returns, whole and with OSS's checksum compared; when it raises, the object is
