@@ -19,6 +19,7 @@ from csi.torch.checkpoint.files import CheckpointReader, CheckpointWriter
 from csi.torch.configuration import CheckpointOptions
 from csi.torch.uri import ObjectUri, parse_object
 from csi.volume.units import KIB, MIB, Bytes
+from tests.support.engines import until
 from tests.support.memory_store import MemoryStore
 
 URI = parse_object("oss://bucket/model.pt")
@@ -40,15 +41,6 @@ class Bucket:
         engine = self.engine
         assert engine is not None
         return CheckpointReader(uri, lambda: engine)
-
-    def wait_for(self, condition: object) -> bool:
-        """Whether `condition()` comes true: the keeper has a thread of its own."""
-        assert callable(condition)
-        for _ in range(1000):
-            if condition():
-                return True
-            time.sleep(0.01)
-        return False
 
 
 @pytest.fixture
@@ -233,8 +225,7 @@ def test_a_writer_that_becomes_garbage_is_given_up(bucket: Bucket) -> None:
     writer.write(bytes(3 * MIB))
     del writer
     gc.collect()
-    assert bucket.wait_for(lambda: bucket.store.requests["AbortMultipartUpload"])
-    assert bucket.store.uploads == {}
+    until(lambda: bucket.store.requests["AbortMultipartUpload"] > 0 and not bucket.store.uploads)
     assert bucket.store.data(KEY) == b"old"
 
 
@@ -265,7 +256,7 @@ def test_threads_end_with_the_last_file(bucket: Bucket) -> None:
     assert set(threading.enumerate()) > before
     del reader
     gc.collect()
-    assert bucket.wait_for(lambda: not set(threading.enumerate()) - before)
+    until(lambda: set(threading.enumerate()) <= before)
 
 
 # --- after fork ---
@@ -324,7 +315,7 @@ def test_an_upload_that_a_killed_process_left_is_ended_by_the_next_writer(bucket
     bucket.now += 2 * 3600
     with bucket.writer() as writer:
         writer.write(bytes(3 * MIB))
-    assert bucket.wait_for(lambda: left not in bucket.store.uploads)
+    until(lambda: left not in bucket.store.uploads)
     assert other in bucket.store.uploads
 
 
@@ -332,7 +323,7 @@ def test_an_upload_that_was_heard_of_lately_is_left_alone(bucket: Bucket) -> Non
     young = bucket.store.initiate_multipart(URI.key)
     with bucket.writer() as writer:
         writer.write(bytes(3 * MIB))
-    assert bucket.wait_for(lambda: bucket.store.requests["ListMultipartUploads"])
+    until(lambda: bucket.store.requests["ListMultipartUploads"] > 0)
     assert young in bucket.store.uploads
 
 
@@ -340,13 +331,13 @@ def test_an_upload_of_this_process_is_not_taken_for_one_left_behind(bucket: Buck
     """However old it is: a clock may be wrong."""
     first = bucket.writer()
     first.write(bytes(3 * MIB))
-    assert bucket.wait_for(lambda: bucket.store.requests["ListMultipartUploads"])
+    until(lambda: bucket.store.requests["ListMultipartUploads"] > 0)
     bucket.now += 2 * 3600
     assert bucket.engine is not None
     bucket.engine._looked_at.clear()
     with bucket.writer() as second:
         second.write(bytes(3 * MIB))
-        assert bucket.wait_for(lambda: bucket.store.requests["ListParts"])
+        until(lambda: bucket.store.requests["ListParts"] > 0)
     first.write(b"end")
     first.close()
     assert bucket.store.data(KEY) == bytes(3 * MIB) + b"end"
