@@ -47,6 +47,11 @@ def generate(ground: Ground, tar_path: str, index_path: str, source_path: str, i
     )
 
 
+def members(ground: Ground, kind: Any = OssIterableDataset, **options: Any) -> Any:
+    """Those of the archive `a.tar`, as a data set."""
+    return kind.from_tar(ground.uri("a.tar"), ground.uri("a.idx"), **ground.arguments, **options)
+
+
 @pytest.fixture
 def archived(ground: Ground) -> Ground:
     for number in range(COUNT):
@@ -62,13 +67,13 @@ def in_order() -> list[tuple[str, Any, int, bytes]]:
 
 @pytest.mark.parametrize("kind", [OssMapDataset, OssIterableDataset])
 def test_members_are_samples(archived: Ground, kind: Any) -> None:
-    made = kind.from_tar(archived.uri("a.tar"), archived.uri("a.idx"), **archived.arguments, transform=described)
+    made = members(archived, kind, transform=described)
     loader = DataLoader(made, batch_size=5, num_workers=2 if kind is OssMapDataset else 0, collate_fn=as_it_is)
     assert [sample for batch in loader for sample in batch] == in_order()
 
 
 def test_members_that_lie_together_come_by_one_request(archived: Ground) -> None:
-    made = OssIterableDataset.from_tar(archived.uri("a.tar"), archived.uri("a.idx"), **archived.arguments)
+    made = members(archived)
     archived.emulator.reset_counters()
     assert [sample.read() for sample in made] == [sample[3] for sample in in_order()]
     assert archived.emulator.counters()["requests"] == 1
@@ -77,14 +82,7 @@ def test_members_that_lie_together_come_by_one_request(archived: Ground) -> None
 def test_workers_and_ranks_share_the_members(archived: Ground) -> None:
     found = []
     for rank in range(2):
-        made = OssIterableDataset.from_tar(
-            archived.uri("a.tar"),
-            archived.uri("a.idx"),
-            **archived.arguments,
-            transform=described,
-            rank=rank,
-            world_size=2,
-        )
+        made = members(archived, transform=described, rank=rank, world_size=2)
         mine = [sample for batch in DataLoader(made, 4, num_workers=2, collate_fn=as_it_is) for sample in batch]
         assert len(mine) == COUNT // 2
         found += mine
@@ -92,15 +90,7 @@ def test_workers_and_ranks_share_the_members(archived: Ground) -> None:
 
 
 def test_shuffling_members_gives_each_once(archived: Ground) -> None:
-    made = OssIterableDataset.from_tar(
-        archived.uri("a.tar"),
-        archived.uri("a.idx"),
-        **archived.arguments,
-        transform=described,
-        shuffle=True,
-        shuffle_chunk_size=4,
-    )
-    found = list(made)
+    found = list(members(archived, transform=described, shuffle=True, shuffle_chunk_size=4))
     assert found != in_order()
     assert sorted(found) == sorted(in_order())
 
@@ -112,7 +102,7 @@ def test_a_large_member_is_read_by_ranges(ground: Ground, tmp_path: Path) -> Non
     (tmp_path / "source" / "large").write_bytes(body)
     (tmp_path / "source" / "small").write_bytes(b"small")
     assert generate(ground, ground.uri("a.tar"), ground.uri("a.idx"), str(tmp_path / "source")) == 2
-    made = OssMapDataset.from_tar(ground.uri("a.tar"), ground.uri("a.idx"), **ground.arguments)
+    made = members(ground, OssMapDataset)
     large, small = made[0], made[1]
     large.seek(1_000_001)
     assert large.read(5) == body[1_000_001:1_000_006]
@@ -129,7 +119,7 @@ def test_an_archive_of_somebody_else_gets_an_index(ground: Ground, tmp_path: Pat
         archive.add(tmp_path / "files", "files")
     ground.emulator.seed("a.tar", (tmp_path / "a.tar").read_bytes())
     assert generate(ground, ground.uri("a.tar"), ground.uri("a.idx"), "", index_only=True) == 2
-    made = OssMapDataset.from_tar(ground.uri("a.tar"), ground.uri("a.idx"), **ground.arguments, transform=described)
+    made = members(ground, OssMapDataset, transform=described)
     assert {sample[0]: sample[3].decode() for sample in made} == {"files/one": "one", "files/" + "two" * 50: "two" * 50}
 
 
