@@ -150,10 +150,16 @@ class Couriers:
 
     def _call(self, handle: Handle) -> None:
         thread = threading.Thread(target=self._run, args=(handle,), name="ossfuse-courier", daemon=True)
-        with self._lock:
-            self._threads.add(thread)
         self._errands.courier_comes()
-        thread.start()
+        try:
+            with self._lock:  # `close` joins only what has been started
+                thread.start()
+                self._threads.add(thread)
+        except RuntimeError as error:  # as many threads as this process may have
+            _log.info("no thread for small files: %s", error)
+            self._errands.courier_starts()
+            self._errands.courier_goes()
+            self._hand_on(handle, self._errands.refuse_waiting())
 
     # --- a courier ---
 
