@@ -128,11 +128,9 @@ def _indexed(path: str, connection: Connection) -> tuple[list[int], int]:
     with ExitStack() as closing:
         if path.startswith("oss://"):
             where = parse_object(path)
-            fetcher = Fetcher(connection)
-            closing.callback(fetcher.close)
-            found = fetcher.store(where.place).head(where.key)
+            found = connection.store(where.place).head(where.key)
             entry = Entry(where.place, where.key, found.size, found.etag)
-            opened: Any = closing.enter_context(OssObject(entry, fetcher))
+            opened: Any = closing.enter_context(sources.opened(entry, connection))
         else:
             opened = closing.enter_context(open(path, "rb"))
         try:

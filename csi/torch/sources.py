@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 from csi.errors import InvalidOption
 from csi.torch.archives import TarSamples, decode_index
-from csi.torch.catalogue import UNKNOWN, Entry, Samples
+from csi.torch.catalogue import Entry, Samples
 from csi.torch.connection import Connection
 from csi.torch.fetching import Fetcher
 from csi.torch.manifests import Parser, Streamed, entries, open_local
 from csi.torch.samples import OssObject
 from csi.torch.uri import Place, parse_object, parse_place, parse_prefix, split_uri
-from csi.volume.units import ObjectKey
 
 _log = logging.getLogger(__name__)
 
@@ -67,11 +67,18 @@ def archived(tar_uri: str, tar_index_uri: str, connection: Connection) -> TarSam
     """
     archive, index = parse_object(tar_uri), parse_object(tar_index_uri)
     found = connection.store(archive.place).head(archive.key)
-    with OssObject(Entry(index.place, index.key), Fetcher(connection)) as opened:
-        places = decode_index(opened.read(), str(index))
+    with opened(Entry(index.place, index.key), connection) as sample:
+        places = decode_index(sample.read(), str(index))
     samples = TarSamples(archive.place, found.version, places)
     _log.info("%s: %d members", archive, len(samples))
     return samples
+
+
+@contextmanager
+def opened(entry: Entry, connection: Connection) -> Iterator[OssObject]:
+    """An object by itself, fetched by threads and connections that end with the block."""
+    with closing(Fetcher(connection)) as fetcher, OssObject(entry, fetcher) as sample:
+        yield sample
 
 
 @dataclass(frozen=True)
@@ -94,12 +101,8 @@ class Manifest:
             yield from entries(self.path, open_local(self.path), self.parser, self.base)
             return
         where = parse_object(self.path)
-        fetcher = Fetcher(connection)
-        try:
-            with OssObject(Entry(where.place, ObjectKey(where.key), UNKNOWN), fetcher) as opened:
-                yield from entries(self.path, Streamed(opened), self.parser, self.base)
-        finally:
-            fetcher.close()
+        with opened(Entry(where.place, where.key), connection) as sample:
+            yield from entries(self.path, Streamed(sample), self.parser, self.base)
 
     def samples(self, connection: Connection) -> Samples:
         """Its entries, in flat memory."""

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from csi.errors import InvalidOption, ManifestMalformed
 from csi.torch import OssIterableDataset, OssMapDataset, generate_tar_archive
+from csi.torch.fetching import Fetcher
 from csi.torch.samples import OssObject
 from tests.torch.conftest import Ground
 
@@ -77,6 +78,19 @@ def test_members_that_lie_together_come_by_one_request(archived: Ground) -> None
     archived.emulator.reset_counters()
     assert [sample.read() for sample in made] == [sample[3] for sample in in_order()]
     assert archived.emulator.counters()["requests"] == 1
+
+
+def test_what_reads_the_index_is_closed_at_once(archived: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = []
+    close = Fetcher.close
+
+    def watched(fetcher: Fetcher) -> None:
+        closed.append(fetcher)
+        close(fetcher)
+
+    monkeypatch.setattr(Fetcher, "close", watched)
+    members(archived)
+    assert len(closed) == 1
 
 
 def test_workers_and_ranks_share_the_members(archived: Ground) -> None:
