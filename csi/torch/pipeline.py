@@ -101,9 +101,6 @@ class Lookahead:
             yield slot
         self._begin(plan, max(begun, len(wanted)))
 
-    def close(self) -> None:
-        self._forget_all_but(())
-
     def _begin(self, plan: Sequence[int], begun: int) -> int:
         """Begin as many of the plan as may be, in order; returns how many of it were begun so far."""
         most = self._fetcher.concurrency * _DEPTH
