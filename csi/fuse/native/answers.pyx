@@ -13,11 +13,12 @@ from libc.string cimport memcpy, memset
 from csi.fuse.native.fetches cimport (
     ask_ahead, drop_unread, end_fetching, is_fetching, plan, refuse_waiting, serve_line, stop_fetching, tidy, wait_for_want,
 )
+from csi.fuse.native.posix cimport pthread_cond_broadcast, pthread_mutex_lock, pthread_mutex_unlock
 from csi.fuse.native.tables cimport (
-    ATTRIBUTES, KINDS, RING, Block, Content, Fetching, File, Inode, Link, Name, Parent, Plan, Tables, Told, Waiter, add_file, add_inode, add_name,
-    drop_children, drop_content, drop_name, find, find_name, free_tables, is_settled, lead_name, leave_plan, make_tables, monotonic,
-    name_hash, ossfuse_load, pthread_cond_broadcast, pthread_mutex_lock, pthread_mutex_unlock, put_block, settle, take_block,
-    unhook, unhook_inode, wait_for, wait_for_notes,
+    ATTRIBUTES, KINDS, RING, Block, Content, Fetching, File, Inode, Link, Name, Parent, Plan, Tables, Told, Waiter,
+    add_file, add_inode, add_name, drop_children, drop_content, drop_name, find, find_name, free_tables, is_settled,
+    lead_name, leave_plan, make_tables, monotonic, name_hash, ossfuse_load, put_block, settle, take_block, unhook,
+    unhook_inode, wait_for, wait_for_notes,
 )
 from csi.oss.getting cimport Line, Stamp
 

@@ -1,7 +1,5 @@
 """Memory for requests; see buffers.pyx."""
 
-from libc.stdint cimport uint64_t
-
 
 cdef class RequestBuffer:
     cdef char* memory

@@ -5,8 +5,7 @@ until nobody looks at the first one any more. Guarded by the interpreter's lock.
 from cpython.buffer cimport PyBuffer_FillInfo
 from libc.stdlib cimport free
 
-cdef extern from "<stdlib.h>" nogil:
-    int posix_memalign(void**, size_t, size_t)
+from csi.fuse.native.posix cimport posix_memalign
 
 cdef enum:
     PAGE = 4096

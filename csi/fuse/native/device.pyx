@@ -5,9 +5,10 @@ rest to Python; and replies, written from the buffers they lie in.
 `csi/fuse/native/turns.pyx` says which threads read. A thread calls Python for a request where it read it, and may make
 a call that waits right there, where nothing has to be woken for it, as long as another thread is left (`stay`).
 
-`gate` guards counters and threads, and is taken before that of the turns; it is never held across a system call or while the interpreter's lock is taken. Reading
-blocks; `stop` sets a flag and interrupts the readers with a signal until all have seen it. `close` closes the
-descriptor when no thread uses it any more; who stays in a call then comes back to a closed device and ends.
+`gate` guards counters and threads, and is taken before that of the turns; it is never held across a system call or
+while the interpreter's lock is taken. Reading blocks; `stop` sets a flag and interrupts the readers with a signal until
+all have seen it. `close` closes the descriptor when no thread uses it any more; who stays in a call then comes back to
+a closed device and ends.
 """
 
 import os
@@ -19,9 +20,13 @@ from libc.string cimport memcpy
 
 from csi.fuse.native.answers cimport Answers
 from csi.fuse.native.buffers cimport RequestBuffer, RequestBuffers
+from csi.fuse.native.posix cimport (
+    iovec, nanosleep, pthread_kill, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_t,
+    pthread_mutex_unlock, pthread_self, pthread_t, timespec, writev,
+)
 from csi.fuse.native.quick cimport answer
 from csi.fuse.native.sending cimport is_gone
-from csi.fuse.native.tables cimport Tables, monotonic, pthread_mutex_lock, pthread_mutex_t, pthread_mutex_unlock
+from csi.fuse.native.tables cimport Tables, monotonic
 from csi.fuse.native.turns cimport (
     Place, Turns, begin_turns, come_back, end_turns, enter_python, free_turns, has_more, keep_watch, leave_turns,
     take_turn, wait_elsewhere,
@@ -34,25 +39,6 @@ cdef extern from "<unistd.h>" nogil:
 
 cdef extern from "<sys/ioctl.h>" nogil:
     int ioctl(int, unsigned long, ...)
-
-cdef extern from "<sys/uio.h>" nogil:
-    struct iovec:
-        void* iov_base
-        size_t iov_len
-    ssize_t writev(int, const iovec*, int)
-
-cdef extern from "<time.h>" nogil:
-    struct timespec:
-        long tv_sec
-        long tv_nsec
-    int nanosleep(const timespec*, timespec*)
-
-cdef extern from "<pthread.h>" nogil:
-    ctypedef unsigned long pthread_t
-    pthread_t pthread_self()
-    int pthread_kill(pthread_t, int)
-    int pthread_mutex_init(pthread_mutex_t*, void*)
-    int pthread_mutex_destroy(pthread_mutex_t*)
 
 cdef extern from "<signal.h>" nogil:
     """

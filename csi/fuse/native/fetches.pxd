@@ -2,7 +2,7 @@
 
 from libc.stdint cimport int64_t, uint64_t
 
-from csi.fuse.native.tables cimport Inode, Job, Plan, Tables, Waiter
+from csi.fuse.native.tables cimport Inode, Plan, Tables, Waiter
 from csi.fuse.native.wire cimport InHeader
 from csi.oss.getting cimport Line, Recipe
 

@@ -18,41 +18,18 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
+from csi.fuse.native.posix cimport (
+    CLOCK_MONOTONIC, iovec, nanosleep, posix_memalign, pthread_cond_broadcast, pthread_cond_destroy, pthread_cond_init,
+    pthread_cond_signal, pthread_cond_timedwait, pthread_condattr_init, pthread_condattr_setclock, pthread_condattr_t,
+    pthread_mutex_lock, pthread_mutex_unlock, timespec, writev,
+)
 from csi.fuse.native.sending cimport is_gone, send
 from csi.fuse.native.tables cimport (
-    CLASSES, LIGHT, Idler, Inode, Job, Jobs, Plan, Tables, Waiter, find, leave_plan, monotonic, note, pthread_cond_t,
-    pthread_mutex_lock, pthread_mutex_t, pthread_mutex_unlock,
+    CLASSES, LIGHT, Idler, Inode, Job, Jobs, Plan, Tables, Waiter, find, leave_plan, monotonic, note,
 )
 from csi.fuse.native.wire cimport InHeader, OutHeader, ReadIn
 from csi.oss.getting cimport AGAIN, GOT, Line, Recipe, get_whole
 from csi.oss.wire cimport now as seconds
-
-cdef extern from "<stdlib.h>" nogil:
-    int posix_memalign(void**, size_t, size_t)
-
-cdef extern from "<sys/uio.h>" nogil:
-    struct iovec:
-        void* iov_base
-        size_t iov_len
-    ssize_t writev(int, const iovec*, int)
-
-cdef extern from "<time.h>" nogil:
-    struct timespec:
-        long tv_sec
-        long tv_nsec
-    int CLOCK_MONOTONIC
-    int nanosleep(const timespec*, timespec*)
-
-cdef extern from "<pthread.h>" nogil:
-    ctypedef struct pthread_condattr_t:
-        pass
-    int pthread_cond_init(pthread_cond_t*, pthread_condattr_t*)
-    int pthread_cond_destroy(pthread_cond_t*)
-    int pthread_cond_signal(pthread_cond_t*)
-    int pthread_cond_broadcast(pthread_cond_t*)
-    int pthread_cond_timedwait(pthread_cond_t*, pthread_mutex_t*, const timespec*)
-    int pthread_condattr_init(pthread_condattr_t*)
-    int pthread_condattr_setclock(pthread_condattr_t*, int)
 
 cdef enum:
     ASKED = 0

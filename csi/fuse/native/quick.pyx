@@ -11,18 +11,13 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcpy, memset
 
 from csi.fuse.native.fetches cimport end_open, interrupt_read, may_open, read_planned
+from csi.fuse.native.posix cimport iovec, pthread_mutex_lock, pthread_mutex_unlock, writev
 from csi.fuse.native.sending cimport is_gone, send
 from csi.fuse.native.tables cimport (
-    ATTRIBUTES, LIGHT, Block, Content, File, Inode, Name, Plan, Tables, enter, find, find_name, leave, monotonic, name_hash, note,
-    ossfuse_add, position, pthread_mutex_lock, pthread_mutex_unlock,
+    ATTRIBUTES, LIGHT, Block, Content, File, Inode, Name, Plan, Tables, enter, find, find_name, leave, monotonic,
+    name_hash, note, ossfuse_add, position,
 )
 from csi.fuse.native.wire cimport InHeader, OutHeader, ReadIn
-
-cdef extern from "<sys/uio.h>" nogil:
-    struct iovec:
-        void* iov_base
-        size_t iov_len
-    ssize_t writev(int, const iovec*, int)
 
 cdef extern from "<fcntl.h>" nogil:
     """

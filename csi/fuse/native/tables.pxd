@@ -2,14 +2,7 @@
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-cdef extern from "<pthread.h>" nogil:
-    ctypedef struct pthread_mutex_t:
-        pass
-    ctypedef struct pthread_cond_t:
-        pass
-    int pthread_mutex_lock(pthread_mutex_t*)
-    int pthread_mutex_unlock(pthread_mutex_t*)
-    int pthread_cond_broadcast(pthread_cond_t*)
+from csi.fuse.native.posix cimport pthread_cond_t, pthread_mutex_t
 
 cdef extern from * nogil:
     """

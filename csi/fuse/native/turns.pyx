@@ -14,9 +14,11 @@ they are in the cache.
 
 from libc.string cimport memset
 
-from csi.fuse.native.tables cimport (
-    monotonic, pthread_cond_broadcast, pthread_cond_t, pthread_mutex_lock, pthread_mutex_t, pthread_mutex_unlock,
+from csi.fuse.native.posix cimport (
+    nanosleep, pthread_cond_broadcast, pthread_cond_destroy, pthread_cond_init, pthread_cond_signal, pthread_cond_wait,
+    pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock, timespec,
 )
+from csi.fuse.native.tables cimport monotonic
 
 cdef extern from "<poll.h>" nogil:
     struct pollfd:
@@ -25,20 +27,6 @@ cdef extern from "<poll.h>" nogil:
         short revents
     int poll(pollfd*, unsigned long, int)
     short POLLIN
-
-cdef extern from "<time.h>" nogil:
-    struct timespec:
-        long tv_sec
-        long tv_nsec
-    int nanosleep(const timespec*, timespec*)
-
-cdef extern from "<pthread.h>" nogil:
-    int pthread_mutex_init(pthread_mutex_t*, void*)
-    int pthread_mutex_destroy(pthread_mutex_t*)
-    int pthread_cond_init(pthread_cond_t*, void*)
-    int pthread_cond_destroy(pthread_cond_t*)
-    int pthread_cond_signal(pthread_cond_t*)
-    int pthread_cond_wait(pthread_cond_t*, pthread_mutex_t*)
 
 cdef enum:
     PATIENCE = 500000  # nanoseconds in Python before another thread gets the turn
