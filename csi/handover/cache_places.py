@@ -74,11 +74,7 @@ class CachePlaces:
             os.close(directory)
 
     def _enter(self, directory: int, part: str, path: str) -> int:
-        try:
-            os.mkdir(part, 0o755, dir_fd=directory)
-        except FileExistsError:
-            self._refuse_what_is_no_directory(directory, part, path)
-        inner = os.open(part, _BELOW, dir_fd=directory)
+        inner = _make_and_open(directory, part, 0o755, path)
         if os.fstat(inner).st_uid == self._uid:
             os.close(inner)
             raise InvalidOption.stating(
@@ -89,11 +85,7 @@ class CachePlaces:
         return inner
 
     def _make_folder(self, directory: int, path: str) -> None:
-        try:
-            os.mkdir(CACHE_FOLDER, 0o700, dir_fd=directory)
-        except FileExistsError:
-            self._refuse_what_is_no_directory(directory, CACHE_FOLDER, path)
-        folder = os.open(CACHE_FOLDER, _BELOW, dir_fd=directory)
+        folder = _make_and_open(directory, CACHE_FOLDER, 0o700, path)
         try:
             owner = os.fstat(folder).st_uid
             if owner not in (os.geteuid(), self._uid):
@@ -107,10 +99,16 @@ class CachePlaces:
         finally:
             os.close(folder)
 
-    def _refuse_what_is_no_directory(self, directory: int, part: str, path: str) -> None:
+
+def _make_and_open(directory: int, part: str, mode: int, path: str) -> int:
+    """A descriptor of the directory `part` of `directory`, which is made if it is not there."""
+    try:
+        os.mkdir(part, mode, dir_fd=directory)
+    except FileExistsError:
         if not stat.S_ISDIR(os.stat(part, dir_fd=directory, follow_symlinks=False).st_mode):
             raise InvalidOption.stating(
                 "cache",
                 f"cache: {part!r} in {path!r} is a symbolic link or a file",
                 hint="caches follow no links below what the administrator allows; name the directory itself",
-            )
+            ) from None
+    return os.open(part, _BELOW, dir_fd=directory)
