@@ -13,7 +13,7 @@ from dataclasses import replace
 from csi.cluster.api import JsonObject
 from csi.cluster.webhook.resources import ContainerResources
 from csi.errors import InvalidOption
-from csi.volume.caching import EMPTY_DIR, NONE, is_allowed, refusal
+from csi.volume.caching import EMPTY_DIR, is_allowed, refusal
 from csi.volume.naming import cache_volume_name
 from csi.volume.quantity import format_bytes
 from csi.volume.spec import CacheOptions
@@ -34,7 +34,7 @@ def cache_volume(sidecar: str, cache: CacheOptions) -> JsonObject | None:
     """The pod's volume for the cache of the container `sidecar`; None when there is to be none."""
     name = cache_volume_name(sidecar)
     if cache.place == EMPTY_DIR:
-        return {"name": name, "emptyDir": {"sizeLimit": format_bytes(size_limit(cache))}}
+        return {"name": name, "emptyDir": {"sizeLimit": format_bytes(_size_limit(cache))}}
     if cache.host_path:
         return {"name": name, "hostPath": {"path": cache.host_path, "type": "DirectoryOrCreate"}}
     return None
@@ -44,7 +44,7 @@ def with_cache(resources: ContainerResources, cache: CacheOptions) -> ContainerR
     """`resources` of a sidecar that has the cache as well."""
     if cache.place != EMPTY_DIR:
         return resources
-    size, limit = size_limit(cache), resources.ephemeral_limit
+    size, limit = _size_limit(cache), resources.ephemeral_limit
     return replace(
         resources,
         ephemeral_request=Bytes((resources.ephemeral_request or 0) + size),
@@ -52,6 +52,6 @@ def with_cache(resources: ContainerResources, cache: CacheOptions) -> ContainerR
     )
 
 
-def size_limit(cache: CacheOptions) -> Bytes:
+def _size_limit(cache: CacheOptions) -> Bytes:
     """Of the emptyDir: never reached by a cache that keeps its bound."""
-    return Bytes(cache.size + cache.size // _SHARE // MIB * MIB + _MARGIN) if cache.place != NONE else Bytes(0)
+    return Bytes(cache.size + cache.size // _SHARE // MIB * MIB + _MARGIN)
