@@ -51,9 +51,10 @@ class CachePlaces:
             return
         prefix = path
         if self._allowed is not None:
-            if not is_allowed(path, self._allowed):
+            above = [allowed for allowed in self._allowed if is_allowed(path, (allowed,))]
+            if not above:
                 raise refusal(path, self._allowed)
-            prefix = max((allowed for allowed in self._allowed if is_allowed(path, (allowed,))), key=len)
+            prefix = max(above, key=len)
         try:
             self._make(prefix, [part for part in path[len(prefix) :].split("/") if part], path)
         except OSError as error:
