@@ -110,7 +110,7 @@ def test_what_a_killed_process_leaves_is_right_or_not_there(
         assert (second.path / name).read_bytes() == data
     assert (second.path / "large").read_bytes() == large
     assert len([name for name in many if not second.gets(name)]) > 0
-    assert "was not what was written" not in second.served.log()
+    assert "is not what was written" not in second.served.log()
 
 
 def test_a_place_that_fails_costs_nobody_an_error(
