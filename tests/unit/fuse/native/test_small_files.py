@@ -9,7 +9,7 @@ import socket
 import struct
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
@@ -62,9 +62,9 @@ class Store:
 class Volume:
     """Tables with couriers, and the store that these ask."""
 
-    def __init__(self, tables: Tables, store: Store, server: RawServer, ledger: MemoryLedger) -> None:
+    def __init__(self, tables: Tables, store: Store, server: RawServer) -> None:
         self.tables, self.kernel, self.answers = tables, tables.kernel, tables.answers
-        self.store, self.server, self.ledger = store, server, ledger
+        self.store, self.server = store, server
 
     def publish(self, *inodes: InodeNumber, offered: bool = False, opened: bool = False) -> None:
         size = Bytes(len(BODY))
@@ -103,12 +103,17 @@ def volume(tables: Tables, store: Store) -> Iterator[Volume]:
     with ExitStack() as stack:
         server = stack.enter_context(raw_server(store.play))
         stack.callback(store.answering.set)
-        ledger = MemoryLedger(Bytes(64 * MIB))
-        couriers = Couriers(tables.answers, lines_to(server.url), ledger)
-        tables.answers.couriers = couriers
-        couriers.start(lambda message: tables.handle(memoryview(message)))
-        stack.callback(couriers.close)
-        yield Volume(tables, store, server, ledger)
+        yield stack.enter_context(with_couriers(tables, store, server, MemoryLedger(Bytes(64 * MIB))))
+
+
+@contextmanager
+def with_couriers(tables: Tables, store: Store, server: RawServer, ledger: MemoryLedger) -> Iterator[Volume]:
+    couriers = Couriers(tables.answers, lines_to(server.url), ledger)
+    couriers.start(lambda message: tables.handle(memoryview(message)))
+    try:
+        yield Volume(tables, store, server)
+    finally:
+        couriers.close()
 
 
 def lines_to(endpoint: str) -> Lines:
@@ -225,31 +230,23 @@ def test_what_is_refused_comes_to_python_with_the_open(volume: Volume) -> None:
 def test_a_server_that_cannot_be_reached_leaves_reads_to_python(tables: Tables) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
-    couriers = Couriers(tables.answers, lines_to(f"http://127.0.0.1:{port}"), MemoryLedger(Bytes(64 * MIB)))
-    couriers.start(lambda message: tables.handle(memoryview(message)))
-    volume = Volume(tables, Store(), RawServer(port), MemoryLedger(Bytes(MIB)))
-    volume.publish(FILE)
-    volume.open()
-    try:
+    with with_couriers(tables, Store(), RawServer(port), MemoryLedger(Bytes(64 * MIB))) as volume:
+        volume.publish(FILE)
+        volume.open()
         volume.ask_for()
+
         assert volume.kernel.receive().error == PYTHON
-    finally:
-        couriers.close()
 
 
 def test_without_memory_reads_come_to_python(tables: Tables) -> None:
     ledger = MemoryLedger(Bytes(64 * MIB))
     ledger.debit(64 * MIB)
-    couriers = Couriers(tables.answers, lines_to("http://127.0.0.1:1"), ledger)
-    couriers.start(lambda message: tables.handle(memoryview(message)))
-    volume = Volume(tables, Store(), RawServer(1), ledger)
-    volume.publish(FILE)
-    volume.open()
-    try:
+    with with_couriers(tables, Store(), RawServer(1), ledger) as volume:
+        volume.publish(FILE)
+        volume.open()
         volume.ask_for()
+
         assert volume.kernel.receive().error == PYTHON
-    finally:
-        couriers.close()
 
 
 def test_a_connection_that_the_server_closed_is_no_failure(volume: Volume) -> None:
