@@ -17,8 +17,8 @@ from csi.fuse.native.posix cimport pthread_cond_broadcast, pthread_mutex_lock, p
 from csi.fuse.native.tables cimport (
     ATTRIBUTES, KINDS, RING, Block, Content, Fetching, File, Inode, Link, Name, Parent, Plan, Tables, Told, Waiter,
     add_file, add_inode, add_name, drop_children, drop_content, drop_name, find, find_name, free_tables, is_settled,
-    lead_name, leave_plan, make_tables, monotonic, name_hash, ossfuse_load, put_block, settle, take_block, unhook,
-    unhook_inode, wait_for, wait_for_notes,
+    lead_name, leave_plan, make_tables, monotonic, name_hash, ossfuse_load, put_block, settle, take_block, take_plan,
+    unhook, unhook_inode, wait_for, wait_for_notes,
 )
 from csi.oss.getting cimport Line, Stamp
 
@@ -110,10 +110,7 @@ cdef class Answers:
         pthread_mutex_lock(&self.tables.lock)
         found = <Inode*>find(&self.tables.inodes, inode)
         if found != NULL:
-            found.until = 0
-            found.open_until = 0
-            if found.plan != NULL:
-                found.plan.until = 0
+            outdate(found)
         pthread_mutex_unlock(&self.tables.lock)
         self.settle()  # even if somebody else has just taken it back: they may still be waiting
 
@@ -145,10 +142,7 @@ cdef class Answers:
         for at in range(tables.inodes.mask + 1):
             link = tables.inodes.buckets[at]
             while link != NULL:
-                (<Inode*>link).until = 0
-                (<Inode*>link).open_until = 0
-                if (<Inode*>link).plan != NULL:
-                    (<Inode*>link).plan.until = 0
+                outdate(<Inode*>link)
                 link = link.next
         pthread_mutex_unlock(&tables.lock)
         self.settle()
@@ -246,14 +240,10 @@ cdef class Answers:
         cdef size_t length = len(key), tagged = len(tag)
         cdef int64_t until = deadline(believed)
         cdef Inode* found
-        cdef bint planned = False
+        cdef bint planned
         pthread_mutex_lock(&self.tables.lock)
         found = <Inode*>find(&self.tables.inodes, inode)
-        if found != NULL and plan(found, text, length, letters, tagged, size):
-            planned = True
-            found.plan.until = until
-            found.plan.keeps = keeps
-            found.plan.opened = found.plan.opened or opened
+        planned = found != NULL and plan(found, text, length, letters, tagged, size, until, keeps, opened)
         pthread_mutex_unlock(&self.tables.lock)
         return planned
 
@@ -278,13 +268,8 @@ cdef class Answers:
         pthread_mutex_lock(&self.tables.lock)
         found = <Inode*>find(&self.tables.inodes, inode)
         if found != NULL and found.plan != NULL:
-            left = found.plan
-            drop_unread(self.tables, left)
-            left.until = 0
-            found.plan = NULL
-            if left.job != NULL:
-                left.job.found = False
-                left.job = NULL
+            drop_unread(self.tables, found.plan)
+            left = take_plan(found)
         pthread_mutex_unlock(&self.tables.lock)
         if left == NULL:
             return None
@@ -641,11 +626,17 @@ cdef bint put_file(
     found.told = name_told
     inode.told = told
     memcpy(inode.attributes, shape, ATTRIBUTES)
-    if opens and plan(inode, key, key_size, etag, etag_size, shape.size):
-        inode.plan.until = opens
-        inode.plan.keeps = keeps
-        inode.plan.opened = inode.plan.opened or opened
+    if opens:
+        plan(inode, key, key_size, etag, etag_size, shape.size, opens, keeps, opened)
     return True
+
+
+cdef void outdate(Inode* inode) noexcept nogil:
+    """With `lock`: nothing is answered from it any more."""
+    inode.until = 0
+    inode.open_until = 0
+    if inode.plan != NULL:
+        inode.plan.until = 0
 
 
 cdef list messages(Waiter* waiter):

@@ -25,7 +25,10 @@ cdef void tidy(Tables* tables, int64_t older) noexcept nogil
 
 # with `lock`
 
-cdef bint plan(Inode* inode, const char* key, size_t key_size, const char* etag, size_t etag_size, size_t size) noexcept nogil
+cdef bint plan(
+    Inode* inode, const char* key, size_t key_size, const char* etag, size_t etag_size, size_t size, int64_t until, int keeps,
+    bint opened
+) noexcept nogil
 cdef bint ask_ahead(Tables* tables, Inode* inode, int64_t now) noexcept nogil
 cdef bint is_fetching(Tables* tables) noexcept nogil
 cdef bint may_open(Tables* tables, Plan* plan, int64_t now) noexcept nogil

@@ -16,7 +16,7 @@ there is need, the oldest first. Messages are copied: who reads the device goes 
 from libc.errno cimport EINTR, EIO, errno
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 
 from csi.fuse.native.posix cimport (
     CLOCK_MONOTONIC, iovec, nanosleep, posix_memalign, pthread_cond_broadcast, pthread_cond_destroy, pthread_cond_init,
@@ -54,15 +54,29 @@ cdef double MOMENT = 0.002  # seconds
 # --- plans; `lock` is held ---
 
 
-cdef bint plan(Inode* inode, const char* key, size_t key_size, const char* etag, size_t etag_size, size_t size) noexcept nogil:
-    """Give `inode` a plan that allows nothing yet, unless it has one; False without memory, and when the plan it has is
-    of another version."""
-    cdef Plan* made = inode.plan
-    if made != NULL:
-        return made.size == size and made.etag_size == etag_size and equal(made.etag, etag, etag_size)
-    made = <Plan*>malloc(sizeof(Plan) + key_size + etag_size)
-    if made == NULL:
+cdef bint plan(
+    Inode* inode, const char* key, size_t key_size, const char* etag, size_t etag_size, size_t size, int64_t until, int keeps,
+    bint opened
+) noexcept nogil:
+    """Let `inode` be opened until `until` by a plan; False without memory, and when the plan it has is of another
+    version."""
+    if inode.plan == NULL:
+        inode.plan = make_plan(key, key_size, etag, etag_size, size)
+        if inode.plan == NULL:
+            return False
+    elif inode.plan.size != size or inode.plan.etag_size != etag_size or memcmp(inode.plan.etag, etag, etag_size):
         return False
+    inode.plan.until = until
+    inode.plan.keeps = keeps
+    inode.plan.opened = inode.plan.opened or opened
+    return True
+
+
+cdef Plan* make_plan(const char* key, size_t key_size, const char* etag, size_t etag_size, size_t size) noexcept nogil:
+    """One that allows nothing yet; NULL without memory."""
+    cdef Plan* made = <Plan*>malloc(sizeof(Plan) + key_size + etag_size)
+    if made == NULL:
+        return NULL
     memset(made, 0, sizeof(Plan))
     made.holders = 1
     made.size = size
@@ -72,16 +86,7 @@ cdef bint plan(Inode* inode, const char* key, size_t key_size, const char* etag,
     made.etag = made.key + key_size
     memcpy(made.key, key, key_size)
     memcpy(made.etag, etag, etag_size)
-    inode.plan = made
-    return True
-
-
-cdef inline bint equal(const char* one, const char* other, size_t size) noexcept nogil:
-    cdef size_t at
-    for at in range(size):
-        if one[at] != other[at]:
-            return False
-    return True
+    return made
 
 
 cdef void end_open(Tables* tables, Plan* plan) noexcept nogil:

@@ -225,7 +225,7 @@ cdef Inode* add_inode(Tables* tables, uint64_t number) noexcept nogil
 cdef void unhook_inode(Tables* tables, Inode* inode) noexcept nogil
 cdef Name* add_name(Tables* tables, uint64_t parent, uint64_t hash, const char* text, size_t length) noexcept nogil
 cdef void lead_name(Name* name, Inode* inode) noexcept nogil
-cdef void drop_plan(Inode* inode) noexcept nogil
+cdef Plan* take_plan(Inode* inode) noexcept nogil
 cdef void leave_plan(Plan* plan) noexcept nogil
 cdef void drop_children(Tables* tables, uint64_t number) noexcept nogil
 cdef void drop_name(Tables* tables, Name* name) noexcept nogil

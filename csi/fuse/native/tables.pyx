@@ -187,14 +187,18 @@ cdef void unhook_inode(Tables* tables, Inode* inode) noexcept nogil:
 
 
 cdef void drop_plan(Inode* inode) noexcept nogil:
-    """The file is not opened here any more, and nobody finds its job."""
+    if inode.plan != NULL:
+        leave_plan(take_plan(inode))
+
+
+cdef Plan* take_plan(Inode* inode) noexcept nogil:
+    """The file, which has a plan, is not opened here any more, and nobody finds its job. To be followed by `leave_plan`."""
     cdef Plan* plan = inode.plan
-    if plan != NULL:
-        inode.plan = NULL
-        if plan.job != NULL:
-            plan.job.found = False
-            plan.job = NULL
-        leave_plan(plan)
+    inode.plan = NULL
+    if plan.job != NULL:
+        plan.job.found = False
+        plan.job = NULL
+    return plan
 
 
 cdef void leave_plan(Plan* plan) noexcept nogil:
