@@ -83,7 +83,7 @@ class Cursor:
     @property
     def goes_on(self) -> bool:
         """What comes next is worth reading ahead."""
-        return self.hits > 1 and self.run > 0 and self.position > self.record
+        return self.sequential and self.position > self.record
 
     def bound(self) -> None:
         """After a change of `position`, `frontier` or `hits`: what belongs to this stream now."""
