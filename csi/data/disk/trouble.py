@@ -14,17 +14,16 @@ from csi.volume.units import Seconds
 
 log = logging.getLogger(__name__)
 
-PAUSE = Seconds(300.0)
+_PAUSE = Seconds(300.0)
 """How long a disk that failed is left alone."""
 _READABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 class Trouble:
-    def __init__(self, path: str, clock: Callable[[], float], pause: Seconds = PAUSE) -> None:
+    def __init__(self, path: str, clock: Callable[[], float]) -> None:
         """`path` is for the log."""
         self._path = path
         self._clock = clock
-        self._pause = pause
         self._until = 0.0
         self._told = False
         self.text = ""
@@ -42,7 +41,7 @@ class Trouble:
         why = error.strerror or str(error)
         self.count += 1
         self.blind = self.blind or error.errno not in _READABLE
-        self._until = self._clock() + self._pause
+        self._until = self._clock() + _PAUSE
         self.text = f"{doing}: {why}"
         if not self._told:
             self._told = True
