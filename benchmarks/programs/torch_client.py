@@ -11,6 +11,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.clients import CONNECTOR
+from benchmarks.model import OURS
+
 CONFIGURATION = {
     "logLevel": 2,
     "auditPath": "",
@@ -18,7 +21,7 @@ CONFIGURATION = {
     "checkpointConfig": {"prefetchConcurrency": 24, "prefetchWorker": 4, "uploadConcurrency": 64},
 }
 """The guide's."""
-_MODULES = {"ossfuse": "csi.torch", "osstorchconnector": "osstorchconnector"}
+_MODULES = {OURS: "csi.torch", CONNECTOR: "osstorchconnector"}
 
 
 def module_of(client: str) -> Any:

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from benchmarks.clients import OSS2, OUR_MOUNT
 from benchmarks.programs.library import identity
 from benchmarks.programs.torch_client import Meter, arguments, module_of, report
 
@@ -71,9 +72,9 @@ class Folder(Dataset[tuple[int, int]]):
 
 
 def data_set(client: str, kind: str, endpoint: str, bucket: str, prefix: str, everything: int, directory: str) -> Any:
-    if client == "ossfuse mount":
+    if client == OUR_MOUNT:
         return Folder(prefix)
-    if client == "oss2 data set":
+    if client == OSS2:
         return Oss2DataSet(endpoint, bucket, [f"{prefix}{number:06d}" for number in range(everything)])
     module = module_of(client)
     chosen = module.OssIterableDataset if kind == "iterable" else module.OssMapDataset
