@@ -6,7 +6,6 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
-import oss2
 import pytest
 
 from csi.volume.naming import CACHE_FOLDER, SESSIONS
@@ -14,6 +13,7 @@ from csi.volume.units import KIB, MIB
 from tests.mount.conftest import MountVolume
 from tests.support.emulator import RunningEmulator
 from tests.support.engines import content, until
+from tests.support.published_volume import Bucket
 from tests.support.volumes import MountedVolume
 
 SIZES = {"small": 100 * KIB, "medium": 900 * KIB, "large": 9 * MIB + 77, "empty": 0}
@@ -37,10 +37,9 @@ def cached(mount_volume: MountVolume, place: Path, **options: object) -> Mounted
 
 
 def put(emulator: RunningEmulator, objects: Mapping[str, bytes]) -> None:
-    auth = oss2.Auth(emulator.access_key_id, emulator.access_key_secret)
-    bucket = oss2.Bucket(auth, emulator.endpoint, emulator.bucket, is_path_style=True)
+    bucket = Bucket(emulator)
     for name, data in objects.items():
-        bucket.put_object(f"data/{name}", data)
+        bucket.put(name, data)
 
 
 def read_all(volume: MountedVolume) -> dict[str, bytes]:
