@@ -23,8 +23,7 @@ ENDPOINT = click.option(
 
 
 def _host_paths(_: click.Context, option: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
-    name = f"--{(option.name or '').replace('_', '-')}"
-    return tuple(parse_host_path(name, value) for value in values)
+    return tuple(parse_host_path(option.opts[0], value) for value in values)
 
 
 CACHE_HOST_PATH = click.option(
