@@ -47,13 +47,30 @@ def test_allocating_in_a_file_that_is_read_is_refused(volume: MountedVolume) -> 
 
 
 def test_a_copied_range_has_the_bytes_of_the_source(volume: MountedVolume) -> None:
-    with (volume.path / "source").open("rb") as source, (volume.path / "copy").open("wb", buffering=0) as copy:
-        copied = 0
-        while count := os.copy_file_range(source.fileno(), copy.fileno(), len(DATA) - copied):
-            copied += count
+    assert copied(volume, "source", len(DATA)) == DATA
 
-    assert copied == len(DATA)
-    assert volume.get("copy") == DATA
+
+def test_a_large_range_is_copied_inside_oss(volume: MountedVolume) -> None:
+    large = DATA * 6
+    volume.put("large", large)
+    volume.emulator.reset_counters()
+
+    assert copied(volume, "large", len(large)) == large
+
+    done = volume.emulator.counters()["operations"]
+    assert done["UploadPartCopy"]["requests"] >= 1
+    assert done["GetObject"]["requests"] == 1  # the test's own
+    assert not {"UploadPart", "PutObject"} & set(done)
+
+
+def copied(volume: MountedVolume, name: str, size: int) -> bytes:
+    """What OSS holds after a program has copied that file by copy_file_range(2)."""
+    with (volume.path / name).open("rb") as source, (volume.path / "copy").open("wb", buffering=0) as copy:
+        done = 0
+        while count := os.copy_file_range(source.fileno(), copy.fileno(), size - done):
+            done += count
+    assert done == size
+    return volume.get("copy")
 
 
 def test_a_file_has_no_holes_but_for_its_end(volume: MountedVolume) -> None:
