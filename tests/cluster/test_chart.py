@@ -101,6 +101,21 @@ def test_kubernetes_without_native_sidecars_is_refused(helm: str, version: str, 
 
 
 @every_combination
+def test_the_namespaces_of_the_cluster_itself_and_of_the_release_are_never_asked_about(
+    helm: str, settings: Settings
+) -> None:
+    found = parsed(render(helm, settings, namespace="elsewhere"))
+    (webhook,) = named(found, "MutatingWebhookConfiguration", RELEASE)["webhooks"]
+    excluded = {
+        value
+        for rule in webhook["namespaceSelector"]["matchExpressions"]
+        if (rule["key"], rule["operator"]) == ("kubernetes.io/metadata.name", "NotIn")
+        for value in rule["values"]
+    }
+    assert excluded >= {"kube-system", "kube-public", "kube-node-lease", "elsewhere"}
+
+
+@every_combination
 def test_objects_belong_to_the_release_and_to_its_namespace(helm: str, settings: Settings) -> None:
     found = parsed(render(helm, settings, namespace="elsewhere"))
     names = [(one["kind"], one["metadata"].get("namespace", ""), one["metadata"]["name"]) for one in found]
