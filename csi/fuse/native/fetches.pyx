@@ -19,13 +19,13 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy, memset
 
 from csi.fuse.native.posix cimport (
-    CLOCK_MONOTONIC, iovec, nanosleep, posix_memalign, pthread_cond_broadcast, pthread_cond_destroy, pthread_cond_init,
-    pthread_cond_signal, pthread_cond_timedwait, pthread_condattr_init, pthread_condattr_setclock, pthread_condattr_t,
-    pthread_mutex_lock, pthread_mutex_unlock, timespec, writev,
+    iovec, nanosleep, posix_memalign, pthread_cond_broadcast, pthread_cond_destroy, pthread_cond_signal,
+    pthread_cond_timedwait, pthread_mutex_lock, pthread_mutex_unlock, timespec, writev,
 )
 from csi.fuse.native.sending cimport is_gone, send
 from csi.fuse.native.tables cimport (
-    CLASSES, LIGHT, Idler, Inode, Job, Jobs, Plan, Tables, Waiter, find, leave_plan, monotonic, note,
+    CLASSES, LIGHT, Idler, Inode, Job, Jobs, Plan, Tables, Waiter, begin_condition, find, leave_plan, moment_in, monotonic,
+    note,
 )
 from csi.fuse.native.wire cimport InHeader, OutHeader, ReadIn
 from csi.oss.getting cimport AGAIN, GOT, Line, Recipe, get_whole
@@ -44,7 +44,6 @@ cdef enum:
     MISSES = 4
     PAUSE = 20000  # nanoseconds
 
-cdef int64_t SECOND = 1000000000
 cdef int64_t WORTH_AHEAD = 4000000  # nanoseconds of a GET: one made ahead costs another thread and two switches
 cdef int64_t RECOVERY = 5000000000
 cdef int64_t PATIENCE = 1000000000  # of who was interrupted
@@ -444,12 +443,9 @@ cdef int serve_line(Tables* tables, Line* line, Recipe* recipe, double idle, Wai
     """Fetch what is asked for until the connection ENDED, the recipe is STALE, nothing was asked for in `idle` seconds
     (IDLE), or a job FAILED, whose READs are then the caller's to have answered."""
     cdef Idler own
-    cdef pthread_condattr_t condition
     cdef Job* job
     cdef int reason = CLOSED
-    pthread_condattr_init(&condition)
-    pthread_condattr_setclock(&condition, CLOCK_MONOTONIC)
-    pthread_cond_init(&own.woken, &condition)
+    begin_condition(&own.woken)
     failed[0] = NULL
     pthread_mutex_lock(&tables.lock)
     while not tables.fetching.stopped:
@@ -484,17 +480,14 @@ cdef int serve_line(Tables* tables, Line* line, Recipe* recipe, double idle, Wai
 
 cdef Job* wait_for_job(Tables* tables, Idler* own, double patience) noexcept nogil:
     """Lets go of `lock` meanwhile."""
-    cdef int64_t end = monotonic() + <int64_t>(patience * 1e9)
-    cdef timespec moment
+    cdef timespec end = moment_in(patience)
     cdef Idler** at
-    moment.tv_sec = end // SECOND
-    moment.tv_nsec = end % SECOND
     own.job = NULL
     own.taken = False
     own.next = tables.fetching.idlers
     tables.fetching.idlers = own
     while not own.taken and not tables.fetching.stopped:
-        if pthread_cond_timedwait(&own.woken, &tables.lock, &moment) != 0:
+        if pthread_cond_timedwait(&own.woken, &tables.lock, &end) != 0:
             break
     if not own.taken:
         at = &tables.fetching.idlers
@@ -537,11 +530,16 @@ cdef bint fetch(Tables* tables, Line* line, Recipe* recipe, Job* job, Waiter** f
         give_back(tables, job)
         hand_out(tables, job)
         return False
+    miss(tables)
+    fail(tables, job, failed)
+    return False
+
+
+cdef void miss(Tables* tables) noexcept nogil:
+    """Something failed, as others perhaps did one after another: nothing is fetched for a while then."""
     tables.fetching.misses += 1
     if tables.fetching.misses >= MISSES:
         tables.fetching.paused = monotonic() + RECOVERY
-    fail(tables, job, failed)
-    return False
 
 
 cdef void deliver(Tables* tables, Job* job) noexcept nogil:
@@ -556,10 +554,7 @@ cdef void deliver(Tables* tables, Job* job) noexcept nogil:
         return
     job.uses += 1  # until all have been answered
     while job.waiters != NULL:
-        waiter = job.waiters
-        job.waiters = waiter.next
-        if waiter.interrupted:
-            tables.fetching.interrupted -= 1
+        waiter = take_waiter(tables, &job.waiters)
         job.uses += 1
         pthread_mutex_unlock(&tables.lock)
         give(tables, job, <InHeader*>waiter.message)
@@ -577,10 +572,8 @@ cdef void fail(Tables* tables, Job* job, Waiter** failed) noexcept nogil:
     while at[0] != NULL:
         at = &at[0].next
     while job.waiters != NULL:
-        waiter = job.waiters
-        job.waiters = waiter.next
+        waiter = take_waiter(tables, &job.waiters)
         if waiter.interrupted:
-            tables.fetching.interrupted -= 1
             refuse(tables, waiter, EINTR)
         else:
             waiter.next = NULL
@@ -598,27 +591,22 @@ cdef Waiter* refuse_waiting(Tables* tables) noexcept nogil:
     while job != NULL:
         fail(tables, job, &refused)
         job = next_job(tables)
-    tables.fetching.misses += 1
-    if tables.fetching.misses >= MISSES:
-        tables.fetching.paused = monotonic() + RECOVERY
+    miss(tables)
     pthread_mutex_unlock(&tables.lock)
     return refused
 
 
 cdef int wait_for_want(Tables* tables, double patience) noexcept nogil:
     """How many more couriers there is work for; waits for some, at most `patience` seconds."""
-    cdef int64_t end = monotonic() + <int64_t>(patience * 1e9)
-    cdef timespec moment
+    cdef timespec end = moment_in(patience)
     cdef int wanted
-    moment.tv_sec = end // SECOND
-    moment.tv_nsec = end % SECOND
     pthread_mutex_lock(&tables.lock)
     while not tables.fetching.stopped:
         wanted = <int>min(tables.fetching.urgent.count + tables.fetching.ahead.count, <size_t>1024)
         wanted = min(wanted - tables.fetching.starting, tables.fetching.most - tables.fetching.couriers)
         if wanted > 0:
             break
-        if pthread_cond_timedwait(&tables.fetching.wanted, &tables.lock, &moment) != 0:
+        if pthread_cond_timedwait(&tables.fetching.wanted, &tables.lock, &end) != 0:
             break
     if tables.fetching.stopped:
         wanted = 0
@@ -640,9 +628,7 @@ cdef void tidy(Tables* tables, int64_t older) noexcept nogil:
         while at[0] != NULL:
             waiter = at[0]
             if waiter.interrupted and now - waiter.interrupted >= PATIENCE:
-                at[0] = waiter.next
-                tables.fetching.interrupted -= 1
-                refuse(tables, waiter, EINTR)
+                refuse(tables, take_waiter(tables, at), EINTR)
             else:
                 at = &waiter.next
         job = job.older
@@ -668,7 +654,6 @@ cdef void stop_fetching(Tables* tables) noexcept nogil:
     """Make no more requests: who waits is answered EIO, also while a courier is still busy, and nothing is written to the
     device when this returns."""
     cdef Job* job
-    cdef Waiter* waiter
     cdef timespec moment
     cdef Idler* idler
     moment.tv_sec = 0
@@ -677,11 +662,8 @@ cdef void stop_fetching(Tables* tables) noexcept nogil:
     job = tables.fetching.all
     while job != NULL and not tables.fetching.stopped:
         while job.waiters != NULL:
-            waiter = job.waiters
-            job.waiters = waiter.next
-            refuse(tables, waiter, EIO)
+            refuse(tables, take_waiter(tables, &job.waiters), EIO)
         job = job.older
-    tables.fetching.interrupted = 0
     tables.fetching.stopped = True
     idler = tables.fetching.idlers
     while idler != NULL:
@@ -703,6 +685,15 @@ cdef void drop_waiting(Tables* tables) noexcept nogil:
     while job != NULL:
         drop_job(tables, job)
         job = next_job(tables)
+
+
+cdef Waiter* take_waiter(Tables* tables, Waiter** at) noexcept nogil:
+    """The one at a place among those of a job: it waits no more. With `lock`."""
+    cdef Waiter* waiter = at[0]
+    at[0] = waiter.next
+    if waiter.interrupted:
+        tables.fetching.interrupted -= 1
+    return waiter
 
 
 cdef void refuse(Tables* tables, Waiter* waiter, int error) noexcept nogil:

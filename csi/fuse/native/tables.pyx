@@ -31,15 +31,12 @@ LIGHT = <uint64_t>1 << 63
 cdef Tables* make_tables(size_t capacity) noexcept nogil:
     """NULL without memory."""
     cdef Tables* made = <Tables*>calloc(1, sizeof(Tables))
-    cdef pthread_condattr_t condition
     if made == NULL:
         return NULL
     pthread_mutex_init(&made.lock, NULL)
     pthread_mutex_init(&made.turn, NULL)
-    pthread_condattr_init(&condition)
-    pthread_condattr_setclock(&condition, CLOCK_MONOTONIC)
-    pthread_cond_init(&made.noted, &condition)
-    pthread_cond_init(&made.fetching.wanted, &condition)
+    begin_condition(&made.noted)
+    begin_condition(&made.fetching.wanted)
     made.capacity = capacity
     if not (
         make(&made.names)
@@ -86,6 +83,23 @@ cdef int64_t monotonic() noexcept nogil:
     cdef timespec now
     clock_gettime(CLOCK_MONOTONIC, &now)
     return <int64_t>now.tv_sec * SECOND + now.tv_nsec
+
+
+cdef timespec moment_in(double seconds) noexcept nogil:
+    """That many seconds from now, for a condition of `begin_condition`."""
+    cdef int64_t at = monotonic() + <int64_t>(seconds * 1e9)
+    cdef timespec moment
+    moment.tv_sec = at // SECOND
+    moment.tv_nsec = at % SECOND
+    return moment
+
+
+cdef void begin_condition(pthread_cond_t* condition) noexcept nogil:
+    """Whose waits end by the clock of `monotonic`."""
+    cdef pthread_condattr_t attributes
+    pthread_condattr_init(&attributes)
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC)
+    pthread_cond_init(condition, &attributes)
 
 
 cdef uint64_t mixed(uint64_t number) noexcept nogil:
@@ -452,10 +466,7 @@ cdef void note(Tables* tables, uint64_t handle, uint64_t offset, uint64_t end) n
 
 cdef bint wait_for_notes(Tables* tables, double patience) noexcept nogil:
     """Takes `lock` and returns with it: whether there are notes."""
-    cdef int64_t until = monotonic() + <int64_t>(patience * 1e9)
-    cdef timespec end
-    end.tv_sec = until // SECOND
-    end.tv_nsec = until % SECOND
+    cdef timespec end = moment_in(patience)
     pthread_mutex_lock(&tables.lock)
     while tables.ring_count == 0 and not tables.closed:
         if pthread_cond_timedwait(&tables.noted, &tables.lock, &end) != 0:
