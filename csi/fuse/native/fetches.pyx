@@ -13,21 +13,21 @@ keeps a job's bytes meanwhile. Buffers are taken from `reserve` bytes; jobs that
 there is need, the oldest first. Messages are copied: who reads the device goes on at once.
 """
 
-from libc.errno cimport EINTR, EIO, errno
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.errno cimport EINTR, EIO
+from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy, memset
 
 from csi.fuse.native.posix cimport (
-    iovec, nanosleep, posix_memalign, pthread_cond_broadcast, pthread_cond_destroy, pthread_cond_signal,
-    pthread_cond_timedwait, pthread_mutex_lock, pthread_mutex_unlock, timespec, writev,
+    nanosleep, posix_memalign, pthread_cond_broadcast, pthread_cond_destroy, pthread_cond_signal,
+    pthread_cond_timedwait, pthread_mutex_lock, pthread_mutex_unlock, timespec,
 )
-from csi.fuse.native.sending cimport is_gone, send
+from csi.fuse.native.sending cimport send
 from csi.fuse.native.tables cimport (
     CLASSES, LIGHT, Idler, Inode, Job, Jobs, Plan, Tables, Waiter, begin_condition, find, leave_plan, moment_in, monotonic,
     note,
 )
-from csi.fuse.native.wire cimport InHeader, OutHeader, ReadIn
+from csi.fuse.native.wire cimport InHeader, ReadIn
 from csi.oss.getting cimport AGAIN, GOT, Line, Recipe, get_whole
 from csi.oss.wire cimport now as seconds
 
@@ -170,23 +170,9 @@ cdef void give(Tables* tables, Job* job, InHeader* header) noexcept nogil:
     cdef ReadIn* asked = <ReadIn*>(<char*>header + sizeof(InHeader))
     cdef size_t left = job.plan.size - asked.offset
     cdef size_t size = asked.size if asked.size < left else left
-    cdef OutHeader out
-    cdef iovec parts[2]
-    cdef bint open_for_answers
-    out.length = <uint32_t>(sizeof(OutHeader) + size)
-    out.error = 0
-    out.unique = header.unique
-    parts[0].iov_base = &out
-    parts[0].iov_len = sizeof(OutHeader)
-    parts[1].iov_base = job.body + asked.offset
-    parts[1].iov_len = size
-    open_for_answers = begin_sending(tables)
+    cdef bint open_for_answers = begin_sending(tables)
     if open_for_answers:
-        while writev(tables.fetching.descriptor, parts, 2) < 0:
-            if errno != EINTR:
-                if not is_gone(errno):
-                    send(tables.fetching.descriptor, header.unique, EIO, NULL, 0)
-                break
+        send(tables.fetching.descriptor, header.unique, 0, job.body + asked.offset, size)
     pthread_mutex_lock(&tables.lock)
     if open_for_answers:
         tables.fetching.sending -= 1

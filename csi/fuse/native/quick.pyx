@@ -6,18 +6,18 @@ What is told to the kernel is counted before it is told, under the lock, so that
 every lookup and open there was. A reply that the kernel does not take (its caller was killed) is not counted.
 """
 
-from libc.errno cimport EINTR, EIO, ENOENT, errno
+from libc.errno cimport ENOENT
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcpy, memset
 
 from csi.fuse.native.fetches cimport end_open, interrupt_read, may_open, read_planned
-from csi.fuse.native.posix cimport iovec, pthread_mutex_lock, pthread_mutex_unlock, writev
-from csi.fuse.native.sending cimport is_gone, send
+from csi.fuse.native.posix cimport iovec, pthread_mutex_lock, pthread_mutex_unlock
+from csi.fuse.native.sending cimport send, send_parts
 from csi.fuse.native.tables cimport (
     ATTRIBUTES, LIGHT, Block, Content, File, Inode, Name, Plan, Tables, enter, find, find_name, leave, monotonic,
     name_hash, note, ossfuse_add, position,
 )
-from csi.fuse.native.wire cimport InHeader, OutHeader, ReadIn
+from csi.fuse.native.wire cimport InHeader, ReadIn
 
 cdef extern from "<fcntl.h>" nogil:
     """
@@ -268,7 +268,6 @@ cdef bint answer_end(Tables* tables, int descriptor, InHeader* header) noexcept 
 
 cdef bint answer_read(Tables* tables, int descriptor, InHeader* header) noexcept nogil:
     cdef ReadIn* asked = <ReadIn*>(<char*>header + sizeof(InHeader))
-    cdef OutHeader out
     cdef iovec parts[PIECES + 1]
     cdef Block* used[PIECES]
     cdef int count = 0, at
@@ -315,16 +314,7 @@ cdef bint answer_read(Tables* tables, int descriptor, InHeader* header) noexcept
         note(tables, file.link.number, asked.offset, end)
         file.tell = <uint64_t>-1
     pthread_mutex_unlock(&tables.lock)
-    out.length = <uint32_t>(sizeof(OutHeader) + (end - asked.offset if end > asked.offset else 0))
-    out.error = 0
-    out.unique = header.unique
-    parts[0].iov_base = &out
-    parts[0].iov_len = sizeof(OutHeader)
-    while writev(descriptor, parts, count + 1) < 0:
-        if errno != EINTR:
-            if not is_gone(errno):
-                send(descriptor, header.unique, EIO, NULL, 0)
-            break
+    send_parts(descriptor, header.unique, 0, parts, count + 1)
     for at in range(count):
         ossfuse_add(&used[at].uses, -1)
     ossfuse_add(&file.uses, -1)
