@@ -73,13 +73,19 @@ cdef inline uint32_t right(uint32_t word, int count) noexcept nogil:
     return word >> count | word << (32 - count)
 
 
-cdef void take256(uint32_t* state, const uint8_t* block) noexcept nogil:
-    cdef uint32_t w[64]
-    cdef uint32_t a, b, c, d, e, f, g, h, one, two
+cdef inline void read_words(uint32_t* w, const uint8_t* block) noexcept nogil:
+    """The 16 of a block."""
     cdef int at
     for at in range(16):
         w[at] = <uint32_t>block[4 * at] << 24 | <uint32_t>block[4 * at + 1] << 16
         w[at] |= <uint32_t>block[4 * at + 2] << 8 | block[4 * at + 3]
+
+
+cdef void take256(uint32_t* state, const uint8_t* block) noexcept nogil:
+    cdef uint32_t w[64]
+    cdef uint32_t a, b, c, d, e, f, g, h, one, two
+    cdef int at
+    read_words(w, block)
     for at in range(16, 64):
         one = right(w[at - 15], 7) ^ right(w[at - 15], 18) ^ (w[at - 15] >> 3)
         two = right(w[at - 2], 17) ^ right(w[at - 2], 19) ^ (w[at - 2] >> 10)
@@ -110,9 +116,7 @@ cdef void take1(uint32_t* state, const uint8_t* block) noexcept nogil:
     cdef uint32_t w[80]
     cdef uint32_t a, b, c, d, e, mixed
     cdef int at
-    for at in range(16):
-        w[at] = <uint32_t>block[4 * at] << 24 | <uint32_t>block[4 * at + 1] << 16
-        w[at] |= <uint32_t>block[4 * at + 2] << 8 | block[4 * at + 3]
+    read_words(w, block)
     for at in range(16, 80):
         w[at] = left(w[at - 3] ^ w[at - 8] ^ w[at - 14] ^ w[at - 16], 1)
     a, b, c, d, e = state[0], state[1], state[2], state[3], state[4]
