@@ -7,10 +7,11 @@ what the engine holds. Knows no PyTorch; order and retention are the business of
 
 from __future__ import annotations
 
-import contextlib
+import _thread
 import os
 import threading
-from collections.abc import Sequence
+import weakref
+from collections.abc import Mapping, Sequence
 from queue import SimpleQueue
 from typing import Final, NamedTuple
 
@@ -24,6 +25,7 @@ from csi.torch.archives import HEADERS, member_at
 from csi.torch.catalogue import UNKNOWN, Entry
 from csi.torch.connection import Connection
 from csi.torch.lines import LinesOfThread
+from csi.torch.processors import confine
 from csi.torch.uri import Place
 from csi.volume.spec import ReadOptions, WriteOptions
 from csi.volume.units import MIB, Bytes
@@ -67,7 +69,8 @@ class Slot:
 class Fetcher:
     """Of one process: made in it, and never used in another. Any thread may call.
 
-    `_lock` guards `_engines` and `_threads`; it is held for no request. `close` is owed.
+    `_lock` guards `_engines` and `_threads`; it is held for no request. Its threads and engines end with `close`, or
+    when nobody holds it any more.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -83,10 +86,11 @@ class Fetcher:
         self._lock = threading.Lock()
         self._ledger = MemoryLedger(Bytes(max(options.budget // 2, _LEAST_LEDGER)))
         self._engines: dict[Place, DataEngine] = {}
-        self._queue: SimpleQueue[Slot | list[Slot] | None] = SimpleQueue()
+        self._queue: _Queue = SimpleQueue()
         self._threads = 0
         self._closed = False
         self._lines = LinesOfThread()
+        weakref.finalize(self, _end, self.process, self._queue, self._engines).atexit = False
 
     def begin(self, entry: Entry) -> Slot:
         """Have a sample fetched by the next thread that is free. Does not wait."""
@@ -95,7 +99,7 @@ class Fetcher:
             slot.fetched = Fetched(version_of(entry), None, entry.key, entry.size)
             slot.gate.release()
             return slot
-        self._queue.put(slot)
+        self._queue.put((self, [slot]))
         if self._threads < self.concurrency:
             self._hire()
         return slot
@@ -105,7 +109,7 @@ class Fetcher:
         if len(entries) == 1:
             return [self.begin(entries[0])]
         slots = [Slot(entry, entry.size) for entry in entries]
-        self._queue.put(slots)
+        self._queue.put((self, slots))
         if self._threads < self.concurrency:
             self._hire()
         return slots
@@ -161,12 +165,10 @@ class Fetcher:
         """End the threads when their requests are done, and close the connections. Idempotent."""
         with self._lock:
             self._closed = True
-            threads, self._threads = self._threads, self.concurrency
-            engines, self._engines = self._engines, {}
-        for _ in range(threads):
-            self._queue.put(None)
-        for engine in engines.values():
-            engine.close()
+            engines = list(self._engines.values())
+            self._engines.clear()
+        self._queue.put(None)
+        _close_all(engines)
         self._connection.close()
 
     def _by_line(self, store: OssClient, version: ObjectVersion, data: bytearray) -> bool:
@@ -182,21 +184,15 @@ class Fetcher:
             if self._closed or self._threads >= self.concurrency:
                 return
             self._threads += 1
-        threading.Thread(target=self._work, name=f"ossfuse-fetch-{self._threads}", daemon=True).start()
+        work = (self._queue, self._lines, self._processors)
+        threading.Thread(target=_work, args=work, name=f"ossfuse-fetch-{self._threads}", daemon=True).start()
 
-    def _work(self) -> None:
-        queue = self._queue
-        confine(self._processors)
-        while True:
-            taken = queue.get()
-            if taken is None:
-                self._lines.close()
-                return
-            if isinstance(taken, list):
-                self._fill_together(taken)
-            else:
-                self._fill(taken)
-            taken = None  # it holds the bytes of a sample
+    def fill(self, slots: Sequence[Slot]) -> None:
+        """What was begun together, on a thread of the fetcher's."""
+        if len(slots) == 1:
+            self._fill(slots[0])
+        else:
+            self._fill_together(slots)
 
     def _fill(self, slot: Slot) -> None:
         if not slot.unwanted:
@@ -247,13 +243,33 @@ class Fetcher:
         return Fetched(found.version, data, entry.key, size)
 
 
-def confine(count: int) -> None:
-    """Let this thread run on at most `count` of the processors it may run on now; other ones for other processes."""
-    allowed = sorted(os.sched_getaffinity(0))
-    if count < len(allowed):
-        first = os.getpid() * count
-        with contextlib.suppress(OSError):  # a sandbox may forbid it
-            os.sched_setaffinity(0, {allowed[(first + number) % len(allowed)] for number in range(count)})
+_Queue = SimpleQueue[tuple[Fetcher, Sequence[Slot]] | None]
+
+
+def _work(queue: _Queue, lines: LinesOfThread, processors: int) -> None:
+    """A thread of a fetcher, which it does not hold while it waits: who is forgotten by all others ends it."""
+    confine(processors)
+    while (taken := queue.get()) is not None:
+        fetcher, slots = taken
+        fetcher.fill(slots)
+        del taken, fetcher, slots  # they hold the bytes of samples
+    queue.put(None)  # for the next thread
+    lines.close()
+
+
+def _end(process: int, queue: _Queue, engines: Mapping[Place, DataEngine]) -> None:
+    """Of a fetcher that nobody holds. Comes in the middle of anything, with any lock held: so it takes none itself."""
+    if os.getpid() == process:
+        queue.put(None)
+        if engines:
+            left = list(engines.values())
+            closing = threading.Thread(target=_close_all, args=(left,), name="ossfuse-fetch-end", daemon=True)
+            _thread.start_new_thread(closing.start, ())  # which takes a lock, and waits
+
+
+def _close_all(engines: Sequence[DataEngine]) -> None:
+    for engine in engines:
+        engine.close()
 
 
 def version_of(entry: Entry) -> ObjectVersion:

@@ -24,7 +24,7 @@ from csi.data.workers import URGENT, WorkerPool
 from csi.errors import BadHandle
 from csi.oss.store import ObjectStore, ObjectVersion
 from csi.torch.checkpoint.pieces import HugePages, Piece, move, settle
-from csi.torch.fetching import confine
+from csi.torch.processors import confine
 from csi.volume.units import KIB, MIB, Bytes
 
 _GRAIN = 256 * KIB
