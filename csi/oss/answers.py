@@ -14,6 +14,8 @@ import contextlib
 import re
 from collections.abc import Mapping
 from email.utils import mktime_tz, parsedate_tz
+from urllib.parse import unquote_to_bytes
+from xml.etree import ElementTree
 from xml.sax.saxutils import unescape
 
 from csi.errors import (
@@ -157,6 +159,22 @@ def crc64_in(headers: Mapping[str, str]) -> Crc64 | None:
 def element(document: bytes, name: str) -> str:
     """The text of the first element `name`, '' if there is none; for the few fields of small answers."""
     return _element(document, name.encode())
+
+
+def document_in(body: bytes, call: Call) -> ElementTree.Element:
+    """The root of the XML in an answer, with names that are of no namespace. Raises ServerFailure."""
+    try:
+        root = ElementTree.fromstring(body)  # noqa: S314 - expat bounds entity expansion by itself
+    except ElementTree.ParseError as error:
+        raise ServerFailure(f"{call.operation}: the answer is not XML: {error}", operation=call.operation) from None
+    for node in root.iter():
+        node.tag = node.tag.rpartition("}")[2]
+    return root
+
+
+def decoded(text: str, is_encoded: bool) -> str:
+    """A key in a document, which may have been asked for with encoding-type=url."""
+    return unquote_to_bytes(text).decode("utf-8", "surrogateescape") if is_encoded else text
 
 
 def shown(text: str) -> str:

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from urllib.parse import unquote_to_bytes
 from xml.etree import ElementTree
 
-from csi.errors import ServerFailure
+from csi.oss.answers import decoded, document_in
 from csi.oss.exchange import HttpAnswer
 from csi.oss.requests import Call
 from csi.oss.session import Session
@@ -25,7 +24,7 @@ def pending(session: Session, key: ObjectKey) -> list[PendingUpload]:
     is_encoded = root.findtext("EncodingType", "") == "url"
     found = []
     for node in root.findall("Upload"):
-        if _decoded(node.findtext("Key", ""), is_encoded) == key:
+        if decoded(node.findtext("Key", ""), is_encoded) == key:
             found.append(PendingUpload(node.findtext("UploadId", ""), _moment(node.findtext("Initiated", ""))))
     return found
 
@@ -51,13 +50,7 @@ def _document(session: Session, call: Call) -> ElementTree.Element:
     documents: list[ElementTree.Element] = []
 
     def parse(answer: HttpAnswer) -> None:
-        try:
-            root = ElementTree.fromstring(answer.body)  # noqa: S314 - expat bounds entity expansion by itself
-        except ElementTree.ParseError as error:
-            raise ServerFailure(f"{call.operation}: the answer is not XML: {error}") from None
-        for node in root.iter():
-            node.tag = node.tag.rpartition("}")[2]
-        documents.append(root)
+        documents.append(document_in(answer.body, call))
 
     # parsed as a check, so that the error page of a passing proxy is another failed attempt
     session.call(call, check=parse)
@@ -71,7 +64,3 @@ def _moment(text: str) -> float:
     except ValueError:
         return 0.0
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-
-
-def _decoded(text: str, is_encoded: bool) -> str:
-    return unquote_to_bytes(text).decode("utf-8", "surrogateescape") if is_encoded else text

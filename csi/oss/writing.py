@@ -9,13 +9,11 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from urllib.parse import unquote_to_bytes
-from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
-from csi.errors import ObjectExists, ObjectNotFound, ServerFailure
+from csi.errors import ObjectExists, ObjectNotFound
 from csi.oss import reading
-from csi.oss.answers import crc64_in, element
+from csi.oss.answers import crc64_in, decoded, document_in, element
 from csi.oss.checksum import crc64_of
 from csi.oss.exchange import HttpAnswer
 from csi.oss.requests import Call, write_headers
@@ -112,19 +110,12 @@ def _delete_batch(session: Session, keys: Sequence[ObjectKey]) -> list[DeleteFai
     headers = {"content-type": "application/xml", "content-md5": base64.b64encode(digest).decode()}
     query = [("delete", ""), ("encoding-type", "url")]
     call = Call("DeleteMultipleObjects", "POST", query=query, headers=headers, body=[document])
-    try:
-        root = ElementTree.fromstring(session.call(call).body)  # noqa: S314 - expat bounds entity expansion by itself
-    except ElementTree.ParseError as error:
-        raise ServerFailure(
-            f"DeleteMultipleObjects: the answer is not XML: {error}", operation=call.operation
-        ) from None
-    for node in root.iter():
-        node.tag = node.tag.rpartition("}")[2]
+    root = document_in(session.call(call).body, call)
     is_encoded = root.findtext("EncodingType", "") == "url"
     left = dict.fromkeys(keys)
     failures = []
     for node in root:
-        key = ObjectKey(_decoded(node.findtext("Key", ""), is_encoded))
+        key = ObjectKey(decoded(node.findtext("Key", ""), is_encoded))
         if node.tag in ("Deleted", "Error") and key in left:
             del left[key]
             if node.tag == "Error":
@@ -140,7 +131,3 @@ def _as_key(target: str) -> str:
 
 def _fits_xml(key: str) -> bool:
     return not any((c < " " and c not in "\t\n\r") or "\ud800" <= c <= "\udfff" or c in "\ufffe\uffff" for c in key)
-
-
-def _decoded(text: str, is_encoded: bool) -> str:
-    return unquote_to_bytes(text).decode("utf-8", "surrogateescape") if is_encoded else text
