@@ -16,7 +16,6 @@ class GetHeads:
     """Heads for one bucket. `endpoint` is the http(s)://host[:port] they are to be sent to."""
 
     def __init__(self, location: Location, signer: Signer) -> None:
-        self._resource = f"/{location.bucket}/"
         scheme, _, host = location.endpoint.rstrip("/").partition("://")
         self._bucket = location.bucket
         self._signer = signer
@@ -29,7 +28,7 @@ class GetHeads:
     def parts(self) -> tuple[bytes, bytes, bytes]:
         """What is before the key of a request, what is between it and the lines that depend on it, and what is before
         the key in the resource that is signed."""
-        return tuple(text.encode() for text in (self._path, self._fixed, self._resource))  # type: ignore[return-value]
+        return self._path.encode(), self._fixed.encode(), f"/{self._bucket}/".encode()
 
     def head(
         self, key: ObjectKey, span: tuple[int, int] | None, if_match: ETag, credentials: Credentials | None, now: float
