@@ -15,42 +15,20 @@ from csi.fuse.native.fetches cimport (
 )
 from csi.fuse.native.posix cimport pthread_cond_broadcast, pthread_mutex_lock, pthread_mutex_unlock
 from csi.fuse.native.tables cimport (
-    ATTRIBUTES, KINDS, RING, Block, Content, Fetching, File, Inode, Link, Name, Parent, Plan, Tables, Told, Waiter,
+    KINDS, RING, Block, Content, Fetching, File, Inode, Link, Name, Parent, Plan, Tables, Told, Waiter,
     add_file, add_inode, add_name, drop_children, drop_content, drop_name, find, find_name, free_tables, is_settled,
     lead_name, leave_plan, make_tables, monotonic, name_hash, ossfuse_load, put_block, settle, take_block, take_plan,
     unhook, unhook_inode, wait_for, wait_for_notes,
 )
+from csi.fuse.native.wire cimport KEEP_CACHE, NOFLUSH, Shape
 from csi.oss.getting cimport Line, Stamp
 
 from csi.fs.published import FetchingStatistics, PlanLeft, PublishedStatistics
 from csi.fuse.protocol import replies
 
-cdef enum:
-    KEEP_CACHE = 1 << 1
-    NOFLUSH = 1 << 5
-    BLOCK_SIZE = 131072  # as csi/fuse/protocol/replies.py has it
-
+cdef uint32_t BLOCK_SIZE = replies.PREFERRED_IO
 cdef double FOREVER = 1e9  # seconds
 cdef uint64_t NANO = 1000000000
-
-cdef struct Shape:
-    # struct fuse_attr
-    uint64_t inode
-    uint64_t size
-    uint64_t blocks
-    uint64_t accessed
-    uint64_t modified
-    uint64_t changed
-    uint32_t accessed_nanoseconds
-    uint32_t modified_nanoseconds
-    uint32_t changed_nanoseconds
-    uint32_t mode
-    uint32_t links
-    uint32_t uid
-    uint32_t gid
-    uint32_t device
-    uint32_t block_size
-    uint32_t flags
 
 
 cdef class Answers:
@@ -95,7 +73,7 @@ cdef class Answers:
             inode.generation = generation
             inode.until = until
             inode.told = kept
-            memcpy(inode.attributes, source, ATTRIBUTES)
+            memcpy(&inode.shape, source, sizeof(Shape))
         pthread_mutex_unlock(&self.tables.lock)
         return inode != NULL
 
@@ -625,7 +603,7 @@ cdef bint put_file(
     found.until = named
     found.told = name_told
     inode.told = told
-    memcpy(inode.attributes, shape, ATTRIBUTES)
+    inode.shape = shape[0]
     if opens:
         plan(inode, key, key_size, etag, etag_size, shape.size, opens, keeps, opened)
     return True

@@ -8,16 +8,16 @@ every lookup and open there was. A reply that the kernel does not take (its call
 
 from libc.errno cimport ENOENT
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from libc.string cimport memchr, memcpy, memset
+from libc.string cimport memchr, memset
 
 from csi.fuse.native.fetches cimport end_open, interrupt_read, may_open, read_planned
 from csi.fuse.native.posix cimport iovec, pthread_mutex_lock, pthread_mutex_unlock
 from csi.fuse.native.sending cimport send, send_parts
 from csi.fuse.native.tables cimport (
-    ATTRIBUTES, LIGHT, Block, Content, File, Inode, Name, Plan, Tables, enter, find, find_name, leave, monotonic,
+    LIGHT, Block, Content, File, Inode, Name, Plan, Tables, enter, find, find_name, leave, monotonic,
     name_hash, note, ossfuse_add, position,
 )
-from csi.fuse.native.wire cimport InHeader, ReadIn
+from csi.fuse.native.wire cimport KEEP_CACHE, NOFLUSH, EntryOut, InHeader, ReadIn, Shape
 
 cdef extern from "<fcntl.h>" nogil:
     """
@@ -31,20 +31,11 @@ cdef int64_t SECOND = 1000000000
 
 # --- the wire, as csi/fuse/protocol has it ---
 
-cdef struct EntryOut:
-    uint64_t node
-    uint64_t generation
-    uint64_t entry_seconds
-    uint64_t attributes_seconds
-    uint32_t entry_nanoseconds
-    uint32_t attributes_nanoseconds
-    char attributes[88]
-
 cdef struct AttributesOut:
     uint64_t seconds
     uint32_t nanoseconds
     uint32_t padding
-    char attributes[88]
+    Shape shape
 
 cdef struct OpenIn:
     uint32_t flags
@@ -75,8 +66,6 @@ cdef enum:
     BATCH_FORGET = 42
 
 cdef enum:
-    KEEP_CACHE = 1 << 1
-    NOFLUSH = 1 << 5
     PIECES = 32  # blocks in one answer
 
 cdef enum:
@@ -142,12 +131,12 @@ cdef bint answer_lookup(Tables* tables, int descriptor, InHeader* header, size_t
     if absent:
         out.node = out.generation = out.attributes_seconds = 0
         out.attributes_nanoseconds = 0
-        memset(out.attributes, 0, ATTRIBUTES)
+        memset(&out.shape, 0, sizeof(Shape))
     else:
         out.node = inode.link.number
         out.generation = inode.generation
         left(inode.told, now, &out.attributes_seconds, &out.attributes_nanoseconds)
-        memcpy(out.attributes, inode.attributes, ATTRIBUTES)
+        out.shape = inode.shape
         inode.lookups += 1
         tables.lookups += 1
     tables.answered[A_LOOKUP] += 1
@@ -180,7 +169,7 @@ cdef bint answer_getattr(Tables* tables, int descriptor, InHeader* header) noexc
         return False
     left(inode.told, now, &out.seconds, &out.nanoseconds)
     out.padding = 0
-    memcpy(out.attributes, inode.attributes, ATTRIBUTES)
+    out.shape = inode.shape
     tables.answered[A_GETATTR] += 1
     epoch = enter(tables)
     pthread_mutex_unlock(&tables.lock)

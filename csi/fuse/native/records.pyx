@@ -7,6 +7,8 @@ from cpython.tuple cimport PyTuple_GET_ITEM
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
+from csi.fuse.native.wire cimport EntryOut
+
 from csi.fs.types import Attributes, DirectoryEntry, DirectoryName, Entry, FileKind
 from csi.fuse.protocol.replies import PREFERRED_IO
 
@@ -15,30 +17,6 @@ cdef struct Record:
     uint64_t cookie
     uint32_t length
     uint32_t kind
-
-cdef struct EntryOut:
-    uint64_t node
-    uint64_t generation
-    uint64_t entry_seconds
-    uint64_t attributes_seconds
-    uint32_t entry_nanoseconds
-    uint32_t attributes_nanoseconds
-    uint64_t inode
-    uint64_t size
-    uint64_t blocks
-    int64_t atime
-    int64_t mtime
-    int64_t ctime
-    uint32_t atime_nanoseconds
-    uint32_t mtime_nanoseconds
-    uint32_t ctime_nanoseconds
-    uint32_t mode
-    uint32_t nlink
-    uint32_t uid
-    uint32_t gid
-    uint32_t device
-    uint32_t block_size
-    uint32_t flags
 
 cdef enum:
     DIRECTORY = 4  # DT_DIR and the others, dirent.h
@@ -154,22 +132,22 @@ cdef uint32_t kind_of(object kind):
 
 cdef int put_entry(EntryOut* out, object entry) except -1:
     cdef object shown = field(entry, ATTRIBUTES)
-    out.node = out.inode = field(shown, INODE)
+    out.node = out.shape.inode = field(shown, INODE)
     out.generation = field(entry, GENERATION)
     put_timeout(field(entry, ENTRY_TIMEOUT), &out.entry_seconds, &out.entry_nanoseconds)
     put_timeout(field(entry, ATTR_TIMEOUT), &out.attributes_seconds, &out.attributes_nanoseconds)
-    out.size = field(shown, SIZE)
-    out.blocks = (out.size + 511) // 512
-    put_time(field(shown, ATIME), &out.atime, &out.atime_nanoseconds)
-    put_time(field(shown, MTIME), &out.mtime, &out.mtime_nanoseconds)
-    put_time(field(shown, CTIME), &out.ctime, &out.ctime_nanoseconds)
-    out.mode = field(shown, MODE)
-    out.nlink = field(shown, NLINK)
-    out.uid = field(shown, UID)
-    out.gid = field(shown, GID)
-    out.device = 0
-    out.block_size = preferred_io
-    out.flags = 0
+    out.shape.size = field(shown, SIZE)
+    out.shape.blocks = (out.shape.size + 511) // 512
+    put_time(field(shown, ATIME), &out.shape.accessed, &out.shape.accessed_nanoseconds)
+    put_time(field(shown, MTIME), &out.shape.modified, &out.shape.modified_nanoseconds)
+    put_time(field(shown, CTIME), &out.shape.changed, &out.shape.changed_nanoseconds)
+    out.shape.mode = field(shown, MODE)
+    out.shape.links = field(shown, NLINK)
+    out.shape.uid = field(shown, UID)
+    out.shape.gid = field(shown, GID)
+    out.shape.device = 0
+    out.shape.block_size = preferred_io
+    out.shape.flags = 0
     return 0
 
 

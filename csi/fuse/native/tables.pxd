@@ -3,6 +3,7 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from csi.fuse.native.posix cimport pthread_cond_t, pthread_mutex_t, timespec
+from csi.fuse.native.wire cimport Shape
 
 cdef extern from * nogil:
     """
@@ -13,7 +14,6 @@ cdef extern from * nogil:
     int ossfuse_load(int* where)
 
 cdef enum:
-    ATTRIBUTES = 88  # sizeof(struct fuse_attr)
     RING = 1024
     KINDS = 6
     CLASSES = 7  # of buffers: 16 KiB to 1 MiB
@@ -47,7 +47,7 @@ cdef struct Inode:
     uint32_t open_flags
     bint offered  # the filesystem counts one lookup for this layer, and gets it back with the last FORGET
     Plan* plan
-    char attributes[88]
+    Shape shape
 
 
 cdef struct Plan:

@@ -1,6 +1,10 @@
-"""What begins every message: struct fuse_in_header and fuse_out_header, and a READ, as csi/fuse/protocol has them."""
+"""What messages consist of, as far as the native modules read and write them: as csi/fuse/protocol has it."""
 
-from libc.stdint cimport int32_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t
+
+cdef enum:
+    KEEP_CACHE = 1 << 1  # of an open
+    NOFLUSH = 1 << 5
 
 cdef struct InHeader:
     uint32_t length
@@ -26,3 +30,31 @@ cdef struct ReadIn:
     uint64_t lock_owner
     uint32_t flags
     uint32_t padding
+
+cdef struct Shape:
+    # struct fuse_attr
+    uint64_t inode
+    uint64_t size
+    uint64_t blocks
+    int64_t accessed
+    int64_t modified
+    int64_t changed
+    uint32_t accessed_nanoseconds
+    uint32_t modified_nanoseconds
+    uint32_t changed_nanoseconds
+    uint32_t mode
+    uint32_t links
+    uint32_t uid
+    uint32_t gid
+    uint32_t device
+    uint32_t block_size
+    uint32_t flags
+
+cdef struct EntryOut:
+    uint64_t node
+    uint64_t generation
+    uint64_t entry_seconds
+    uint64_t attributes_seconds
+    uint32_t entry_nanoseconds
+    uint32_t attributes_nanoseconds
+    Shape shape
