@@ -12,14 +12,13 @@ from typing import Any, Final, Protocol, cast
 
 from csi.errors import ManifestMalformed, OssFuseError
 from csi.torch.catalogue import Entry
-from csi.torch.uri import Place, parse_place, split_uri
+from csi.torch.uri import LONGEST_KEY, parse_place, split_uri
 from csi.volume.units import ObjectKey
 
 Parser = Callable[[Any], Iterable[tuple[Any, ...]]]
 """Takes an `io.IOBase` of bytes; yields (key, label)."""
 
 _TAKEN: Final = 2
-_LONGEST_KEY: Final = 1023
 
 
 class Readable(Protocol):
@@ -50,7 +49,6 @@ def entries(path: str, opened: io.RawIOBase, parser: Parser, base: str) -> Itera
     Raises ManifestMalformed, with a line number as far as one is known: that of the last line the parser took, or, when
     it took the whole text at once, that of the entry.
     """
-    places: dict[str, Place] = {}
     with _Lines(opened) as reader:
         found = _guarded(path, reader, parser)
         for number, item in enumerate(found, 1):
@@ -66,13 +64,11 @@ def entries(path: str, opened: io.RawIOBase, parser: Parser, base: str) -> Itera
                 raise _malformed(path, line, "the key is empty")
             try:
                 authority, name = split_uri(base + key)
-                place = places.get(authority)
-                if place is None:
-                    place = places[authority] = parse_place(authority)
+                place = parse_place(authority)
             except OssFuseError as error:
                 raise _malformed(path, line, str(error)) from None
-            if not 0 < len(name.encode("utf-8", "surrogateescape")) <= _LONGEST_KEY:
-                raise _malformed(path, line, f"{base + key!r:.200} has no key of 1 to {_LONGEST_KEY} bytes")
+            if not 0 < len(name.encode("utf-8", "surrogateescape")) <= LONGEST_KEY:
+                raise _malformed(path, line, f"{base + key!r:.200} has no key of 1 to {LONGEST_KEY} bytes")
             yield Entry(place, ObjectKey(name), label=label)
 
 

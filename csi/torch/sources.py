@@ -18,7 +18,7 @@ from csi.torch.connection import Connection
 from csi.torch.fetching import Fetcher
 from csi.torch.manifests import Parser, Streamed, entries, open_local
 from csi.torch.samples import OssObject
-from csi.torch.uri import Place, parse_object, parse_place, parse_prefix, split_uri
+from csi.torch.uri import parse_object, parse_place, parse_prefix, split_uri
 
 _log = logging.getLogger(__name__)
 
@@ -48,13 +48,9 @@ def listed(uri: str, connection: Connection) -> Samples:
 def named(uris: str | Iterable[str]) -> Samples:
     """The objects of these addresses, in their order. Asks nobody. Raises InvalidOption."""
     samples = Samples()
-    places: dict[str, Place] = {}
     for uri in [uris] if isinstance(uris, str) else uris:
         authority, key = split_uri(uri)
-        place = places.get(authority)
-        if place is None:
-            place = places[authority] = parse_place(authority)
-        samples.add(place, key or parse_object(uri).key)
+        samples.add(parse_place(authority), key or parse_object(uri).key)
     if not samples:
         raise InvalidOption.stating("object_uris", "object_uris names no object")
     return samples

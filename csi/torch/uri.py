@@ -7,13 +7,15 @@ has no dot in it, so what follows the first dot of the authority is an endpoint.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from csi.errors import InvalidOption
 from csi.volume.units import ObjectKey
 from csi.volume.uri import parse_bucket, parse_endpoint
 
 _RULE = "oss://BUCKET/KEY, oss://BUCKET.ENDPOINT/KEY or /BUCKET/KEY"
-_LONGEST_KEY = 1023
+LONGEST_KEY = 1023
+"""Bytes of UTF-8."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ def split_uri(text: str) -> tuple[str, str]:
     return authority, key
 
 
+@lru_cache  # many addresses have it in common
 def parse_place(authority: str) -> Place:
     """The bucket and the endpoint of an authority; raises InvalidOption, or UnsupportedVolume for OSS-HDFS."""
     if "@" in authority:
@@ -74,6 +77,6 @@ def parse_object(text: str) -> ObjectUri:
     uri = parse_prefix(text)
     if not uri.key:
         raise InvalidOption("uri", text, f"an object's address: {_RULE}", hint="the key is missing")
-    if len(uri.key.encode("utf-8", "surrogateescape")) > _LONGEST_KEY:
-        raise InvalidOption("uri", text, f"a key of at most {_LONGEST_KEY} bytes")
+    if len(uri.key.encode("utf-8", "surrogateescape")) > LONGEST_KEY:
+        raise InvalidOption("uri", text, f"a key of at most {LONGEST_KEY} bytes")
     return uri
