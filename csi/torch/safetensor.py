@@ -157,10 +157,7 @@ class OssSafeOpen:
             for start, size in group:
                 target[filled : filled + size] = span[start - first : start - first + size]
                 filled += size
-        return tensor[box.picks] if box.picks else tensor
-
-    def placed(self, tensor: torch.Tensor) -> torch.Tensor:
-        return self._placed(tensor)
+        return self._placed(tensor[box.picks] if box.picks else tensor)
 
     def _fetch(self, offset: int, target: memoryview) -> None:
         if self._loading is None:
@@ -202,7 +199,7 @@ class OssSafeSlice:
 
     def __getitem__(self, index: Any) -> torch.Tensor:
         box = box_of(index, self._entry.shape)
-        return self._opened.placed(self._opened.fetch_box(self._name, self._entry, box))
+        return self._opened.fetch_box(self._name, self._entry, box)
 
 
 def _saveable(name: str, tensor: torch.Tensor) -> torch.Tensor:
