@@ -53,7 +53,6 @@ class OssIterableDataset(OssDataset, torch.utils.data.IterableDataset):  # type:
             raise InvalidOption("shuffle_chunk_size", shuffle_chunk_size, "1 or more")
         super().__init__(source, connection, transform=transform, on_error=on_error)
         self._shuffling = Shuffling(seed, shuffle_chunk_size, shuffle_chunk_size) if shuffle else None
-        self._seed = seed
         self._run = shuffle_chunk_size
         self._given_rank = _checked(rank, world_size)
         self._rank: tuple[int, int] | None = None  # of the process that started this worker
@@ -78,8 +77,8 @@ class OssIterableDataset(OssDataset, torch.utils.data.IterableDataset):  # type:
 
     def shuffle(self, generator: torch.Generator | None = None) -> None:
         """Shuffle from the next iteration on, by a seed drawn from `generator` (None: that of torch)."""
-        self._seed = int(torch.empty((), dtype=torch.int64).random_(generator=generator).item())
-        self._shuffling = Shuffling(self._seed, self._run, self._run)
+        seed = int(torch.empty((), dtype=torch.int64).random_(generator=generator).item())
+        self._shuffling = Shuffling(seed, self._run, self._run)
 
     def state_dict(self) -> dict[str, Any]:
         """Where this process is: `load_state_dict` in a process with the same share goes on from there."""
@@ -110,11 +109,11 @@ class OssIterableDataset(OssDataset, torch.utils.data.IterableDataset):  # type:
 
     def _order(self) -> dict[str, int | None]:
         """What the order of this process's samples follows from, beside the epoch."""
-        share = self._share()
+        share, shuffling = self._share(), self._shuffling
         return {
             "samples": len(self._source) if not isinstance(self._source, Manifest) else None,
-            "seed": self._seed if self._shuffling is not None else None,
-            "run": self._run if self._shuffling is not None else None,
+            "seed": shuffling.seed if shuffling is not None else None,
+            "run": shuffling.run if shuffling is not None else None,
             "consumers": share.count,
             "ranks": share.ranks,
             "consumer": share.number,
