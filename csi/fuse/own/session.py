@@ -102,7 +102,6 @@ class OwnSession:
         self._lanes = Lanes(workers, max(workers, _READS))
         self._reporter = ErrorReporter(_log, clock)
         self._agreed: InitResult | None = None
-        self._passthrough: Passthrough | None = None
         self._device: Device | None = None
         self._exchanges: Exchanges | None = None
         self._stopping = False
@@ -228,11 +227,11 @@ class OwnSession:
     def _dispatch(self, device: Device, interrupts: Interrupts, agreed: InitResult) -> Dispatch:
         assert self._exchanges is not None  # noqa: S101 - made by `serve` before its threads
         names = NameHandlers(self._filesystem, self._arguments, self._lanes)
+        passthrough = None
         if isinstance(self._filesystem, Backed) and agreed.has(InitFlag.PASSTHROUGH):
-            self._passthrough = Passthrough(self._filesystem, KernelBackingFiles(device))
+            passthrough = Passthrough(self._filesystem, KernelBackingFiles(device))
         files = FileHandlers(
-            *(self._filesystem, self._arguments, self._lanes, self._reporter, device.has_spare_buffer),
-            self._passthrough,
+            *(self._filesystem, self._arguments, self._lanes, self._reporter, device.has_spare_buffer), passthrough
         )
         kept = Seconds(0.0) if agreed.minor in _NEVER_DROPS_LISTINGS else self._arguments.entry_timeout
         directories = DirectoryHandlers(self._filesystem, self._lanes, kept, self._clock)
