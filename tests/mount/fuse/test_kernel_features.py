@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import mmap
 import os
-import platform
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ import pytest
 
 from csi.errors import MountError
 from csi.handover.kernel import MNT_DETACH, MS_NODEV, MS_NOSUID, LinuxKernel
+from tests.support.linux_releases import needs_linux
 from tests.support.mounts import SOURCE_ROOT, ServedMount, served_mount
 
 MIB = 1 << 20
@@ -130,10 +130,7 @@ def succession(tmp_path: Path) -> Iterator[Succession]:
         yield Succession(tmp_path, ending)
 
 
-@pytest.mark.skipif(
-    tuple(int(part) for part in platform.release().split(".")[:2]) < (6, 9),
-    reason="needs FUSE_NOTIFY_RESEND, Linux 6.9",
-)
+@needs_linux(6, 9, "FUSE_NOTIFY_RESEND")
 def test_a_successor_answers_what_its_predecessor_read_and_goes_on_with_the_mount(succession: Succession) -> None:
     first = succession.serve()
     hello, slow = succession.path / "hello.txt", succession.path / "slow"

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import mmap
 import os
-import platform
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -14,11 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.linux_releases import needs_linux
 from tests.support.mounts import ServedMount, served_mount
 
-pytestmark = pytest.mark.skipif(
-    tuple(int(part) for part in platform.release().split(".")[:2]) < (6, 9), reason="needs FUSE passthrough, Linux 6.9"
-)
+pytestmark = needs_linux(6, 9, "FUSE passthrough")
 
 OLD, NEW = b"old " * 50_000, b"new!" * 70_000
 
