@@ -60,10 +60,7 @@ class Handles:
                 appends=bool(flags & os.O_APPEND),
                 opener=opener,
             )
-            if node.facts is not None:
-                handle.facts, handle.version = node.facts, node.facts.version(self._table.key(node))
-            self._handles[handle.id] = handle
-            self._table.local(node).handles += 1
+            self._keep(handle)
         return handle
 
     def drop(self, handle: OpenHandle) -> None:
@@ -101,8 +98,12 @@ class Handles:
 
     def _adopt(self, node: Node, opens: int) -> None:
         """The kernel session has opened `node` for reading `opens` times; `InodeTable.lock` is held."""
-        handle = OpenHandle(FileHandle(LIGHT | node.inode), node, readable=True, writable=False, appends=False)
-        handle.opens = opens
+        number = FileHandle(LIGHT | node.inode)
+        self._keep(OpenHandle(number, node, readable=True, writable=False, appends=False, opens=opens))
+
+    def _keep(self, handle: OpenHandle) -> None:
+        """A file was opened; `InodeTable.lock` is held."""
+        node = handle.node
         if node.facts is not None:
             handle.facts, handle.version = node.facts, node.facts.version(self._table.key(node))
         self._handles[handle.id] = handle
