@@ -20,9 +20,9 @@ from csi.fs.knowledge import Knowledge
 from csi.fs.listings import Listing
 from csi.fs.metadata import Facts
 from csi.fs.nodes import Node
-from csi.fs.published import FilesShown, ListedFile
+from csi.fs.published import ListedFile
 from csi.fs.types import FileKind
-from csi.volume.units import Bytes
+from csi.volume.units import Bytes, Seconds
 
 FIRST = 16
 MOST = 256
@@ -157,7 +157,7 @@ class Offers:
         others: list[tuple[Node, ListedFile]] = []
         for each in files:
             (small if planned and knowledge.can_plan(each[0]) else others).append(each)
-        for group, part in ((shown, small), (_without_plans(shown), others)):
+        for group, part in ((shown, small), (shown._replace(opens=Seconds(0.0)), others)):
             if not part:
                 continue
             done = self._table.published.publish_files(parent.inode, place, [file for _, file in part], group)
@@ -167,7 +167,3 @@ class Offers:
             for node, file in part[done:]:  # no room
                 if file.offered:
                     self._table.forget(node.inode, 1)
-
-
-def _without_plans(shown: FilesShown) -> FilesShown:
-    return shown._replace(opens=type(shown.opens)(0))
