@@ -90,7 +90,7 @@ class Couriers:
         self._lines = lines
         self._ledger = ledger
         self._idle = idle
-        self._most = min(MOST, lines.most)
+        self._most = lines.most
         self._size = min(RESERVE, ledger.budget // _SHARE)
         self._lock = threading.Lock()
         self._threads: set[threading.Thread] = set()

@@ -37,7 +37,8 @@ class OssClient:
     """Implements `csi.oss.store.ObjectStore`, where the methods are described.
 
     `transport` None makes a libcurl pool from `http`. `clock` is seconds since the epoch (signatures), `monotonic` any
-    steady seconds (deadlines); `sleep` None is a wait that `close` ends; `random` is uniform in [0, 1).
+    steady seconds (deadlines); `sleep` None is a wait that `close` ends; `random` is uniform in [0, 1). So many of the
+    connections in `http` are kept for `lines`, but one is for the rest.
     """
 
     def __init__(
@@ -48,18 +49,21 @@ class OssClient:
         credentials: CredentialsProvider,
         *,
         transport: Transport | None = None,
+        lines: int = 0,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], object] | None = None,
         random: Callable[[], float] = chance.random,
     ) -> None:
-        self._may_have_lines = transport is None and location.endpoint.startswith("http://") and http.retries > 0
+        may_have_lines = transport is None and location.endpoint.startswith("http://") and http.retries > 0
+        self._lines = min(lines, http.max_connections - 1) if may_have_lines else 0
+        others = http.max_connections - self._lines
         self.session = Session(
             location,
             http,
             write,
             credentials,
-            transport or CurlTransport(max_connections=http.max_connections, connect_timeout=http.connection_timeout),
+            transport or CurlTransport(max_connections=others, connect_timeout=http.connection_timeout),
             clock=clock,
             monotonic=monotonic,
             sleep=sleep,
@@ -69,14 +73,14 @@ class OssClient:
     def lines(self, largest: Bytes) -> Lines | None:
         """Connections for small objects that are fetched without Python; None where that cannot be: with TLS, another
         transport than libcurl's, when it was not built, or when no request may be made a second time, as one that fails
-        there is."""
-        if not self._may_have_lines:
+        there is, or when none were kept."""
+        if not self._lines:
             return None
         try:
             importlib.import_module("csi.oss.getting")  # now, while its file is in reach
         except ImportError:
             return None
-        return self.session.lines(largest)
+        return self.session.lines(largest, self._lines)
 
     def fill(
         self, version: ObjectVersion, offset: int, target: memoryview, *, cancellation: Cancellation | None = None

@@ -179,15 +179,16 @@ class Session:
             else:
                 return answer
 
-    def lines(self, largest: Bytes) -> Lines:
-        """Connections beside those of the transport, for whole objects of at most `largest` bytes; one set of them."""
+    def lines(self, largest: Bytes, most: int = 1) -> Lines:
+        """Connections beside those of the transport, for whole objects of at most `largest` bytes; one set of them, of
+        at most `most` where somebody else does not count them."""
         if self._lines is None:
             self._lines = Lines(
                 self._heads,
                 self._signer,
                 self._credentials,
                 self._policy,
-                most=self._http.max_connections,
+                most=most,
                 connect_timeout=self._http.connection_timeout,
                 crc=self.write.crc64,
                 largest=largest,

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final
 
-from csi.data.couriers import Couriers
+from csi.data.couriers import MOST, Couriers
 from csi.data.engine import DataEngine
 from csi.data.ledger import MemoryLedger, budget_for, metadata_allowance
 from csi.errors import CredentialsMissing
@@ -108,11 +108,12 @@ def assemble(
     """
     spec = decode_spec(volume.spec)
     provider = credentials_of(spec, credentials, environ)
-    store = OssClient(spec.location, spec.http, spec.write, provider)
+    disk = disk_cache_of(spec, volume.volume_id, provider, cache)  # what comes from it is read by the engine
+    couriers = min(MOST, spec.http.max_connections // 2) if disk is None else 0
+    store = OssClient(spec.location, spec.http, spec.write, provider, lines=couriers)
     ledger = MemoryLedger(budget_for(Bytes(volume.memory_limit)))
     chosen = _chosen(session, wanted)
-    disk = disk_cache_of(spec, volume.volume_id, provider, cache)
-    lines = store.lines(LARGEST) if disk is None else None  # what comes from the disk is read by the engine
+    lines = store.lines(LARGEST)
     published = chosen.publish(partial(Couriers, lines=lines, ledger=ledger) if lines is not None else None)
     engine = DataEngine(store, read=spec.read, write=spec.write, ledger=ledger, published=published, disk=disk)
     filesystem = Filesystem(

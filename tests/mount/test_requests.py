@@ -11,6 +11,7 @@ from tests.mount.conftest import MountVolume
 from tests.support.volumes import MountedVolume
 
 SMALL_FILES = 60
+LATENCY = 0.1
 
 
 @pytest.fixture(params=["fast", "readonly", "consistent"])
@@ -132,3 +133,38 @@ def test_reads_at_random_fetch_nothing_ahead(mount_volume: MountVolume) -> None:
 
 def _mode(volume: MountedVolume) -> str:
     return (volume.path.parent / "volume.json").read_text()
+
+
+@pytest.mark.parametrize("connections", [1, 4])
+def test_no_more_requests_are_under_way_than_there_may_be_connections(
+    mount_volume: MountVolume, connections: int
+) -> None:
+    volume = mount_volume(mode="fast", attributes={"fs.oss.max.connections.per.host": str(connections)})
+    volume.emulator.seed(volume.prefix + "set/f{n:03d}", b"x" * 100_000, count=SMALL_FILES)
+    large = os.urandom(1 << 20) * 20
+    volume.put("large", large)
+    names = sorted(os.listdir(volume.path / "set"))
+    volume.emulator.reset_counters()
+    volume.emulator.fault(operation="GetObject", latency=LATENCY / 4)
+
+    with ThreadPoolExecutor(8) as pool:
+        whole = pool.submit((volume.path / "large").read_bytes)
+        small = list(pool.map(lambda name: (volume.path / "set" / name).read_bytes(), names))
+
+    assert small == [b"x" * 100_000] * SMALL_FILES
+    assert whole.result() == large
+    assert volume.emulator.counters()["peak_in_flight"] == connections
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_as_many_parts_are_sent_at_a_time_as_the_option_says(mount_volume: MountVolume, threads: int) -> None:
+    attributes = {"fs.oss.upload.thread.concurrency": str(threads), "fs.oss.blocklet.size.mb": "1"}
+    volume = mount_volume(mode="custom", attributes=attributes)
+    data = os.urandom(1 << 20) * 20
+    volume.emulator.reset_counters()
+    volume.emulator.fault(operation="UploadPart", latency=LATENCY)
+
+    (volume.path / "large").write_bytes(data)
+
+    assert volume.emulator.counters()["operations"]["UploadPart"]["peak_in_flight"] == threads
+    assert volume.get("large") == data

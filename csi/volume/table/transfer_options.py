@@ -189,7 +189,7 @@ _HTTP = (
         "fs.oss.max.connections.per.host",
         Topic.HTTP,
         Kind.INTEGER,
-        "Connections kept to the endpoint.",
+        "Connections kept to the endpoint; up to half of them are for small files.",
         default="100",
         sets="http.max_connections",
         minimum=1,

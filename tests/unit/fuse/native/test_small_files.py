@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from csi.data.couriers import Couriers
+from csi.data.couriers import MOST, Couriers
 from csi.data.ledger import MemoryLedger
 from csi.fs.published import LIGHT, FilesShown, ListedFile
 from csi.fuse.protocol.bodies import Forget
@@ -118,9 +118,8 @@ def with_couriers(tables: Tables, store: Store, server: RawServer, ledger: Memor
 
 def lines_to(endpoint: str) -> Lines:
     http = HttpOptions(signature_version=1, connection_timeout=Seconds(1.0))
-    client = OssClient(
-        Location(bucket="bucket", endpoint=endpoint, path_style=True), http, WriteOptions(), AnonymousCredentials()
-    )
+    location = Location(bucket="bucket", endpoint=endpoint, path_style=True)
+    client = OssClient(location, http, WriteOptions(), AnonymousCredentials(), lines=MOST)
     lines = client.lines(Bytes(MIB))
     assert lines is not None
     return lines
