@@ -52,7 +52,7 @@ def test_samples_come_in_the_order_of_their_keys_twice(samples: Ground) -> None:
     assert [list(made), list(made)] == [ALL, ALL]
 
 
-@pytest.mark.parametrize(("start", "workers"), [("fork", 4), ("forkserver", 2)])
+@pytest.mark.parametrize(("start", "workers"), [("fork", 4), ("forkserver", 2), ("spawn", 1)])
 def test_workers_give_every_sample_once_and_list_nothing(samples: Ground, start: str, workers: int) -> None:
     made = dataset(samples, shuffle=True, shuffle_chunk_size=5)
     samples.emulator.reset_counters()
@@ -61,6 +61,19 @@ def test_workers_give_every_sample_once_and_list_nothing(samples: Ground, start:
     assert samples.emulator.count("ListObjectsV2") == 0
     assert samples.emulator.count("GetObject") == COUNT
     assert made.statistics().samples == COUNT
+
+
+def test_the_first_sample_costs_its_own_request(samples: Ground) -> None:
+    """Nothing comes before it, and it waits for nothing behind it."""
+    samples.configure(datasetConfig={"prefetchConcurrency": 1, "prefetchWorker": 1})
+    made = dataset(samples)
+    samples.emulator.reset_counters()
+    samples.emulator.fault(operation="GetObject", key="data/0002", blackhole=True)
+    assert next(iter(made)) == 0
+    first = samples.emulator.requests("GetObject")[0]
+    assert first["key"] == "data/0000"
+    assert len(samples.emulator.requests("GetObject", "data/0000")) == 1
+    assert set(samples.emulator.counters()["operations"]) == {"GetObject"}
 
 
 @pytest.mark.parametrize("shuffle", [False, True])
