@@ -226,30 +226,27 @@ cdef bint answer_open(Tables* tables, int descriptor, InHeader* header) noexcept
 cdef bint answer_end(Tables* tables, int descriptor, InHeader* header) noexcept nogil:
     """RELEASE of an open that was answered here; FLUSH of a file that is read."""
     cdef uint64_t handle = (<uint64_t*>(<char*>header + sizeof(InHeader)))[0]
-    cdef File* file
+    cdef bint released = header.opcode == RELEASE, known
+    cdef File* file = NULL
     cdef Inode* inode
+    cdef Plan* plan = NULL
     pthread_mutex_lock(&tables.lock)
     if handle & LIGHT:
         inode = <Inode*>find(&tables.inodes, header.node)
-        if inode == NULL or inode.plan == NULL or inode.plan.opens == 0 or handle != (LIGHT | header.node):
-            pthread_mutex_unlock(&tables.lock)
-            return False
-        if header.opcode == RELEASE:
-            end_open(tables, inode.plan)
-        tables.answered[A_RELEASE if header.opcode == RELEASE else A_FLUSH] += 1
-        pthread_mutex_unlock(&tables.lock)
-        send(descriptor, header.unique, 0, NULL, 0)
-        return True
-    file = <File*>find(&tables.files, handle)
-    if file == NULL or (header.opcode == RELEASE and file.opens == 0):
+        plan = inode.plan if inode != NULL and handle == (LIGHT | header.node) else NULL
+        known = plan != NULL and plan.opens > 0
+    else:
+        file = <File*>find(&tables.files, handle)
+        known = file != NULL and (file.opens > 0 or not released)
+    if not known:
         pthread_mutex_unlock(&tables.lock)
         return False
-    if header.opcode == RELEASE:
+    if released and plan != NULL:
+        end_open(tables, plan)
+    elif released:
         file.opens -= 1
         tables.opens -= 1
-        tables.answered[A_RELEASE] += 1
-    else:
-        tables.answered[A_FLUSH] += 1
+    tables.answered[A_RELEASE if released else A_FLUSH] += 1
     pthread_mutex_unlock(&tables.lock)
     send(descriptor, header.unique, 0, NULL, 0)
     return True
