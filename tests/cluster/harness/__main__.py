@@ -20,8 +20,8 @@ from tests.cluster.harness.images import cluster_images
 from tests.cluster.harness.node import Node, find_node, start_node, wait_listening
 from tests.cluster.harness.places import CHECKOUT, DEVELOPER, DRIVER_IMAGE, NEWEST, Places
 
-_PORT = 18080
-_KEY, _SECRET = "LTAI5tDeveloperKey", "secret-of-the-developer-cluster"
+PORT = 18080
+KEY, SECRET = "LTAI5tDeveloperKey", "secret-of-the-developer-cluster"
 _BUCKETS = ("training", "training-data", "training-checkpoints", "models", "team-workspace", "public-datasets")
 """Those of deploy/examples."""
 _OBJECTS = (
@@ -62,7 +62,7 @@ def up(places: Places) -> None:
                 "apiVersion": "v1",
                 "kind": "Secret",
                 "metadata": {"name": "oss", "namespace": "default"},
-                "stringData": {"akId": _KEY, "akSecret": _SECRET},
+                "stringData": {"akId": KEY, "akSecret": SECRET},
             }
         )
         install(cluster)
@@ -79,10 +79,10 @@ def up(places: Places) -> None:
             programs=places.programs,
             logs=places.logs,
             address=places.address,
-            port=_PORT,
+            port=PORT,
             buckets=", ".join(_BUCKETS),
-            key=_KEY,
-            secret=_SECRET,
+            key=KEY,
+            secret=SECRET,
         )
     )
 
@@ -112,12 +112,12 @@ def _start_emulator(places: Places, node: Node) -> None:
     data.mkdir()
     keys = data / "access-keys"
     keys.touch(mode=0o600)
-    keys.write_text(f"{_KEY}:{_SECRET}\n")
+    keys.write_text(f"{KEY}:{SECRET}\n")
     words = ["env", f"PYTHONPATH={CHECKOUT}", sys.executable, "-m", "csi.emulator", "--data", str(data)]
-    words += ["--host", "0.0.0.0", "--port", str(_PORT), "--access-key-file", str(keys)]
+    words += ["--host", "0.0.0.0", "--port", str(PORT), "--access-key-file", str(keys)]
     node.start_program("emulator", [*words, *(word for bucket in _BUCKETS for word in ("--bucket", bucket))])
-    wait_listening(node, _PORT)
-    with node.network(), contextlib.closing(http.client.HTTPConnection("127.0.0.1", _PORT)) as connection:
+    wait_listening(node, PORT)
+    with node.network(), contextlib.closing(http.client.HTTPConnection("127.0.0.1", PORT)) as connection:
         connection.request("POST", "/_emulator/seed", body="\n".join(map(json.dumps, _OBJECTS)).encode())
         answer = connection.getresponse()
         if answer.status != http.HTTPStatus.OK:

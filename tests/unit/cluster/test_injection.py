@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -67,6 +69,22 @@ def test_what_was_changed_in_a_sidecar_is_restored(change: JsonObject) -> None:
     changed = copy.deepcopy(first)
     changed["spec"]["initContainers"][0].update(change)
     assert patched(changed, again(changed)) == first
+
+
+@pytest.mark.parametrize(("served", "code"), [(True, 0), (False, 1)])
+def test_the_gate_opens_for_a_volume_that_is_served_and_says_when_one_never_is(
+    tmp_path: Path, served: bool, code: int
+) -> None:
+    sidecar = injected(pod())["spec"]["initContainers"][0]
+    shell, option, gate = sidecar["lifecycle"]["postStart"]["exec"]["command"]
+    assert gate.count("/run/ossfuse/READY") == gate.count("-gt 2400 ") == 1
+    ready = tmp_path / "READY"
+    if served:
+        ready.touch()
+    sooner = gate.replace("/run/ossfuse/READY", str(ready)).replace("-gt 2400 ", "-gt 3 ")
+    done = subprocess.run([shell, option, sooner], check=False, capture_output=True, text=True)
+    said = "" if served else "the volume was not served within 120 s; the events of the pod say why\n"
+    assert (done.returncode, done.stderr) == (code, said)
 
 
 def test_defaults_of_the_cluster_are_no_change() -> None:

@@ -13,6 +13,7 @@ from csi.cli.descriptions import read_descriptions
 from csi.volume.modes import Mode
 from csi.volume.naming import DRIVER_NAME
 from csi.volume.parse import parse_volume
+from tests.cluster.harness.__main__ import KEY, PORT, SECRET
 
 EXAMPLES = Path(__file__).parents[3] / "deploy" / "examples"
 FILES = sorted(path.name for path in EXAMPLES.glob("*.yaml"))
@@ -177,3 +178,17 @@ def test_the_training_example_says_that_there_is_no_data(training: tuple[Path, P
     assert done.returncode == 1
     assert "there are no files under" in done.stderr
     assert list(checkpoints.iterdir()) == []
+
+
+def test_what_the_readme_puts_into_the_training_job_is_what_the_developer_s_cluster_has() -> None:
+    readme = (EXAMPLES.parents[1] / "README.md").read_text()
+    (program,) = re.findall(r"    sed '(s\|https.+?)' \\\n", readme, re.DOTALL)
+    job = (EXAMPLES / "training-job.yaml").read_text()
+    given = subprocess.run(["sed", program], input=job, check=True, capture_output=True, text=True).stdout
+    assert "<your" in job
+    assert "<your" not in given
+    assert "aliyuncs.com" not in given
+    secrets = [one["stringData"] for one in yaml.safe_load_all(given) if one["kind"] == "Secret"]
+    assert secrets
+    assert [(one["akId"], one["akSecret"]) for one in secrets] == [(KEY, SECRET)] * len(secrets)
+    assert f"http://10.99.0.1:{PORT}" in given
