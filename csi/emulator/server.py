@@ -16,6 +16,7 @@ import uuid
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from aiohttp import web
@@ -123,8 +124,9 @@ class Emulator:
             refusal = self._understand(request, call)
             entry.operation, entry.bucket, entry.key = call.operation, call.bucket, call.key
             if call.operation.startswith("Emulator"):
-                return await send(request, await self._answer(call, plan, refusal), plan, self._storage.bodies, entry)
-            self._traffic.enter(entry)
+                answer = await self._answer(call, plan, refusal)
+                return await send(request, answer, plan, self._storage.bodies, entry, lambda: None)
+            self._traffic.enter(entry, partial(_is_connected, request))
             try:
                 plan = self._faults.plan(call)
                 entry.faults = plan.names
@@ -239,7 +241,7 @@ class Emulator:
             changed = self._faults.changed
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(changed.wait(), 0.1 if hole else min(0.1, due - loop.time()))
-            if request.transport is None or request.transport.is_closing():
+            if not _is_connected(request):
                 raise ConnectionEnded("the client gave up")
         if hole:
             raise ConnectionEnded("the blackhole was lifted")
@@ -248,9 +250,13 @@ class Emulator:
         files = [piece.file for piece in answer.pieces]
         self._storage.bodies.pin(files)
         try:
-            return await send(request, answer, plan, self._storage.bodies, entry)
+            return await send(request, answer, plan, self._storage.bodies, entry, partial(self._traffic.sent, entry))
         finally:
             self._storage.bodies.unpin(files)
+
+
+def _is_connected(request: web.BaseRequest) -> bool:
+    return request.transport is not None and not request.transport.is_closing()
 
 
 _CODES = {

@@ -89,17 +89,12 @@ class Knowledge:
                 return node
             listing = self.listings.get(parent)
             if listing is not None and self._absences.asked(parent, name) < listing.asked:
-                facts = listing.names.get(name)
-                if facts is not None:
-                    asked, at = listing.told(name, facts)
-                    if self.fresh.of_name(at):
-                        return self.learned(parent, name, facts, asked, at, count=count)
-                elif node is None and listing.complete and self.fresh.of_absence(listing.at):
+                facts, asked, at = listing.latest(name)
+                if facts is not None and self.fresh.of_name(at):
+                    listing.renewal.used += listing.renewal.page(name) is not None
+                    return self.learned(parent, name, facts, asked, at, count=count)
+                if facts is None and node is None and listing.complete and self.fresh.of_absence(listing.at):
                     raise self._absent(parent, name, listing.at)
-                page = listing.renewal.page(name)
-                if page is not None and self.fresh.of_name(page.at):
-                    listing.renewal.used += 1
-                    return self.learned(parent, name, page.names[name], page.asked, page.at, count=count)
             at = self._absences.at(parent, name)
             if node is None and self.fresh.of_absence(at):
                 raise self._absent(parent, name, at)
@@ -146,6 +141,10 @@ class Knowledge:
                 return None
             if node.draft is None and node.asked <= asked:
                 self.table.tell(node, facts if facts is not None and node.facts != facts else node.facts, asked, at)
+            if facts is not None:
+                listing = self.listings.get(parent)
+                if listing is not None and not listing.agrees(name, facts, asked, at):
+                    self.listings.drop(parent)
             node.lookups += count
             return node
 
@@ -274,6 +273,13 @@ class Knowledge:
             for each in (node, *self.table.descendants(node)):
                 self.table.distrust(each)
                 self.listings.drop(each)
+
+    def doubt(self, file: Node) -> None:
+        """What was told of `file` is wrong, or will be soon: ask OSS before showing anything of it."""
+        with self.table.lock:
+            self.table.distrust(file)
+            if file.parent is not None:
+                self.listings.drop(file.parent)
 
     def forget_absence(self, parent: Node, name: bytes) -> None:
         """A name may be there now, through nothing this mount was told to make."""

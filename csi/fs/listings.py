@@ -13,7 +13,7 @@ from itertools import islice
 
 from csi.fs.metadata import Facts
 from csi.fs.nodes import Node
-from csi.fs.renewal import Renewal, place_of
+from csi.fs.renewal import Page, Renewal, place_of
 
 MOST_NAMES = 200_000
 """Names kept in all listings together: about 30 MB, because the facts are shared with the inodes."""
@@ -53,6 +53,28 @@ class Listing:
         if not self._ends:
             return self.asked, self.at
         return self._times[bisect_left(self._ends, place_of(name, facts))]
+
+    def latest(self, name: bytes) -> tuple[Facts | None, int, float]:
+        """What is known of `name`, and the serial and time of the request that told it; (None, 0, 0.0): nothing."""
+        page = self.renewal.page(name)
+        if page is not None:
+            return page.names.get(name), page.asked, page.at
+        facts = self.names.get(name)
+        return (None, 0, 0.0) if facts is None else (facts, *self.told(name, facts))
+
+    def agrees(self, name: bytes, facts: Facts, asked: int, at: float) -> bool:
+        """Take in what was told of `name` since. False: it is new, or is another kind of file; the listing is of no use
+        any more."""
+        known, before, _ = self.latest(name)
+        if known is None:
+            return not self.complete
+        if before > asked or known == facts:
+            return True
+        if known.kind is not facts.kind:
+            return False
+        self.names[name] = facts
+        self.renewal.told(name, Page({name: facts}, asked, at))
+        return True
 
     def move_on(self) -> None:
         """Forget the first half of the names: there is no room for all of them, and the reader is past those."""

@@ -109,7 +109,7 @@ class Offers:
         place = self._table.place(parent)
         groups: dict[float, list[tuple[Node, ListedFile]]] = {}
         for name in names:
-            facts, asked, at = self._told(listing, name)
+            facts, asked, at = listing.latest(name)
             if facts is None or facts.kind is not FileKind.FILE or not self._knowledge.fresh.of_name(at):
                 continue
             found = self._node(parent, place, name, facts, asked, at)
@@ -117,13 +117,6 @@ class Offers:
                 groups.setdefault(found[0].checked_at, []).append(found)
         for at, files in groups.items():
             self._give(parent, place, at, files)
-
-    def _told(self, listing: Listing, name: bytes) -> tuple[Facts | None, int, float]:
-        page = listing.renewal.page(name)
-        if page is not None:
-            return page.names.get(name), page.asked, page.at
-        facts = listing.names.get(name)
-        return (None, 0, 0.0) if facts is None else (facts, *listing.told(name, facts))
 
     def _node(
         self, parent: Node, place: bytes, name: bytes, facts: Facts, asked: int, at: float

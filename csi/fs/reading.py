@@ -207,7 +207,7 @@ class Reading:
         return node.facts is not None and node.facts is not facts
 
     def _stale(self, handle: OpenHandle) -> StaleFile:
-        self._table.distrust(handle.node)  # what was believed is wrong: ask before showing it again
+        self._namespace.knowledge.doubt(handle.node)
         return StaleFile(
             f"{shown(handle.node.name)} was changed or removed since it was opened", hint="open it again to read it"
         )

@@ -101,6 +101,10 @@ class Renewal:
         """The last page that told `name`."""
         return self._pages.get(name)
 
+    def told(self, name: bytes, page: Page) -> None:
+        """`name` was asked for by itself."""
+        self._pages[name] = page
+
     def join(self, name: bytes) -> tuple[Flight, bool] | None:
         """The page that will tell `name`, and whether the caller has to ask for it; None if the listing has no such
         name. Whoever asks owes `land`."""

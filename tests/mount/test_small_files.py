@@ -33,6 +33,16 @@ def filled(mount_volume: MountVolume, count: int = 40, **options: object) -> Mou
     return volume
 
 
+def served(volume: MountedVolume, name: str) -> int:
+    """GETs of a file that were answered with its bytes: pages that the kernel was short of memory for are asked for
+    again, in vain if the file has been replaced."""
+    requests = volume.emulator.requests()
+    return sum(
+        (each["operation"], each["key"], each["status"]) == ("GetObject", volume.prefix + name, 200)
+        for each in requests
+    )
+
+
 def test_each_listed_file_is_fetched_once(mount_volume: MountVolume) -> None:
     volume = filled(mount_volume)
     with concurrent.futures.ThreadPoolExecutor(8) as threads:
@@ -56,7 +66,21 @@ def test_a_file_is_fetched_again_only_when_it_is_another_one(mount_volume: Mount
     assert [path.read_bytes(), path.read_bytes()] == [content(0)] * 2
     volume.put("d/0000", content(7))
     assert until(path.read_bytes, content(7)) == content(7)
-    assert volume.gets("d/0000") == 2
+    assert served(volume, "d/0000") == 2
+
+
+def test_after_a_reader_was_told_that_a_file_was_replaced_the_next_one_sees_the_new_one(
+    mount_volume: MountVolume,
+) -> None:
+    volume = filled(mount_volume, 2)
+    path = volume.path / "d/0000"
+    with open(path, "rb", buffering=0) as file:
+        volume.put("d/0000", content(7))
+        with pytest.raises(OSError) as failed:
+            file.read()
+    assert failed.value.errno == errno.ESTALE
+    assert path.read_bytes() == content(7)
+    assert served(volume, "d/0000") == 1
 
 
 def test_a_file_that_was_replaced_after_it_was_opened_is_not_mixed(mount_volume: MountVolume) -> None:

@@ -7,6 +7,7 @@ when it ends. No header that carries a credential is kept.
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 
 LOG_LENGTH = 20_000
@@ -44,23 +45,27 @@ class Traffic:
     def __init__(self) -> None:
         self._log: deque[Entry] = deque(maxlen=LOG_LENGTH)
         self._serial = 0
-        self._in_flight: Counter[str] = Counter()
+        self._under_way: dict[int, tuple[Entry, Callable[[], bool]]] = {}
         self._forget()
 
-    def enter(self, entry: Entry) -> None:
+    def enter(self, entry: Entry, is_waited_for: Callable[[], bool]) -> None:
+        """A request begins; `is_waited_for`: whether its client is there yet."""
         self._serial += 1
         entry.serial = self._serial
         self._log.append(entry)
-        self._in_flight[entry.operation] += 1
-        self._in_flight[""] += 1
+        self._under_way[entry.serial] = (entry, is_waited_for)
+        now = self._waited_for()
         for name in (entry.operation, ""):
-            self._peak[name] = max(self._peak[name], self._in_flight[name])
+            self._peak[name] = max(self._peak[name], now[name])
         self._connections.add(entry.connection)
+
+    def sent(self, entry: Entry) -> None:
+        """The client has its answer, or is about to: what it asks for next is not asked for at the same time."""
+        self._under_way.pop(entry.serial, None)
 
     def leave(self, entry: Entry) -> None:
         entry.done = True
-        self._in_flight[entry.operation] -= 1
-        self._in_flight[""] -= 1
+        self.sent(entry)
         self._requests[entry.operation, entry.status] += 1
         self._bytes_in[entry.operation] += entry.bytes_in
         self._bytes_out[entry.operation] += entry.bytes_out
@@ -80,7 +85,7 @@ class Traffic:
             "requests": sum(self._requests.values()),
             "bytes_in": sum(self._bytes_in.values()),
             "bytes_out": sum(self._bytes_out.values()),
-            "in_flight": self._in_flight[""],
+            "in_flight": len(self._under_way),
             "peak_in_flight": self._peak[""],
             "connections": len(self._connections),
             "operations": operations,
@@ -98,5 +103,13 @@ class Traffic:
         self._requests: Counter[tuple[str, int]] = Counter()
         self._bytes_in: Counter[str] = Counter()
         self._bytes_out: Counter[str] = Counter()
-        self._peak: Counter[str] = Counter(+self._in_flight)
+        self._peak = self._waited_for()
         self._connections: set[int] = set()
+
+    def _waited_for(self) -> Counter[str]:
+        """Requests under way, by operation and ('') all: of a client that went away the server may not know it yet."""
+        now: Counter[str] = Counter()
+        for entry, is_waited_for in self._under_way.values():
+            if is_waited_for():
+                now.update((entry.operation, ""))
+        return now

@@ -9,7 +9,7 @@ import asyncio
 import os
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from aiohttp import web
 
@@ -29,9 +29,10 @@ class ConnectionEnded(ConnectionError):
 
 
 async def send(
-    request: web.BaseRequest, answer: Answer, plan: Plan, bodies: Bodies, entry: Entry
+    request: web.BaseRequest, answer: Answer, plan: Plan, bodies: Bodies, entry: Entry, sent: Callable[[], None]
 ) -> web.StreamResponse:
-    """Send `answer` under the faults of `plan`; raises ConnectionEnded when one of them ended the connection."""
+    """Send `answer` under the faults of `plan`; raises ConnectionEnded when one of them ended the connection. `sent` is
+    called before the last bytes are written, where that is known: the client may have them before this goes on."""
     if plan.any("drop_answer"):
         entry.outcome = "reset"
         reset(request)
@@ -41,6 +42,7 @@ async def send(
     if request.method != "HEAD" and not plan.rules and length <= _IN_ONE_WRITE:
         body = answer.body + b"".join(_read(bodies, piece) for piece in answer.pieces)
         response = web.Response(status=answer.status, headers=answer.headers, body=body)
+        sent()
         await response.prepare(request)
         await response.write_eof()
         entry.bytes_out += len(body)
@@ -49,6 +51,7 @@ async def send(
     if answer.status not in (204, 304):
         stream.content_length = length
     if request.method == "HEAD" or answer.status in (204, 304):
+        sent()
         await stream.prepare(request)
         await stream.write_eof()
         return stream
@@ -56,7 +59,7 @@ async def send(
     if writer is not None:
         writer.send_headers()  # sendfile below goes past aiohttp's buffer
     if plan.rules:
-        await _send_faulty(request, stream, answer, plan, bodies, entry)
+        await _send_faulty(request, stream, answer, plan, bodies, entry, sent)
     else:
         if answer.body:
             await stream.write(answer.body)
@@ -88,7 +91,13 @@ async def _sendfile(request: web.BaseRequest, bodies: Bodies, piece: Piece) -> N
 
 
 async def _send_faulty(
-    request: web.BaseRequest, stream: web.StreamResponse, answer: Answer, plan: Plan, bodies: Bodies, entry: Entry
+    request: web.BaseRequest,
+    stream: web.StreamResponse,
+    answer: Answer,
+    plan: Plan,
+    bodies: Bodies,
+    entry: Entry,
+    sent: Callable[[], None],
 ) -> None:
     flip = plan.any("corrupt_body")
     limits = {"reset": plan.reset_after, "truncated": plan.truncate_after}
@@ -105,8 +114,10 @@ async def _send_faulty(
             break
         if flip:
             data, flip = bytes([data[0] ^ 0xFF]) + data[1:], False
-        await stream.write(data)
         rest -= len(data)
+        if not rest:
+            sent()
+        await stream.write(data)
         entry.bytes_out += len(data)
         await pace.spend(len(data))
     if ends_early:

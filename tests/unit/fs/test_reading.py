@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from csi.errors import BadHandle, FileBusy, NoSuchEntry, ReadOnlyVolume, StaleFile
+from csi.errors import BadHandle, EntryExists, FileBusy, NoSuchEntry, ReadOnlyVolume, StaleFile
 from csi.fs.types import ROOT_INODE, AttributeChange, Caller
-from csi.volume.spec import CachePolicy
+from csi.volume.spec import CachePolicy, MountArguments
+from csi.volume.units import Seconds
 from tests.support.filesystems import CONSISTENT, FAST, READONLY, World
 from tests.support.programs import APPEND, WRITE, Program
 
@@ -200,6 +201,48 @@ def test_in_fast_mode_an_open_may_be_as_old_as_the_attribute_timeout(world: Worl
         assert program.stat("a").size == 3
         world.clock.advance(0.2)
         assert program.read("a") == b"newer"
+
+
+def test_after_a_reader_was_told_of_another_version_a_listing_that_is_older_is_not_believed(world: World) -> None:
+    program = world.mount(replace(FAST, entry_timeout=Seconds(3.0)))
+    for name in ("d/a", "d/b"):
+        world.store.seed(name, b"x" * 3_000_000)
+    with program.walk("d"):
+        assert program.list("d") == ["a", "b"]
+        reader = program.open("d/a")
+        world.store.seed("d/a", b"y" * 3_000_000)
+        with pytest.raises(StaleFile):
+            reader.pread(10, 2_900_000)
+        reader.close()
+        assert program.read("d/a")[:3] == b"yyy"
+
+
+def test_what_was_learned_of_a_name_is_not_forgotten_for_what_an_older_listing_told(world: World) -> None:
+    program = world.mount(replace(FAST, entry_timeout=Seconds(3.0)))
+    for name in ("d/a", "d/b"):
+        world.store.seed(name, b"old")
+    with program.walk("d"):
+        assert program.list("d") == ["a", "b"]
+        with program.walk("d/a") as inode:
+            world.store.seed("d/a", b"newer")
+            with pytest.raises(StaleFile):
+                program.filesystem.open(inode, os.O_RDONLY | os.O_DIRECT, Caller())  # asks OSS
+        asked = world.store.requests["ListObjectsV2"]
+        assert [program.stat("d/a").size, program.stat("d/b").size] == [5, 3]
+        assert world.store.requests["ListObjectsV2"] == asked
+
+
+def test_a_name_that_was_in_the_way_is_there(world: World) -> None:
+    program = world.mount(MountArguments(Seconds(3.0), Seconds(3.0), Seconds(3.0)))
+    world.store.seed("d/a", b"old")
+    with program.walk("d"):
+        assert program.list("d") == ["a"]
+        world.clock.advance(2)
+        assert not program.exists("d/b")
+        world.store.seed("d/b", b"new")
+        with pytest.raises(EntryExists):
+            program.mkdir("d/b")  # asks OSS
+        assert program.read("d/b") == b"new"
 
 
 def test_open_without_a_lookup_asks_again_when_timeouts_are_zero(world: World) -> None:
