@@ -17,7 +17,7 @@ from benchmarks.clients import Client, Place
 from benchmarks.model import OURS, QUICK, Case, Ground, Row, Sizes, Work
 from benchmarks.nginx import Line
 from benchmarks.server import Server, serving
-from benchmarks.works import WORKS, by_name, torch_common
+from benchmarks.works import WORKS, by_name, torch_programs
 
 CACHE = record.ROOT / ".cache" / "bench"
 ROUNDS = 5
@@ -30,7 +30,7 @@ def main() -> None:
     sizes = QUICK if options.quick else Sizes()
     wanted = options.work.split(",") if options.work else [*(work.name for work in WORKS), alone.NAME, growth.NAME]
     works = [by_name(name) for name in wanted if name not in (alone.NAME, growth.NAME)]
-    place = Place(CACHE / "bin", CACHE / "venv", torch_common.VENV)
+    place = Place(CACHE / "bin", CACHE / "venv", torch_programs.VENV)
     chosen, missing = _clients(options.peers, place)
     for name, reason in missing.items():
         console.print(f"[yellow]{name}[/] takes no part: {reason}")

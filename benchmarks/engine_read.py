@@ -27,7 +27,7 @@ from benchmarks import loads
 from benchmarks.model import Files
 from benchmarks.nginx import Line
 from benchmarks.server import BUCKET, nginx_etag, serving
-from benchmarks.works.common import LARGE, LARGE_NAME, SMALL
+from benchmarks.works.reading import LARGE, LARGE_NAME, SMALL
 
 MIB = 1 << 20
 CLIENTS = ("ours", "socket", "pycurl", "curl")

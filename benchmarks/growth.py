@@ -17,8 +17,8 @@ from benchmarks.loads import load
 from benchmarks.model import GIB, MIB, OURS, Case, Files, Ground, Metric, Outcome, Row, Sample, Sizes
 from benchmarks.runner import Setting, rotated, run_case
 from benchmarks.server import Server
-from benchmarks.works.common import LARGE, LARGE_NAME, SMALL, Reading, large, small
 from benchmarks.works.memory import PREFIX as HANDLES
+from benchmarks.works.reading import LARGE, LARGE_NAME, SMALL, Reading, large, small
 
 NAME = "growth"
 TITLE = "Growth: cost of one unit as the work doubles"

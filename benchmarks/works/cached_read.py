@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.loads import load, short_of
 from benchmarks.model import GIB, MIB, OURS, Case, Files, Ground, Metric, Outcome, Sample, Sizes
-from benchmarks.works.common import LARGE, LARGE_NAME, SMALL, Reading, cpu_per_gib, large, peak_mib, small
+from benchmarks.works.reading import LARGE, LARGE_NAME, SMALL, Reading, cpu_per_gib, large, peak_mib, small
 
 THREADS = 8
 _ONE_IN = 4

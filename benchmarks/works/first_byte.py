@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.loads import load
 from benchmarks.model import Case, Files, Ground, Metric, Outcome, Sample, Sizes
-from benchmarks.works.common import SMALL, Reading, small
+from benchmarks.works.reading import SMALL, Reading, small
 
 LATENCIES = (0, 20)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks.model import Case, Files, Ground, Metric, Outcome, Sample, Sizes
 from benchmarks.nginx import OBJECTS
 from benchmarks.processes import ENVIRONMENT, run
-from benchmarks.works.common import Reading
+from benchmarks.works.reading import Reading
 
 FLAT = "listed/"
 TREE = "tree/"

@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks.clients import UNLIMITED
 from benchmarks.loads import load
 from benchmarks.model import OURS, Case, Files, Ground, Metric, Outcome, Sample, Sizes
-from benchmarks.works.common import Reading, peak_mib
+from benchmarks.works.reading import Reading, peak_mib
 
 PREFIX = "handles/"
 THREADS = 64

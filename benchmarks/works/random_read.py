@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.loads import load
 from benchmarks.model import GIB, Case, Files, Ground, Metric, Outcome, Sample, Sizes
-from benchmarks.works.common import LARGE, LARGE_NAME, Reading, large, peak_mib
+from benchmarks.works.reading import LARGE, LARGE_NAME, Reading, large, peak_mib
 
 SEED = 7
 SIZE = 4096

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.loads import load, short_of
 from benchmarks.model import GIB, MIB, Case, Files, Ground, Metric, Outcome, Program, Sample, Sizes
-from benchmarks.works.common import LARGE, LARGE_NAME, Reading, cpu_per_gib, curl, large, library, peak_mib
+from benchmarks.works.reading import LARGE, LARGE_NAME, Reading, cpu_per_gib, curl, large, library, peak_mib
 
 CURL_CONNECTIONS = 4
 

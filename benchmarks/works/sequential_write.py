@@ -11,7 +11,7 @@ from fastcrc.crc64 import xz as crc64
 from benchmarks.loads import load, short_of
 from benchmarks.model import GB, GIB, MIB, Case, Files, Ground, Metric, Outcome, Program, Sample, Sizes
 from benchmarks.server import head
-from benchmarks.works.common import Reading, peak_mib
+from benchmarks.works.reading import Reading, peak_mib
 
 PREFIX = "written/"
 NAME = "object"

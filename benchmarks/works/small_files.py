@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks.loads import load, short_of
 from benchmarks.model import Case, Files, Ground, Metric, Outcome, Program, Sample, Sizes
 from benchmarks.nginx import OBJECTS
-from benchmarks.works.common import SMALL, Reading, curl, library, peak_mib, small
+from benchmarks.works.reading import SMALL, Reading, curl, library, peak_mib, small
 
 SEED = 20_241
 SHUFFLED_THREADS = 8

@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks.loads import load, short_of
 from benchmarks.model import GB, Case, Files, Ground, Metric, Outcome, Sample, Sizes
 from benchmarks.server import list_keys, request
-from benchmarks.works.common import Reading, peak_mib
+from benchmarks.works.reading import Reading, peak_mib
 
 PREFIX = "many/"
 THREADS = 8

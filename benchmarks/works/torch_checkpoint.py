@@ -14,8 +14,8 @@ from fastcrc.crc64 import xz as crc64
 from benchmarks.clients import CONNECTOR
 from benchmarks.model import GB, GIB, MIB, OURS, Case, Files, Ground, Metric, Outcome, Program, Sample, Sizes
 from benchmarks.server import head
-from benchmarks.works.common import Reading, peak_mib
-from benchmarks.works.torch_common import PYTHON, program
+from benchmarks.works.reading import Reading, peak_mib
+from benchmarks.works.torch_programs import PYTHON, program
 
 PREFIX = "checkpoint/"
 SAVED = "saved/"

@@ -15,8 +15,8 @@ from benchmarks.loads import outcome, short_of
 from benchmarks.model import GB, OURS, Case, Files, Ground, Metric, Outcome, Program, Sample, Sizes
 from benchmarks.nginx import OBJECTS
 from benchmarks.processes import run
-from benchmarks.works.common import Reading, peak_mib
-from benchmarks.works.torch_common import program
+from benchmarks.works.reading import Reading, peak_mib
+from benchmarks.works.torch_programs import program
 
 PREFIX = "images/"
 SEED = 20_241

@@ -1,4 +1,4 @@
-"""What most works have in common: nothing written, no client without a mount, nothing wrong, requests per operation."""
+"""What works that read are made of: nothing written, no client without a mount, the files they read, costs a GiB."""
 
 from __future__ import annotations
 
