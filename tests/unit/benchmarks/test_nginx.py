@@ -57,3 +57,10 @@ def test_a_bucket_in_the_name_of_the_host_is_part_of_the_path_and_of_the_log() -
     assert not re.match(pattern, "oss.local")
     assert "root /w$bucket_before;" in text
     assert "$bucket_before$request_uri';" in text
+
+
+def test_an_upload_may_rest_for_minutes() -> None:
+    """nginx's own 60 s ended a save of 4 GiB by osstorchconnector."""
+    text = configuration(Path("/s"), Path("/w"), Path("/b"), 1, {Line(): 10})
+    (seconds,) = re.findall(r"client_body_timeout (\d+)s;", text)
+    assert int(seconds) >= 300
