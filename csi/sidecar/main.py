@@ -35,7 +35,7 @@ from csi.sidecar.node_link import NodeLink
 from csi.sidecar.openers import Informant
 from csi.sidecar.privileges import give_up_rights
 from csi.sidecar.service import Serving, SidecarService
-from csi.volume.naming import READY_FILE, SESSIONS
+from csi.volume.naming import READY_FILE, READY_PIPE, SESSIONS
 from csi.volume.units import Bytes, Seconds
 
 _log = logging.getLogger(__name__)
@@ -113,11 +113,16 @@ class _Loaded:
 
 
 class ReadyFile:
-    """An empty file `name` in `directory`, a descriptor; without a name there is none."""
+    """An empty file `name` in `directory`, a descriptor; without a name there is none.
+
+    Who waits for it may have made a pipe beside it, which is written to when the file is there. The pipe stays open, so
+    that what was written is still in it for a reader who comes later.
+    """
 
     def __init__(self, directory: int, name: str) -> None:
         self._directory = directory
         self._name = name
+        self._pipe = -1
 
     def remove(self) -> None:
         if self._name:
@@ -133,6 +138,20 @@ class ReadyFile:
             os.close(os.open(self._name, flags, 0o444, dir_fd=self._directory))  # empty, so whole as soon as there
         except OSError as error:
             _log.error("%s cannot be made beside the socket: %s", self._name, error.strerror)
+        self._wake()
+
+    def _wake(self) -> None:
+        """Without a pipe nobody has begun to wait, or looks for the file now and then."""
+        flags = os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+        with contextlib.suppress(OSError):
+            self.close()
+            self._pipe = os.open(READY_PIPE, flags, dir_fd=self._directory)
+            os.write(self._pipe, b"\n")
+
+    def close(self) -> None:
+        if self._pipe >= 0:
+            os.close(self._pipe)
+            self._pipe = -1
 
 
 def _serve(

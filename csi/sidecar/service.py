@@ -9,9 +9,12 @@ unfinished, because whoever wrote it was told of an error and half a file must n
 from __future__ import annotations
 
 import logging
+import os
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from csi.fuse.session import KernelSession
@@ -81,7 +84,7 @@ class SidecarService:
 
     def started(self) -> None:
         """INIT is answered."""
-        _log.info("ready")
+        _log.info("ready %.2f s after this process began", _age())
         self._announce()
         self._ready.set()
         self._link.send(Ready())
@@ -121,3 +124,9 @@ class SidecarService:
                 serving.flush(asked.grace)
             finally:
                 serving.session.stop()
+
+
+def _age() -> float:
+    """Seconds since the kernel made this process; proc_pid_stat(5)."""
+    began = int(Path("/proc/self/stat").read_text(encoding="ascii").rpartition(")")[2].split()[19])
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - began / os.sysconf("SC_CLK_TCK")

@@ -303,7 +303,7 @@ def closed_gate(_: Scene) -> str:
     """What the postStart script of a sidecar says at the end of its patience, which is cut short here."""
     container = sidecar_container("ossfuse-data", RESOURCES, SidecarSettings("image:1"))
     script = container["lifecycle"]["postStart"]["exec"]["command"][2]
-    hurried = re.sub(r"-gt \d+", "-gt 1", script).replace("/run/ossfuse", "/nowhere")
+    hurried = re.sub(r"-gt \d+", "-gt 0", script).replace("/run/ossfuse", "/nowhere")
     return subprocess.run(["sh", "-c", hurried], capture_output=True, text=True, timeout=20, check=False).stderr
 
 

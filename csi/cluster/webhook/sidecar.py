@@ -14,7 +14,7 @@ from typing import Final
 from csi.cluster.api import JsonObject
 from csi.cluster.webhook.resources import ContainerResources, container_resources
 from csi.handover.process import SIDECAR_GID, SIDECAR_UID, allocator_environment
-from csi.volume.naming import CACHE_DIRECTORY, READY_FILE, SIDECAR_DIRECTORY
+from csi.volume.naming import CACHE_DIRECTORY, READY_FILE, READY_PIPE, SIDECAR_DIRECTORY
 
 TOKEN_DIRECTORY: Final = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105 - a path
 """Where the API server would mount the pod's token into every container that has nothing mounted there yet."""
@@ -89,10 +89,13 @@ def _environment(resources: ContainerResources) -> list[JsonObject]:
 
 
 def _gate() -> str:
-    ready = f"{SIDECAR_DIRECTORY}/{READY_FILE}"
+    """Sleeps on a pipe that the sidecar writes to: a program started every few milliseconds in each of many pods would
+    take the processor from what they wait for. A look a second is for a sidecar of another version that knows no pipe.
+    """
+    ready, pipe = f"{SIDECAR_DIRECTORY}/{READY_FILE}", f"{SIDECAR_DIRECTORY}/{READY_PIPE}"
     return (
-        f"i=0; until [ -e {ready} ]; do i=$((i+1)); "
-        f"if [ $i -gt {_GATE * 20} ]; then "
+        f"mkfifo {pipe} 2>/dev/null; i=0; until [ -e {ready} ]; do i=$((i+1)); "
+        f"if [ $i -gt {_GATE} ]; then "
         f"echo 'the volume was not served within {_GATE} s; the events of the pod say why' >&2; exit 1; fi; "
-        "sleep 0.05; done"
+        f"if [ -p {pipe} ]; then timeout 1 head -c 1 {pipe} >/dev/null; else sleep 1; fi; done"
     )

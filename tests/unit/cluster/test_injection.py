@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -71,20 +72,43 @@ def test_what_was_changed_in_a_sidecar_is_restored(change: JsonObject) -> None:
     assert patched(changed, again(changed)) == first
 
 
+def gate_in(directory: Path, *, looks: int, sleep: int = 1) -> list[str]:
+    """The command of the gate that a sidecar gets, for another directory, with another patience."""
+    sidecar = injected(pod())["spec"]["initContainers"][0]
+    shell, option, gate = sidecar["lifecycle"]["postStart"]["exec"]["command"]
+    assert gate.count("-gt 120 ") == gate.count("timeout 1 ") == gate.count("sleep 1;") == 1
+    changes = {"/run/ossfuse": str(directory), "-gt 120 ": f"-gt {looks} ", "timeout 1 ": f"timeout {sleep} "}
+    return [shell, option, functools.reduce(lambda done, old: done.replace(old, changes[old]), changes, gate)]
+
+
 @pytest.mark.parametrize(("served", "code"), [(True, 0), (False, 1)])
 def test_the_gate_opens_for_a_volume_that_is_served_and_says_when_one_never_is(
     tmp_path: Path, served: bool, code: int
 ) -> None:
-    sidecar = injected(pod())["spec"]["initContainers"][0]
-    shell, option, gate = sidecar["lifecycle"]["postStart"]["exec"]["command"]
-    assert gate.count("/run/ossfuse/READY") == gate.count("-gt 2400 ") == 1
-    ready = tmp_path / "READY"
     if served:
-        ready.touch()
-    sooner = gate.replace("/run/ossfuse/READY", str(ready)).replace("-gt 2400 ", "-gt 3 ")
-    done = subprocess.run([shell, option, sooner], check=False, capture_output=True, text=True)
+        (tmp_path / "READY").touch()
+    done = subprocess.run(gate_in(tmp_path, looks=1), check=False, capture_output=True, text=True)
     said = "" if served else "the volume was not served within 120 s; the events of the pod say why\n"
     assert (done.returncode, done.stderr) == (code, said)
+
+
+def test_the_gate_sleeps_until_its_pipe_is_written_to(tmp_path: Path) -> None:
+    with subprocess.Popen(gate_in(tmp_path, looks=1, sleep=1000), stderr=subprocess.PIPE, text=True) as gate:
+        while not (tmp_path / "READY.pipe").exists():
+            assert gate.poll() is None
+        with (tmp_path / "READY.pipe").open("w") as pipe:  # opened once the gate reads
+            (tmp_path / "READY").touch()
+            pipe.write("\n")
+        _, said = gate.communicate(timeout=60)
+    assert (gate.returncode, said) == (0, "")
+
+
+def test_the_gate_opens_without_a_pipe(tmp_path: Path) -> None:
+    (tmp_path / "READY.pipe").mkdir()
+    with subprocess.Popen(gate_in(tmp_path, looks=60), stderr=subprocess.PIPE, text=True) as gate:
+        (tmp_path / "READY").touch()
+        _, said = gate.communicate(timeout=60)
+    assert (gate.returncode, said) == (0, "")
 
 
 def test_defaults_of_the_cluster_are_no_change() -> None:

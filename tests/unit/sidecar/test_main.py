@@ -41,6 +41,22 @@ def test_a_ready_file_that_cannot_be_made_is_in_the_log_and_the_volume_works(tmp
     assert "READY cannot be made beside the socket" in caplog.text
 
 
+def test_who_waits_at_the_pipe_is_woken_also_who_opens_it_late(tmp_path, directory):
+    os.mkfifo(tmp_path / "READY.pipe")
+    ready = ReadyFile(directory, "READY")
+    ready.make()
+    with (tmp_path / "READY.pipe").open("rb", buffering=0) as pipe:
+        assert (tmp_path / "READY").exists()
+        assert pipe.read(1) == b"\n"
+    ready.close()
+
+
+def test_what_is_no_pipe_wakes_nobody_and_the_file_is_made(tmp_path, directory):
+    (tmp_path / "READY.pipe").mkdir()
+    ReadyFile(directory, "READY").make()
+    assert (tmp_path / "READY").exists()
+
+
 @pytest.mark.parametrize(
     ("limit", "expected"),
     [(0, 512), (256 * MIB, 256), (512 * MIB, 512), (512 * MIB - 1, 512), (1024 * MIB, 512)],

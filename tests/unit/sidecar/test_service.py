@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
+import subprocess
 import threading
 
 import pytest
@@ -74,6 +77,16 @@ def run(service, volume):
     thread.start()
     assert volume.session.serving.wait(10)
     return thread, statuses
+
+
+def test_how_long_the_start_took_is_in_the_log(parts, caplog):
+    caplog.set_level(logging.INFO)
+    service, _, _ = parts
+    service.started()
+    (said,) = caplog.messages
+    seconds = float(re.fullmatch(r"ready ([\d.]+) s after this process began", said)[1])
+    ps = subprocess.run(["ps", "-o", "etimes=", "-p", str(os.getpid())], capture_output=True, text=True, check=True)
+    assert abs(int(ps.stdout) - seconds) < 30
 
 
 def test_asked_to_leave_it_finishes_files_first_and_then_stops_serving(parts):
