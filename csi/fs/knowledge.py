@@ -93,7 +93,9 @@ class Knowledge:
                 if facts is not None and self.fresh.of_name(at):
                     listing.renewal.used += listing.renewal.page(name) is not None
                     return self.learned(parent, name, facts, asked, at, count=count)
-                if facts is None and node is None and listing.complete and self.fresh.of_absence(listing.at):
+                if facts is not None:
+                    return None  # it was there after it was not: the absence is not to be believed any more
+                if node is None and listing.complete and self.fresh.of_absence(listing.at):
                     raise self._absent(parent, name, listing.at)
             at = self._absences.at(parent, name)
             if node is None and self.fresh.of_absence(at):
@@ -139,6 +141,7 @@ class Knowledge:
             if node is None:
                 self._absences.note(parent, name, asked, at)
                 return None
+            self._absences.drop(parent, name)
             if node.draft is None and node.asked <= asked:
                 self.table.tell(node, facts if facts is not None and node.facts != facts else node.facts, asked, at)
             if facts is not None:

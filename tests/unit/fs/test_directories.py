@@ -418,6 +418,21 @@ def test_absence_is_remembered_for_the_negative_timeout(world: World) -> None:
     assert program.exists("a")
 
 
+@pytest.mark.parametrize("listed", ["with their attributes", "by name alone"])
+def test_a_name_that_was_listed_since_is_not_taken_to_be_absent(world: World, listed: str) -> None:
+    program = world.mount(replace(CONSISTENT, negative_timeout=Seconds(10.0)))
+    assert not program.exists("a")
+    world.store.seed("a", b"x")
+    if listed == "by name alone":
+        handle = program.filesystem.opendir(ROOT_INODE)
+        names = [entry.name for entry in program.filesystem.scan(handle, 0, plus=False)]
+        program.filesystem.releasedir(handle)
+    else:
+        names = [name for name, _ in program.entries()]
+    assert names == [b"a"]
+    assert program.exists("a")
+
+
 def test_a_listed_directory_answers_for_names_that_are_not_there(world: World) -> None:
     world.store.seed("d/a", b"x")
     program = world.mount(READONLY)
