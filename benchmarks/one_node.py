@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from tests.cluster.harness.client import Cluster
+from tests.cluster.harness.client import Cluster, cluster_of
 from tests.cluster.harness.driver import install
 from tests.cluster.harness.emulators import emulator_in
 from tests.cluster.harness.images import cluster_images
@@ -24,7 +24,7 @@ def tenant_of_a_cluster() -> Iterator[Tenant]:
         places = Places(f"bench-{os.getpid()}", NEWEST)
         node = start_node(places, cluster_images(places))
         stack.callback(node.end)
-        cluster = Cluster(places.kubeconfig, str(places.program("kubectl")), str(places.program("helm")), node)
+        cluster = cluster_of(node)
         oss = stack.enter_context(emulator_in(cluster, scratch / "oss"))
         install(cluster)
         tenant = Tenant(stack.enter_context(cluster.namespace()), oss)

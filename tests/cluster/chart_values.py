@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -124,12 +125,27 @@ def nested(settings: Settings) -> Object:
 
 
 def run_helm(helm: str, *words: str, settings: Settings | None = None) -> subprocess.CompletedProcess[str]:
-    given = json.dumps(nested(settings or {}))
-    return subprocess.run([helm, *words, "--values=-"], check=False, input=given, capture_output=True, text=True)
+    return _run(helm, *words, given=json.dumps(nested(settings or {})))
+
+
+def _run(helm: str, *words: str, given: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [helm, *words, "--values=-"],
+        check=False,
+        input=given,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "GOGC": "off"},  # too short a life for collecting garbage
+    )
 
 
 def render(helm: str, settings: Settings, namespace: str = NAMESPACE, version: str = f"{NEWEST}.0") -> str:
+    return _rendered(helm, json.dumps(nested(settings)), namespace, version)
+
+
+@functools.lru_cache  # several tests look at the same one
+def _rendered(helm: str, given: str, namespace: str, version: str) -> str:
     words = ("template", RELEASE, str(CHART), f"--namespace={namespace}", f"--kube-version={version}")
-    done = run_helm(helm, *words, settings=settings)
+    done = _run(helm, *words, given=given)
     assert done.returncode == 0, done.stderr
     return done.stdout

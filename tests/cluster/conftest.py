@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.harness.client import Cluster, Namespace
+from tests.cluster.harness.client import Cluster, Namespace, cluster_of, foreign_cluster
 from tests.cluster.harness.diagnosis import diagnosis
 from tests.cluster.harness.driver import CACHES, NAMESPACE, Driver, install
 from tests.cluster.harness.emulators import emulator_in, trust_accounts, with_fresh_bucket
@@ -44,12 +44,13 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """The cluster of the whole run: a fresh one, gone afterwards, or the one of KUBECONFIG_E2E."""
     given = os.environ.get("KUBECONFIG_E2E")
     if given:
-        yield _foreign(Path(given))
+        with foreign_cluster(Path(given).resolve(strict=True), _installed("kubectl"), _installed("helm")) as foreign:
+            yield foreign
         return
     places = Places(f"tests-{os.getpid()}", os.environ.get("K8S_VERSION") or NEWEST)
     node = start_node(places, cluster_images(places))
     try:
-        yield Cluster(places.kubeconfig, str(places.program("kubectl")), str(places.program("helm")), node)
+        yield cluster_of(node)
     finally:
         node.end()
         for log in sorted(places.logs.rglob("*.log")):
@@ -58,11 +59,11 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
             shutil.rmtree(places.logs)
 
 
-def _foreign(kubeconfig: Path) -> Cluster:
-    for program in ("kubectl", "helm"):
-        assert shutil.which(program) or Places("").program(program).exists(), f"{program} is not installed"
-    kubectl, helm = (shutil.which(name) or str(Places("").program(name)) for name in ("kubectl", "helm"))
-    return Cluster(kubeconfig.resolve(strict=True), kubectl, helm)
+def _installed(program: str) -> str:
+    ours = Places("").program(program)
+    found = shutil.which(program) or (str(ours) if ours.exists() else "")
+    assert found, f"{program} is not installed"
+    return found
 
 
 @pytest.hookimpl(wrapper=True)

@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 import oss2
 
 from tests.cluster import workloads
-from tests.cluster.harness.client import Cluster, Namespace, Object
+from tests.cluster.harness.api import Object
+from tests.cluster.harness.client import Cluster, Namespace
 from tests.cluster.harness.emulators import reached
 from tests.cluster.workloads import Folder, Manifest
 from tests.support.emulator import RunningEmulator

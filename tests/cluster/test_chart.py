@@ -24,7 +24,7 @@ from tests.cluster.harness.client import Cluster, Namespace
 from tests.cluster.harness.driver import CHART, NAMESPACE, RELEASE, Driver, objects_of_ours
 from tests.cluster.harness.failures import ClusterFailed
 from tests.cluster.harness.places import NEWEST
-from tests.cluster.workloads import pod, pod_spec
+from tests.cluster.workloads import DRIVER, Folder, pod, pod_spec
 from tests.unit.deploy.test_examples import not_restricted
 from tools.chart_readme import values
 from tools.render_deploy import TARGET, rendered
@@ -55,7 +55,7 @@ def helm() -> str:
 
 
 def parsed(text: str) -> list[Object]:
-    return [found for found in yaml.safe_load_all(text) if found]
+    return [found for found in yaml.load_all(text, yaml.CSafeLoader) if found]
 
 
 def named(found: Sequence[Object], kind: str, name: str) -> Object:
@@ -218,6 +218,19 @@ def written_by_the_controller(cluster: Cluster) -> tuple[Any, str]:
     assert secret is not None
     assert configuration is not None
     return secret["data"], configuration["webhooks"][0]["clientConfig"]["caBundle"]
+
+
+@pytest.mark.parametrize(
+    ("place", "sidecars"),
+    [("kube-system", 0), ("kube-public", 0), ("kube-node-lease", 0), (NAMESPACE, 0), ("default", 1)],
+)
+def test_pods_of_the_clusters_own_namespaces_are_left_alone(driver: Driver, place: str, sidecars: int) -> None:
+    """That values cannot change this is tested above: the webhook is never asked about them, so it cannot stop them."""
+    folder = Folder(source={"csi": {"driver": DRIVER, "volumeAttributes": {"uri": "oss://any/", "url": "http://h:1"}}})
+    words = ("create", f"--namespace={place}", "--dry-run=server", "--output=json", "-f", "-")
+    manifest = json.dumps(pod("own", pod_spec("true", {"data": folder})))
+    made = json.loads(driver.cluster.kubectl(*words, input=manifest))
+    assert len(made["spec"].get("initContainers", [])) == sidecars
 
 
 def test_upgrade_and_rollback_leave_certificate_and_trust_alone(driver: Driver) -> None:

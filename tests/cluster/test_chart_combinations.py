@@ -1,4 +1,5 @@
-"""Every combination of values is installed in a real cluster, is what Helm rendered, and leaves nothing behind."""
+"""Every combination of values is installed in a real cluster, is what Helm rendered, and leaves nothing behind; so is
+the manifest for people without Helm."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from tests.cluster.chart_values import Object, Settings, every_combination, nest
 from tests.cluster.harness.client import Cluster
 from tests.cluster.harness.driver import CHART, NAMESPACE, RELEASE, Driver, objects_of_ours
 from tests.cluster.harness.places import CERT_MANAGER_DEFINITIONS
+from tools.render_deploy import TARGET
 
 _NAMESPACE = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
 _NO_PODS = {
@@ -45,13 +47,32 @@ def definition(text: str) -> Object:
     return {**found, "metadata": {"name": found["metadata"]["name"]}}
 
 
+def missing(cluster: Cluster, objects: list[Object]) -> list[str]:
+    found = ((one["kind"], one["metadata"]["name"], one["metadata"].get("namespace", "")) for one in objects)
+    return [" ".join(each) for each in found if cluster.get(*each) is None]
+
+
 @every_combination
 def test_a_combination_is_installed_whole_and_uninstalled_clean(bare: Cluster, settings: Settings) -> None:
     namespace = f"--namespace={NAMESPACE}"
-    bare.helm("install", RELEASE, str(CHART), namespace, "--values=-", input=json.dumps(nested(settings)))
-    rendered = bare.helm("get", "manifest", RELEASE, namespace)
-    wanted = len([one for one in yaml.safe_load_all(rendered) if one])
-    there = bare.kubectl("get", "--output=name", "-f", "-", input=rendered).split()
-    assert len(there) == wanted > 10
+    given = json.dumps(nested(settings))
+    release = json.loads(
+        bare.helm("install", RELEASE, str(CHART), namespace, "--values=-", "--output=json", input=given)
+    )
+    wanted = [one for one in yaml.load_all(release["manifest"], yaml.CSafeLoader) if one]
+    assert len(wanted) > 10
+    assert missing(bare, wanted) == []
     bare.helm("uninstall", RELEASE, namespace, "--wait", "--timeout=180s")
-    bare.wait_for(lambda: not objects_of_ours(bare), f"the end of {objects_of_ours(bare)}")
+    bare.wait_for(lambda: not objects_of_ours(bare), "the end of everything of the release")
+
+
+def test_the_manifest_for_kubectl_is_applied_whole_and_deleted_clean(bare: Cluster) -> None:
+    """All but its namespace, which the other tests need and which has no room for pods."""
+    namespace, *objects = [one for one in yaml.load_all(TARGET.read_text(), yaml.CSafeLoader) if one]
+    assert (namespace["kind"], namespace["metadata"]["name"]) == ("Namespace", NAMESPACE)
+    bare.kubectl("apply", "--dry-run=server", "-f", "-", input=yaml.safe_dump(namespace))
+    bare.kubectl("apply", "-f", "-", input=yaml.safe_dump_all(objects))
+    assert len(objects) > 10
+    assert missing(bare, objects) == []
+    bare.kubectl("delete", "-f", "-", "--timeout=180s", input=yaml.safe_dump_all(objects))
+    bare.wait_for(lambda: not objects_of_ours(bare), "the end of everything of the manifest")

@@ -14,7 +14,8 @@ import pytest
 
 from csi.handover.kernel import MNT_DETACH, LinuxKernel
 from csi.handover.mountinfo import read_mountinfo
-from tests.cluster.harness.client import Cluster, Namespace, Object
+from tests.cluster.harness.api import Object
+from tests.cluster.harness.client import Cluster, Namespace
 from tests.cluster.harness.failures import ClusterFailed
 from tests.cluster.harness.leftovers import cgroups_left
 from tests.cluster.harness.node import Node

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import time
@@ -13,9 +14,12 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from csi.cluster.webhook.resources import ContainerResources
+from csi.cluster.webhook.sidecar import SidecarSettings, sidecar_container
 from csi.handover.channel import Channel
 from csi.handover.wire import Hello
-from csi.volume.units import Seconds
+from csi.sidecar.main import ReadyFile
+from csi.volume.units import MIB, Bytes, Seconds
 from tests.support.image_root import ARCHIVE, CHECKOUT, Image, build, programs, unpack
 
 pytestmark = pytest.mark.timeout(1800)  # the first test may have to build the image from nothing
@@ -159,8 +163,22 @@ def test_authorities_are_found_where_python_and_curl_look_for_them(image, shared
 
 
 def test_the_gate_before_the_application_can_be_run_in_it(image, shared):
-    (shared / "READY").touch()
-    image.run("/bin/sh", "-c", "until [ -f /run/ossfuse/READY ]; do sleep 0.05; done", shared=shared)
+    resources = ContainerResources(Bytes(512 * MIB), Bytes(512 * MIB), 100)
+    container = sidecar_container("ossfuse-data", resources, SidecarSettings(image.tag))
+    gate = image.start(*container["lifecycle"]["postStart"]["exec"]["command"], shared=shared)
+    try:
+        while not (shared / "READY.pipe").exists():
+            assert gate.poll() is None
+        assert (shared / "READY.pipe").is_fifo()
+        directory = os.open(shared, os.O_PATH | os.O_DIRECTORY)
+        ready = ReadyFile(directory, "READY")
+        ready.make()
+        said = gate.communicate(timeout=120)
+        ready.close()
+        os.close(directory)
+    finally:
+        gate.kill()
+    assert (gate.returncode, said) == (0, ("", ""))
 
 
 def test_a_sidecar_asks_for_its_volume_without_the_libraries_of_the_others(image, shared, tmp_path):

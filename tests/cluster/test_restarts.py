@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from csi.cluster.taint import TAINT
 from tests.cluster.harness.driver import Driver
 from tests.cluster.harness.failures import ClusterFailed
 from tests.cluster.tenant import Tenant
@@ -50,6 +51,19 @@ def test_the_node_plugin_is_killed_and_comes_back_under_io(reader: Tenant, drive
     reader.sh("second", "cat /data/big > /dev/null")
     reader.delete_pod("app")
     reader.delete_pod("second")
+
+
+def test_a_new_node_plugin_takes_the_start_up_taint_off_its_node(driver: Driver) -> None:
+    node = driver.pods("node")[0]["spec"]["nodeName"]
+    driver.cluster.kubectl("taint", "node", node, f"{TAINT}=:NoSchedule", "example.com/stays=:PreferNoSchedule")
+    driver.cluster.delete("pod", driver.node_pod(), namespace=driver.namespace)
+    driver.cluster.wait_for(lambda: taints(driver, node) == ["example.com/stays"], "the taint's end")
+    driver.cluster.kubectl("taint", "node", node, "example.com/stays-")
+    driver.wait_ready()
+
+
+def taints(driver: Driver, node: str) -> list[str]:
+    return [taint["key"] for taint in (driver.cluster.get("node", node) or {})["spec"].get("taints", [])]
 
 
 def test_the_node_plugin_container_crashes_under_io(reader: Tenant, driver: Driver) -> None:

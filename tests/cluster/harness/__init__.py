@@ -4,6 +4,6 @@ kubelet and containerd as processes in mount, network and pid namespaces of thei
 `node.py` starts and stops it from outside; `supervisor.py` is process 1 inside; `places.py` says where everything is;
 `settings.py` and `identities.py` make what the programs read; `images.py` makes images without a registry;
 `leftovers.py` removes what a killed one left. `client.py` is what tests speak to a cluster with, this one or any other
-with a kubeconfig; `driver.py` installs ossfuse-csi in it and `emulators.py` an OSS.
+with a kubeconfig, and `api.py` asks its API server; `driver.py` installs ossfuse-csi in it and `emulators.py` an OSS.
 `python -m tests.cluster.harness up` keeps one for a developer.
 """

@@ -13,7 +13,7 @@ import os
 import sys
 import time
 
-from tests.cluster.harness.client import Cluster
+from tests.cluster.harness.client import cluster_of
 from tests.cluster.harness.driver import install
 from tests.cluster.harness.failures import ClusterFailed
 from tests.cluster.harness.images import cluster_images
@@ -55,7 +55,7 @@ def up(places: Places) -> None:
     try:
         places = node.places
         (places.state / "bin").symlink_to(places.programs)
-        cluster = _cluster(places, node)
+        cluster = cluster_of(node)
         _start_emulator(places, node)
         cluster.apply(
             {
@@ -101,10 +101,6 @@ def load(places: Places, tar: str) -> None:
     if node is None:
         raise ClusterFailed("no cluster is up; `make cluster-up` starts one")
     node.load_image(CHECKOUT / tar)
-
-
-def _cluster(places: Places, node: Node) -> Cluster:
-    return Cluster(places.kubeconfig, str(places.program("kubectl")), str(places.program("helm")), node)
 
 
 def _start_emulator(places: Places, node: Node) -> None:

@@ -1,4 +1,7 @@
-"""What a test says to a cluster, this package's own or any other: kubectl and helm, with waits that are bounded."""
+"""What a test says to a cluster, this package's own or any other, with waits that are bounded.
+
+Objects are asked for, made and deleted by this process itself (api.py); what only kubectl can do, it does.
+"""
 
 from __future__ import annotations
 
@@ -7,26 +10,27 @@ import json
 import os
 import signal
 import subprocess
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pytest
 
+from tests.cluster.harness.api import Api, Object, Objects, proxy_command
 from tests.cluster.harness.failures import ClusterFailed
 from tests.cluster.harness.node import Node
 from tests.cluster.harness.places import CACHE, NODE
 
-Object = dict[str, Any]
-Objects = list[Object]
 _Found = TypeVar("_Found")
 
 WAIT = 60.0
 """Seconds. Bounds a wait, so that a failure is told; nothing is said by how long it took."""
-_POLL = 0.2
+_POLL = 0.1
 _RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
 
@@ -37,6 +41,7 @@ class Cluster:
     kubeconfig: Path
     kubectl_program: str
     helm_program: str
+    api: Api
     node: Node | None = field(default=None, repr=False)
 
     # --- commands ---
@@ -58,29 +63,36 @@ class Cluster:
     # --- objects ---
 
     def apply(self, manifest: Object | Sequence[Object] | str, *, namespace: str = "") -> None:
-        """Objects or the text of a manifest; `namespace` is for those that name none."""
-        text = manifest if isinstance(manifest, str) else json.dumps(_listed(manifest))
-        self.kubectl("apply", *_in(namespace), "-f", "-", input=text)
+        """Objects, or the text of a manifest, which kubectl applies; `namespace` is for those that name none."""
+        if isinstance(manifest, str):
+            self.kubectl("apply", *_in(namespace), "-f", "-", input=manifest)
+            return
+        for one in [manifest] if isinstance(manifest, dict) else manifest:
+            self.api.apply(one, namespace)
 
-    def create(self, manifest: Object | str, *, namespace: str = "") -> None:
-        text = manifest if isinstance(manifest, str) else json.dumps(manifest)
-        self.kubectl("create", *_in(namespace), "-f", "-", input=text)
+    def create(self, manifest: Object, *, namespace: str = "") -> None:
+        self.api.create(manifest, namespace)
 
     def get(self, kind: str, name: str, namespace: str = "") -> Object | None:
         """The object, or None if there is none."""
-        text = self.kubectl("get", kind, name, *_in(namespace), "--ignore-not-found", "--output=json")
-        found: Object | None = json.loads(text) if text.strip() else None
-        return found
+        return self.api.get(kind, name, namespace)
 
     def list(self, kind: str, namespace: str = "", selector: str = "") -> Objects:
-        words = ["get", kind, *_in(namespace), "--output=json", *([f"--selector={selector}"] if selector else [])]
-        found: Objects = json.loads(self.kubectl(*words))["items"]
-        return found
+        return self.api.list(kind, namespace, selector)
 
     def delete(self, kind: str, *names: str, namespace: str = "", wait: bool = True) -> None:
-        """Those that exist; with `wait` they are gone when this returns."""
-        waiting = (f"--wait={str(wait).lower()}", *([f"--timeout={WAIT:.0f}s"] if wait else []))
-        self.kubectl("delete", kind, *names, *_in(namespace), "--ignore-not-found", *waiting)
+        """Those that exist, or "--all"; with `wait` they are gone when this returns."""
+        if names == ("--all",):
+            names = tuple(one["metadata"]["name"] for one in self.list(kind, namespace))
+        going = {name: uid for name in names if (uid := self.api.delete(kind, name, namespace))}
+
+        for name, uid in going.items() if wait else ():
+            self.wait_for(partial(self._is_gone, kind, name, namespace, uid), f"the end of {kind} {name}")
+
+    def _is_gone(self, kind: str, name: str, namespace: str, uid: str) -> bool:
+        """Another one may have its name."""
+        found = self.get(kind, name, namespace)
+        return found is None or found["metadata"]["uid"] != uid
 
     def events(self, namespace: str, name: str = "") -> Objects:
         """Of all objects of the namespace, or of those called `name`, oldest first."""
@@ -91,8 +103,9 @@ class Cluster:
     # --- pods ---
 
     def logs(self, pod: str, container: str = "", *, namespace: str, previous: bool = False) -> str:
-        chosen = [f"--container={container}"] if container else ["--all-containers"]
-        return self.kubectl("logs", pod, *_in(namespace), *chosen, f"--previous={str(previous).lower()}")
+        """Of one container, or of all, one after the other."""
+        found = [container] if container else _containers(self.get("pod", pod, namespace))
+        return "".join(self.api.log(pod, name, namespace, previous=previous) for name in found)
 
     def exec(self, pod: str, *command: str, container: str = "", namespace: str, input: str | None = None) -> str:
         chosen = [f"--container={container}"] if container else []
@@ -180,10 +193,12 @@ class Cluster:
 
     def _kubelet_knows_its_pods(self) -> bool:
         """Until then it says of every pod that it does not exist."""
-        words = ["get", "pods", "--all-namespaces", f"--field-selector=spec.nodeName={NODE}", "--output=json"]
-        wanted = {pod["metadata"]["uid"] for pod in json.loads(self.kubectl(*words))["items"]}
+        wanted = {
+            pod["metadata"]["uid"]
+            for pod in self.api.request("GET", f"/api/v1/pods?fieldSelector=spec.nodeName%3D{NODE}")["items"]
+        }
         try:
-            known = json.loads(self.kubectl("get", f"--raw=/api/v1/nodes/{NODE}/proxy/pods"))["items"] or ()
+            known = self.api.request("GET", f"/api/v1/nodes/{NODE}/proxy/pods")["items"] or ()
         except ClusterFailed:
             return False  # it does not listen yet
         return wanted <= {pod["metadata"]["uid"] for pod in known}
@@ -197,7 +212,7 @@ class Cluster:
                 capture_output=True,
                 text=True,
                 check=False,
-                env=self._environment(),
+                env={**self._environment(), "GOGC": "off"},  # too short a life for collecting garbage
             )
         if done.returncode:
             said = (done.stderr or done.stdout).strip()
@@ -210,6 +225,25 @@ class Cluster:
     def _environment(self) -> dict[str, str]:
         helm = {f"HELM_{kind}_HOME": str(CACHE / "helm") for kind in ("CACHE", "CONFIG", "DATA")}
         return {**os.environ, "KUBECONFIG": str(self.kubeconfig), **helm}
+
+
+def cluster_of(node: Node) -> Cluster:
+    places = node.places
+    return Cluster(places.kubeconfig, str(places.program("kubectl")), str(places.program("helm")), node.api, node)
+
+
+@contextlib.contextmanager
+def foreign_cluster(kubeconfig: Path, kubectl: str, helm: str) -> Iterator[Cluster]:
+    """Another one, as its kubeconfig leads to it, until the block ends."""
+    with tempfile.TemporaryDirectory(prefix="ossfuse-api-") as directory:
+        socket = Path(directory, "api.sock")
+        cluster = Cluster(kubeconfig, kubectl, helm, Api(socket))
+        with subprocess.Popen(proxy_command(kubectl, kubeconfig, socket), stdout=subprocess.DEVNULL) as proxy:
+            try:
+                cluster.wait_for(cluster.api.answers, f"an answer of the API server of {kubeconfig}")
+                yield cluster
+            finally:
+                proxy.terminate()
 
 
 @dataclass(frozen=True)
@@ -256,14 +290,13 @@ class Namespace:
         return self.cluster.wait_for(look, f"event {reason} of {name} saying {text!r}", timeout)
 
 
+def _containers(pod: Object | None) -> list[str]:
+    spec = pod["spec"] if pod else {}
+    return [one["name"] for kind in ("initContainers", "containers") for one in spec.get(kind, ())]
+
+
 def _in(namespace: str) -> list[str]:
     return [f"--namespace={namespace}"] if namespace else []
-
-
-def _listed(manifest: Object | Sequence[Object]) -> Object:
-    if isinstance(manifest, dict):
-        return manifest
-    return {"apiVersion": "v1", "kind": "List", "items": [*manifest]}
 
 
 def _is(pod: Object, phase: str) -> bool:

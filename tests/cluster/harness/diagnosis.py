@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 
-from tests.cluster.harness.client import Cluster, Object, Objects
+from tests.cluster.harness.api import Object, Objects
+from tests.cluster.harness.client import Cluster
 from tests.cluster.harness.failures import ClusterFailed
 
 _LINES = 60

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.cluster.harness.client import Cluster, Objects
+from tests.cluster.harness.api import Objects
+from tests.cluster.harness.client import Cluster
 from tests.cluster.harness.failures import ClusterFailed
 from tests.cluster.harness.places import CHECKOUT, DRIVER_TAR, LIVENESS_IMAGE, REGISTRAR_IMAGE
 
@@ -96,12 +97,11 @@ def install(cluster: Cluster, *settings: str) -> Driver:
 def objects_of_ours(cluster: Cluster) -> list[str]:
     """Everything the chart or its programs made, as "kind namespace name"; events pass by themselves, and what tests
     have in namespaces of their own is theirs."""
-    kinds = cluster.kubectl("api-resources", "--verbs=list", "--output=name").split()
-    wanted = ",".join(kind for kind in kinds if kind not in ("events", "events.events.k8s.io", "namespaces"))
-    columns = "--output=custom-columns=:.kind,:.metadata.namespace,:.metadata.name"
-    found = cluster.kubectl("get", wanted, "--all-namespaces", "--ignore-not-found", "--no-headers", columns)
-    rows = {tuple(line.split()) for line in found.splitlines() if line.strip()}
-    return sorted(" ".join(row) for row in rows if "ossfuse" in row[2] and not row[1].startswith("test-"))
+    return sorted(
+        " ".join((kind, namespace or "<none>", name))
+        for kind, namespace, name in cluster.api.names(but=("events", "namespaces"))
+        if "ossfuse" in name and not namespace.startswith("test-")
+    )
 
 
 def _image(part: str, reference: str) -> tuple[str, str]:

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tests.cluster.harness.client import Cluster, Object
+from tests.cluster.harness.api import Object
+from tests.cluster.harness.client import Cluster
 from tests.cluster.harness.places import DRIVER_IMAGE
 from tests.support.emulator import RunningEmulator, start_emulator
 from tests.support.secret_watch import watch_secret

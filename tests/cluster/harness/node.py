@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from tests.cluster.harness import leftovers
+from tests.cluster.harness.api import Api, proxy_command
 from tests.cluster.harness.failures import ClusterFailed
 from tests.cluster.harness.identities import make_identities
 from tests.cluster.harness.namespaces import command_inside, inside_network
-from tests.cluster.harness.places import CHECKOUT, CONTAINERD_SOCKET, Places
+from tests.cluster.harness.places import API_SOCKET, CHECKOUT, CONTAINERD_SOCKET, NODE, Places
 from tests.cluster.harness.settings import COMPONENTS, command, write_settings
 
 _STARTING = 90.0
@@ -85,6 +86,11 @@ class Node:
     def tag_image(self, image: str, tag: str) -> None:
         """Let `tag` be another name of an image that is there."""
         self.run("ctr", "-a", str(CONTAINERD_SOCKET), "-n", "k8s.io", "images", "tag", "--force", image, tag)
+
+    @property
+    def api(self) -> Api:
+        """Reached by its file, which is in the cluster's own file system."""
+        return Api(Path(f"/proc/{self.pid}/root{API_SOCKET}"))
 
     def network(self) -> contextlib.AbstractContextManager[None]:
         return inside_network(self.pid)
@@ -218,32 +224,22 @@ def _bring_up(node: Node, images: tuple[Path, ...]) -> None:
         node.start(component)
     _until(node, lambda: _listens(node, 2379), "etcd")
     node.start("kube-apiserver")
+    kubectl, api = str(node.places.program("kubectl")), node.api
+    node.start_program("api-proxy", proxy_command(kubectl, node.places.kubeconfig, API_SOCKET))
     _until(node, lambda: _done(node, "ctr", "-a", str(CONTAINERD_SOCKET), "version"), "containerd")
     for image in images:
         node.load_image(image)
-    _until(node, lambda: _kubectl(node, "get", "--raw=/readyz") == "ok", "the API server")
+    _until(node, api.answers, "the API server")
     for component in COMPONENTS[3:]:
         node.start(component)
     # pods are forbidden until there is an account for them
-    _until(
-        node, lambda: bool(_kubectl(node, "get", "serviceaccount", "default", "--output=name")), "the default account"
-    )
-    _until(node, lambda: _kubectl(node, *_READY) == "True", "a node that is Ready")
+    _until(node, lambda: api.get("serviceaccount", "default") is not None, "the default account")
+    _until(node, lambda: _is_ready(api), "a node that is Ready")
 
 
-_READY = ("get", "nodes", '--output=jsonpath={.items[0].status.conditions[?(@.type=="Ready")].status}')
-
-
-def _kubectl(node: Node, *words: str) -> str:
-    places = node.places
-    with node.network():
-        done = subprocess.run(
-            [places.program("kubectl"), f"--kubeconfig={places.kubeconfig}", *words],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    return done.stdout.strip()
+def _is_ready(api: Api) -> bool:
+    conditions = (api.get("node", NODE) or {}).get("status", {}).get("conditions", [])
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
 
 
 def _listens(node: Node, port: int) -> bool:

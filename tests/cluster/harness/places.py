@@ -30,6 +30,8 @@ CGROUPS = Path("/sys/fs/cgroup")
 RUN = Path("/run/cluster")
 """A tmpfs in the cluster's own mount namespace; gone with it."""
 CONTAINERD_SOCKET = RUN / "containerd.sock"
+API_SOCKET = RUN / "api.sock"
+"""Where the API server is asked without signing in, by root of this machine only."""
 DEVELOPER = "developer"
 """The name of the cluster of `make cluster-up`."""
 
