@@ -190,6 +190,17 @@ class SamplesUnavailable(OssFuseError):
     """None of the samples that were asked for together can be read."""
 
 
+class WorkerKilled(OssFuseError, RuntimeError):
+    """A data loading worker ended without a word. `process` is its pid, `sample` the address of what it had last,
+    `signal` what ended it; each '' when nobody knows."""
+
+    def __init__(self, message: str, *, process: int = 0, sample: str = "", signal: str = "", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.process = process
+        self.sample = sample
+        self.signal = signal
+
+
 class CheckpointIncomplete(OssFuseError):
     """What is stored is not a whole checkpoint, or cannot become one."""
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from csi.torch.map_dataset import OssMapDataset
     from csi.torch.safetensor import OssSafetensor
     from csi.torch.samples import OssObject
+    from csi.torch.watching import watched
 
 __all__ = [
     "AnonymousCredentials",
@@ -36,6 +37,7 @@ __all__ = [
     "OssSafetensor",
     "generate_tar_archive",
     "imagenet_manifest_parser",
+    "watched",
 ]
 
 _HOMES: Final = {
@@ -48,6 +50,7 @@ _HOMES: Final = {
     "OssSafetensor": "csi.torch.safetensor",
     "generate_tar_archive": "csi.torch.archiving",
     "imagenet_manifest_parser": "csi.torch.manifests",
+    "watched": "csi.torch.watching",
 }
 _NEED_TORCH: Final = frozenset(
     {"csi.torch.distributed", "csi.torch.iterable_dataset", "csi.torch.map_dataset", "csi.torch.safetensor"}

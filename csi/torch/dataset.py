@@ -129,6 +129,10 @@ class OssDataset:
         """What was read and skipped so far, by this process and the workers."""
         return self._delivery.statistics()
 
+    def last_of(self, process: int) -> str:
+        """The address of the sample that a worker was given last; '' when there was none."""
+        return self._delivery.tally.noted(process)
+
     @classmethod
     def _source_of(cls, manifest: Manifest, connection: Connection) -> Sequence[Entry] | Manifest:
         """What a data set of this class keeps of a manifest."""

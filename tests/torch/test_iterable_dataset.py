@@ -12,8 +12,8 @@ import pytest
 from torch.utils.data import DataLoader
 from torchdata.stateful_dataloader import StatefulDataLoader
 
-from csi.errors import BucketNotFound, ManifestMalformed, ObjectNotFound, StateMismatch
-from csi.torch import OssIterableDataset, imagenet_manifest_parser
+from csi.errors import BucketNotFound, ManifestMalformed, ObjectNotFound, StateMismatch, WorkerKilled
+from csi.torch import OssIterableDataset, imagenet_manifest_parser, watched
 from csi.torch.samples import OssObject
 from tests.torch.conftest import Ground
 
@@ -200,6 +200,31 @@ def test_a_worker_that_is_killed_is_told_and_leaves_nothing_in_the_way(samples: 
     with pytest.raises(RuntimeError, match="exited unexpectedly"):
         loaded(made, 2)
     assert sorted(loaded(dataset(samples), 2)) == ALL
+
+
+@pytest.mark.parametrize("of", [DataLoader, StatefulDataLoader])
+def test_a_watched_loader_says_which_sample_a_killed_worker_had_and_what_to_do(samples: Ground, of: Any) -> None:
+    loader = of(dataset(samples, transform=dying), 4, num_workers=2, collate_fn=as_it_is)
+    with pytest.raises(WorkerKilled) as raised:
+        list(watched(loader))
+    assert raised.value.sample == f"{samples.uri('data/')}0017"
+    assert raised.value.process > 0
+    assert f"worker {raised.value.process}" in str(raised.value)
+    assert "data/0017" in str(raised.value)
+    assert "OOMKilled" in raised.value.hint
+
+
+def failing(sample: OssObject) -> int:
+    raise RuntimeError(f"nothing can be made of {sample.name}")
+
+
+def test_a_watched_loader_gives_what_the_loader_gives_and_raises_what_a_transform_raises(samples: Ground) -> None:
+    loader = DataLoader(dataset(samples), 4, num_workers=2, collate_fn=as_it_is)
+    assert sorted(number for batch in watched(loader) for number in batch) == ALL
+    broken = DataLoader(dataset(samples, transform=failing), 4, num_workers=2)
+    with pytest.raises(RuntimeError, match="nothing can be made of") as raised:
+        list(watched(broken))
+    assert not isinstance(raised.value, WorkerKilled)
 
 
 def test_samples_are_fetched_ahead_within_the_memory_that_is_allowed(ground: Ground) -> None:
