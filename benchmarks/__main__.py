@@ -26,6 +26,9 @@ ROUNDS = 5
 def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # mounts and servers are taken down on the way out
     options = _options()
+    if options.draw:
+        record.draw()
+        return
     console = Console()
     sizes = QUICK if options.quick else Sizes()
     wanted = options.work.split(",") if options.work else [*(work.name for work in WORKS), alone.NAME, growth.NAME]
@@ -153,6 +156,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--mode", default="", help="mode of ours (fast, readonly, …); its default, fast")
     parser.add_argument("--rate", type=int, default=0, help="bytes a second a connection may have; without it any")
     parser.add_argument("--quick", action="store_true", help="small sizes, one round, nothing written")
+    parser.add_argument(
+        "--draw", action="store_true", help="measure nothing: pictures and tables of docs from the results"
+    )
     parser.add_argument("--write", action="store_true", help="write results also with --quick")
     return parser.parse_args()
 

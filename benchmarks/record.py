@@ -1,4 +1,4 @@
-"""What a run leaves: rows in results.json, sections of RESULTS.md, pictures in docs."""
+"""What a run leaves: rows in results.json, sections of RESULTS.md, pictures and tables in docs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks import clients, report, results
+from benchmarks.digest import digest
 from benchmarks.model import Row, Work
 from benchmarks.plots import write_plots
 from benchmarks.runner import CaseResult, Setting
@@ -16,6 +17,12 @@ ROOT = Path(__file__).resolve().parent.parent
 ROWS = ROOT / "benchmarks" / "results.json"
 TEXT = ROOT / "benchmarks" / "RESULTS.md"
 PICTURES = ROOT / "docs" / "benchmarks"
+PYTORCH = ROOT / "docs" / "pytorch.md"
+SHOWN = {
+    "torch-images": ("images/s", "CPU-s/GB", "requests an object"),
+    "torch-checkpoint": ("MB/s", "CPU-s/GB", "memory beyond the tensors, MiB"),
+}
+"""Works, and which of their metrics, in the page about PyTorch."""
 
 
 def record_case(
@@ -44,7 +51,13 @@ def record_lines(name: str, rows: Sequence[Row], lines: Sequence[str]) -> None:
 
 
 def draw() -> None:
-    write_plots(results.read(ROWS), PICTURES)
+    """The pictures and the tables of the documents, of all that was ever measured."""
+    document = results.read(ROWS)
+    write_plots(document, PICTURES)
+    for work, metrics in SHOWN.items():
+        lines = digest(work, metrics, document, PICTURES.relative_to(PYTORCH.parent).as_posix())
+        if lines:
+            report.write_section(PYTORCH, work, lines)
 
 
 def _merge(rows: Sequence[Row]) -> None:
