@@ -16,7 +16,6 @@ from collections.abc import Mapping
 from email.utils import mktime_tz, parsedate_tz
 from urllib.parse import unquote_to_bytes
 from xml.etree import ElementTree
-from xml.sax.saxutils import unescape
 
 from csi.errors import (
     AppendConflict,
@@ -34,6 +33,7 @@ from csi.errors import (
     StoreError,
 )
 from csi.oss.exchange import HttpAnswer
+from csi.oss.markup import unescape
 from csi.oss.requests import Call
 from csi.oss.store import ObjectMetadata
 from csi.volume.spec import Location
@@ -41,7 +41,6 @@ from csi.volume.units import Bytes, Crc64, ETag, ObjectKey
 
 _MONTH_NAMES = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _MONTHS = {name: number for number, name in enumerate(_MONTH_NAMES, start=1)}
-_ENTITIES = {"&quot;": '"', "&apos;": "'"}
 
 _KEYS = "check AccessKeyId and AccessKeySecret"
 _TOKEN = "the temporary credentials are no longer valid: renew the SecurityToken"  # noqa: S105 - a hint, not a token
@@ -193,7 +192,10 @@ def _by_family(status: int) -> tuple[type[StoreError], str]:
 
 def _element(document: bytes, name: bytes) -> str:
     found = re.search(rb"<" + name + rb">([^<]*)</" + name + rb">", document)
-    return unescape(found.group(1).decode("utf-8", "replace"), _ENTITIES).strip() if found else ""
+    text = found.group(1).decode("utf-8", "replace") if found else ""
+    with contextlib.suppress(ValueError, OverflowError):  # a message need not be right to be told
+        text = unescape(text)
+    return text.strip()
 
 
 def _integer(text: str | None, default: int) -> int:

@@ -13,6 +13,7 @@ from urllib.parse import unquote_to_bytes
 from xml.etree import ElementTree
 
 from csi.errors import ServerFailure
+from csi.oss.markup import unescape
 from csi.oss.store import ListedObject, ListPage
 from csi.volume.units import Bytes, ETag, ObjectKey
 
@@ -25,8 +26,6 @@ _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d):(\d\d):(\d\d)(\.\d+)?Z")
 _PREFIX = re.compile(r"<CommonPrefixes>\s*<Prefix>([^<]+)</Prefix>")
 _TRUNCATED = re.compile(r"<IsTruncated>\s*(true|false)\s*</IsTruncated>")
 _TOKEN = re.compile(r"<NextContinuationToken>([^<]*)</NextContinuationToken>")
-_ENTITY = re.compile(r"&(#x[0-9a-fA-F]+|#[0-9]+|amp|lt|gt|quot|apos);")
-_NAMED = {"amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'"}
 
 
 def parse_page(document: bytes) -> ListPage:
@@ -57,13 +56,13 @@ def parse_page(document: bytes) -> ListPage:
             place, slash, name = key.rpartition("%2F")
             if slash and is_encoded and "%" not in name and "&" not in name:
                 if place not in places:
-                    places[place] = f"{_key(_unescape(place), is_encoded)}/"
+                    places[place] = f"{_key(unescape(place), is_encoded)}/"
                 key = places[place] + name  # noqa: PLW2901 - the loop is the hot part of a listing
             else:
-                key = _key(_unescape(key), is_encoded)  # noqa: PLW2901
+                key = _key(unescape(key), is_encoded)  # noqa: PLW2901
         if "&" in etag:
             plain = etag.replace("&quot;", '"').replace("&#34;", '"')
-            etag = plain if "&" not in plain else _unescape(etag)  # noqa: PLW2901
+            etag = plain if "&" not in plain else unescape(etag)  # noqa: PLW2901
         objects.append(
             # NewType calls would be a tenth of the time of this loop
             ListedObject(key, int(size), etag, _exact(moment, fraction) if fraction else float(moment), kind, storage)  # type: ignore[arg-type]
@@ -71,9 +70,9 @@ def parse_page(document: bytes) -> ListPage:
     found = _TOKEN.search(text)
     return _page(
         objects,
-        [_key(_unescape(prefix), is_encoded) for prefix in prefixes],
+        [_key(unescape(prefix), is_encoded) for prefix in prefixes],
         is_truncated=truncated is not None and truncated.group(1) == "true",
-        token=_unescape(found.group(1)) if found else "",
+        token=unescape(found.group(1)) if found else "",
     )
 
 
@@ -120,17 +119,6 @@ def _key(text: str, is_encoded: bool) -> ObjectKey:
         raw = unquote_to_bytes(text.encode("utf-8", "surrogateescape"))
         return ObjectKey(raw.decode("utf-8", "surrogateescape"))
     return ObjectKey(text)
-
-
-def _unescape(text: str) -> str:
-    return _ENTITY.sub(_character, text) if "&" in text else text
-
-
-def _character(match: re.Match[str]) -> str:
-    name = match.group(1)
-    if not name.startswith("#"):
-        return _NAMED[name]
-    return chr(int(name[2:], 16) if name[1:2] in "xX" else int(name[1:]))
 
 
 def _moment(text: str) -> float:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from xml.sax.saxutils import escape
 
 from csi.errors import ObjectExists, ObjectNotFound
 from csi.oss import reading
 from csi.oss.answers import crc64_in, decoded, document_in, element
 from csi.oss.checksum import crc64_of
 from csi.oss.exchange import HttpAnswer
+from csi.oss.markup import escape
 from csi.oss.requests import Call, write_headers
 from csi.oss.session import Session, Trace, mismatch
 from csi.oss.signing import quote_bytes
@@ -25,7 +25,6 @@ from csi.volume.units import Crc64, ETag, ObjectKey
 DELETE_BATCH = 1000
 LONGEST_KEY = 1023
 """Bytes of UTF-8."""
-_ESCAPES = {"\r": "&#13;", "\n": "&#10;", "\t": "&#9;", '"': "&quot;"}
 
 
 def put(
@@ -104,7 +103,7 @@ def put_result(answer: HttpAnswer) -> PutResult:
 
 
 def _delete_batch(session: Session, keys: Sequence[ObjectKey]) -> list[DeleteFailure]:
-    names = "".join(f"<Object><Key>{escape(key, _ESCAPES)}</Key></Object>" for key in keys)
+    names = "".join(f"<Object><Key>{escape(key)}</Key></Object>" for key in keys)
     document = f'<?xml version="1.0" encoding="UTF-8"?><Delete><Quiet>false</Quiet>{names}</Delete>'.encode()
     digest = hashlib.md5(document, usedforsecurity=False).digest()
     headers = {"content-type": "application/xml", "content-md5": base64.b64encode(digest).decode()}

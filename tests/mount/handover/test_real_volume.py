@@ -91,7 +91,8 @@ def test_a_sidecar_starts_without_libraries_it_must_not_load():
     program = (
         "import sys; import csi.sidecar.main; import csi.sidecar.assemble\n"
         "print(sorted({name.split('.')[0] for name in sys.modules} & "
-        "{'grpc', 'kubernetes', 'aiohttp', 'click', 'rich', 'oss2', 'google', 'requests', 'asyncio', 'yaml'}))"
+        "{'grpc', 'kubernetes', 'aiohttp', 'click', 'rich', 'oss2', 'google', 'requests', 'asyncio', 'yaml', 'http', "
+        "'ssl'}))"
     )
     root = Path(__file__).resolve().parents[3]
     found = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True)

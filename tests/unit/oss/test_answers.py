@@ -55,6 +55,12 @@ def test_a_message_names_the_ec_of_the_refusal():
     assert "0003-00000001" in str(error)
 
 
+@pytest.mark.parametrize("number", ["#1114112", "#99999999999999999999"])
+def test_a_message_with_what_is_no_character_is_told_as_it_is(number):
+    error = error_of(refusal(403, "AccessDenied", f"odd &{number};"), CALL, LOCATION)
+    assert f"odd &{number};" in str(error)
+
+
 def test_a_head_refusal_is_read_from_its_header():
     document = b"<Error><Code>NoSuchBucket</Code></Error>"
     answer = HttpAnswer(404, {"x-oss-err": base64.b64encode(document).decode()})
