@@ -9,9 +9,9 @@ class Parcels:
     """Objects fetched so far."""
 
     def __init__(self, most: int) -> None: ...
-    def put(self, key: bytes, etag: bytes, size: int, slot: object) -> tuple[Parcel, bool]:
-        """Have an object fetched of which key, ETag and size are known: (what to wait for, whether there is work for
-        one more courier than there are)."""
+    def put(self, key: bytes, etag: bytes, size: int, slot: object) -> tuple[Parcel, int]:
+        """Have an object fetched of which key, ETag and size are known: (what to wait for, how many couriers there is
+        work for)."""
     def wait(self, parcel: Parcel) -> bytes | None:
         """The bytes; None when they have to be got in the ordinary way, for which a courier has the slot. Once."""
     def forget(self, parcel: Parcel) -> None:

@@ -62,6 +62,7 @@ cdef enum:
 cdef enum:
     TRIES = 2
     FEWEST = 3
+    AT_FIRST = 4  # while nobody knows how long a GET takes
     RISE = 64
 
 cdef double EACH = 0.0003
@@ -142,7 +143,7 @@ cdef class Parcels:
     def put(self, bytes key, bytes etag, Py_ssize_t size, slot):
         cdef Parcel parcel = Parcel.__new__(Parcel)
         cdef Job *job = &parcel.job
-        cdef bint more
+        cdef int target
         parcel.target = PyBytes_FromStringAndSize(NULL, size)
         parcel.texts = (key, etag)
         job.key = PyBytes_AS_STRING(key)
@@ -155,9 +156,11 @@ cdef class Parcels:
         self.held[parcel] = slot
         pthread_mutex_lock(&self.lock)
         append(self, job)
-        more = not call(self)
+        target = min(worth(self), self.busy + self.queued)
+        if self.busy < target:
+            wake(self)
         pthread_mutex_unlock(&self.lock)
-        return parcel, more
+        return parcel, target
 
     def wait(self, Parcel parcel):
         cdef int state
@@ -291,10 +294,8 @@ cdef void unlink(Parcels parcels, Job *job) noexcept nogil:
 cdef inline int worth(Parcels parcels) noexcept nogil:
     """How many couriers may be at work."""
     cdef int count
-    if parcels.usual == 0.0:
-        return parcels.most
     count = <int>(parcels.usual / EACH) + 1
-    return min(parcels.most, max(count, <int>FEWEST))
+    return min(parcels.most, max(count, <int>FEWEST if parcels.usual else <int>AT_FIRST))
 
 
 cdef inline bint wake(Parcels parcels) noexcept nogil:
@@ -306,11 +307,6 @@ cdef inline bint wake(Parcels parcels) noexcept nogil:
     idler.woken = True
     pthread_cond_signal(&idler.wake)
     return True
-
-
-cdef inline bint call(Parcels parcels) noexcept nogil:
-    """Have somebody come for what was appended; False when another courier would be of use."""
-    return parcels.busy >= worth(parcels) or wake(parcels)
 
 
 cdef int arrival(Parcels parcels, Job *job) noexcept nogil:

@@ -48,8 +48,8 @@ class Post:
     def send(self, version: ObjectVersion, slot: object, ordinary: Ordinary) -> Parcel:
         """Have an object fetched, or `slot` given to `ordinary`. Does not wait."""
         key, etag = version.key.encode("utf-8", "surrogateescape"), version.etag.encode()
-        parcel, is_more = self.parcels.put(key, etag, version.size, slot)
-        if is_more and self._threads < self._most:
+        parcel, needed = self.parcels.put(key, etag, version.size, slot)
+        while self._threads < needed:
             self._hire(ordinary)
         return parcel
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType
 
@@ -50,12 +51,12 @@ def answering(*answers: bytes) -> Play:
 
 def test_what_was_put_comes_and_a_courier_leaves_when_all_is_closed() -> None:
     parcels = Parcels(4)
-    first, is_more = parcels.put(b"a", ETAG.encode(), len(BODY), "a")
-    second, _ = parcels.put(b"b", ETAG.encode(), len(BODY), "b")
+    first, needed = parcels.put(b"a", ETAG.encode(), len(BODY), "a")
+    second, needed_then = parcels.put(b"b", ETAG.encode(), len(BODY), "b")
     parcels.close()
     with raw_server(answering(good(), good())) as server:
         assert serve(parcels, server) == (ENDED, None)
-    assert is_more
+    assert (needed, needed_then) == (1, 2)
     assert [parcels.wait(second), parcels.wait(first)] == [BODY, BODY]
     assert (parcels.gets, parcels.waiting) == (2, 0)
 
@@ -139,10 +140,19 @@ def test_what_takes_long_is_told() -> None:
     assert parcels.wait(parcel) == BODY
 
 
-def test_as_many_are_at_work_as_there_are_while_nobody_knows_how_long_answers_take() -> None:
+def test_as_many_are_at_work_as_there_are_where_answers_take_long() -> None:
     count = 6
     parcels = Parcels(count)
+    parcels.put(b"first", ETAG.encode(), len(BODY), "first")
     all_there = threading.Barrier(count)
+
+    def late(server: RawServer, connection: socket.socket) -> None:
+        read_request(server, connection)
+        time.sleep(0.01)
+        connection.sendall(good(more="Connection: close\r\n"))
+
+    with raw_server(late) as server:
+        assert serve(parcels, server) == (CLOSED, None)
 
     def play(server: RawServer, connection: socket.socket) -> None:
         read_request(server, connection)
@@ -158,6 +168,7 @@ def test_as_many_are_at_work_as_there_are_while_nobody_knows_how_long_answers_ta
         for courier in couriers:
             courier.join()
     assert found == [BODY] * count
+    assert [needed for _, needed in put_so_far] == list(range(1, count + 1))
 
 
 def test_who_rests_is_woken_by_what_is_put_and_by_the_end() -> None:
