@@ -1,4 +1,4 @@
-"""What a page of the documents shows of a work: a picture, and tables of ours and each peer, from results.json. Pure."""
+"""What a page of the documents shows of a work, from results.json: a picture, and tables of ours and each peer."""
 
 from __future__ import annotations
 
