@@ -73,8 +73,10 @@ class Past:
             if was == state and end > now - limit + ROUNDING
         ]
 
-    def seen_by_all(self) -> None:
-        self.shown = self.listed = len(self.states) - 1
+    def changed_here(self, now: float) -> None:
+        """A program changed something at `now`: if it was this path, all see it at once."""
+        if self.states[-1][0] == now:
+            self.shown = self.listed = len(self.states) - 1
 
 
 class MachineOfAge(RuleBasedStateMachine):
@@ -166,7 +168,7 @@ class MachineOfAge(RuleBasedStateMachine):
             self.check(path, "directory")
         else:
             self.check(path, len(content))
-            if keep:
+            if keep and self.arguments.attr_timeout >= self.arguments.entry_timeout:  # else its name leads to it longer
                 self.held.append((file, path, content))
             else:
                 file.close()
@@ -277,7 +279,7 @@ class MachineOfAge(RuleBasedStateMachine):
             return
         self.remember()
         for path in paths:
-            self.past[path].seen_by_all()
+            self.past[path].changed_here(self.world.clock.now)
 
 
 def state_of(attributes: Attributes) -> State:
