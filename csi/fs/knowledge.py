@@ -218,6 +218,8 @@ class Knowledge:
             node.lookups += 1
             self._absences.drop(parent, name)
             self._touch(parent)
+            if kind is FileKind.DIRECTORY:
+                self.table.touch(node, int(self.clock() * 1e9))
             return node
 
     def changed(self, node: Node, facts: Facts | None, *, checked: bool = False) -> None:

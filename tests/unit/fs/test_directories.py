@@ -493,6 +493,15 @@ def test_the_time_of_a_directory_moves_when_a_name_in_it_is_made_or_removed(worl
     assert (made - before, removed - made) == (5_000_000_000, 5_000_000_000)
 
 
+def test_a_directory_that_was_just_made_has_the_time_of_that(world: World, consistent: Program) -> None:
+    world.clock.advance(100)
+    made = consistent.filesystem.mkdir(ROOT_INODE, b"d", 0o755).attributes
+    found = consistent.stat("d")
+    consistent.filesystem.forget(made.inode, 1)
+    assert made == found
+    assert (found.mtime_ns // 10**9, found.ctime_ns // 10**9) == (int(world.clock.now), int(world.clock.now))
+
+
 def test_what_the_kernel_forgets_is_not_kept(world: World, consistent: Program) -> None:
     for number in range(50):
         world.store.seed(f"d/e/{number}")
