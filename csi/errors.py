@@ -217,7 +217,9 @@ class FilesystemError(OssFuseError):
 
 
 class NoSuchEntry(FilesystemError):
-    """ENOENT."""
+    """ENOENT. `age`: for how many seconds that has been known."""
+
+    age = 0.0
 
 
 class EntryExists(FilesystemError):

@@ -78,6 +78,8 @@ class OpenDirectory:
         self._symlinks = symlinks
         self._turn = Turn()
         self._position: Position | None = None
+        self.asked_at: float | None = None
+        """When the first page of the listing under way was asked for."""
 
     def read(self, cookie: int) -> Iterator[DirectoryEntry]:
         """The entries after `cookie` (0: a new listing from the start). Each one that is taken counts as told to the
@@ -226,6 +228,7 @@ class OpenDirectory:
     def _list(self) -> Iterator[Found]:
         kept = self._namespace.knowledge.kept_listing(self.node)
         if kept is not None:
+            self.asked_at = kept.at
             for name, facts in kept.names.items():
                 yield Found(name, stable_hash(name), facts, kept.asked, kept.at)
             return
@@ -235,6 +238,7 @@ class OpenDirectory:
         first = pages.next()
         if first is None:
             return
+        self.asked_at = first.at
         listing = knowledge.begin_listing(self.node, first.asked, first.at)
         asked, last = 0, b""
         for found in self._visible(prefix, first, pages):

@@ -282,6 +282,10 @@ class Filesystem:
         `plus`, and files beyond the inodes that there is room for."""
         return self._directories.scan(handle, cookie, plus=plus)
 
+    def listing_age(self, handle: FileHandle) -> Seconds:
+        """How long ago what `readdir` tells of the beginning of the directory was asked for."""
+        return self._directories.age(handle)
+
     def releasedir(self, handle: FileHandle) -> None:
         self._directories.close(handle)
 

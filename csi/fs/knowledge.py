@@ -398,7 +398,9 @@ class Knowledge:
     def _absent(self, parent: Node, name: bytes, at: float) -> NoSuchEntry:
         if self.publishes:
             self.table.publish_absence(parent, name, self.fresh.absence_left(at))
-        return missing(name)
+        error = missing(name)
+        error.age = self.clock() - at
+        return error
 
     def _update(self, node: Node, facts: Facts | None) -> Node | None:
         """Give `node` its new facts; None if the name is no longer this inode's. The lock is held."""

@@ -12,7 +12,7 @@ from csi.fs.namespace import Namespace
 from csi.fs.nodes import Node
 from csi.fs.types import DirectoryEntry, DirectoryName
 from csi.fs.walks import Walks
-from csi.volume.units import FileHandle
+from csi.volume.units import FileHandle, Seconds
 
 _FIRST = 1 << 62  # apart from files, so that a mix-up is an error and not another file
 
@@ -51,6 +51,11 @@ class OpenDirectories:
         """See `Filesystem.scan`."""
         opened = self._get(handle)
         return opened.scan(cookie, self._has_room) if plus else opened.names(cookie)
+
+    def age(self, handle: FileHandle) -> Seconds:
+        """See `Filesystem.listing_age`."""
+        at = self._get(handle).asked_at
+        return Seconds(0.0 if at is None else max(0.0, self._namespace.clock() - at))
 
     def close(self, handle: FileHandle) -> None:
         opened = self._get(handle)

@@ -48,7 +48,7 @@ from csi.fuse.slow_errors import SlowErrors
 from csi.fuse.workers import Lanes
 from csi.oss.store import Buffer
 from csi.volume.spec import MountArguments
-from csi.volume.units import FileHandle, InodeNumber
+from csi.volume.units import FileHandle, InodeNumber, Seconds
 
 
 class Operations(pyfuse3.Operations):
@@ -72,7 +72,6 @@ class Operations(pyfuse3.Operations):
         self._arguments = arguments
         self._lanes = lanes
         self._on_init = on_init
-        self._negative = negative_entry(arguments.negative_timeout) if arguments.negative_timeout > 0 else None
         self._directories: dict[int, DirectoryStream] = {}
         self._readers: set[int] = set()
         self._slow_errors = SlowErrors()
@@ -92,10 +91,11 @@ class Operations(pyfuse3.Operations):
             entry = self._filesystem.lookup_cached(parent, name)
             if entry is None:
                 entry = await self._lanes.names.run(self._filesystem.lookup, parent, bytes(name), caller_of(ctx))
-        except NoSuchEntry:
-            if self._negative is None:
+        except NoSuchEntry as error:
+            left = self._arguments.negative_timeout - error.age  # the time for which it has been known is over
+            if left <= 0:
                 raise
-            return self._negative
+            return negative_entry(Seconds(left))
         return entry_attributes(entry)
 
     async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from typing import Protocol, runtime_checkable
 
 from csi.fuse.native.records import fill
 from csi.fuse.own.work import NOTHING, Done, Lanes, Later, Outcome, Refused, call
@@ -19,6 +20,14 @@ from csi.fuse.served import Scanning, ServedFilesystem
 from csi.volume.units import FileHandle, InodeNumber, Seconds
 
 _REMEMBERED = 4096
+
+
+@runtime_checkable
+class Aging(Protocol):
+    """A filesystem that may show listings it has asked for before."""
+
+    def listing_age(self, handle: FileHandle) -> Seconds:
+        """How long ago what `handle` shows was asked for, from the beginning of the directory on."""
 
 
 class DirectoryHandlers:
@@ -57,8 +66,14 @@ class DirectoryHandlers:
         directory = self._open.get(body.handle)
         if directory is None:
             raise Refused(errno.EBADF)
-        work = call(directory.page, body.offset, body.size, plus)
+        work = call(self._read, directory, body.offset, body.size, plus)
         return Later(self._lanes.names, work, self._filled, interruptible=True)
+
+    def _read(self, directory: OpenDirectory, cookie: int, room: int, plus: bool) -> Page:
+        page = directory.page(cookie, room, plus)
+        if cookie == 0:
+            self._kept.read(directory.inode, directory.age())
+        return page
 
     def _filled(self, page: Page) -> Done:
         return Done(page.records, functools.partial(page.give_back, self._filesystem.forget))
@@ -104,8 +119,8 @@ class OpenDirectory:
     `_lock`: one page at a time; it guards the listings."""
 
     def __init__(self, filesystem: ServedFilesystem, inode: InodeNumber, handle: FileHandle) -> None:
+        self.inode = inode
         self._filesystem = filesystem
-        self._inode = inode
         self._handle = handle
         self._lock = threading.Lock()
         self._plus = True
@@ -125,6 +140,10 @@ class OpenDirectory:
             page.told = []
         return page
 
+    def age(self) -> Seconds:
+        """How old what it shows is: the filesystem may have listed the directory before."""
+        return self._filesystem.listing_age(self._handle) if isinstance(self._filesystem, Aging) else Seconds(0.0)
+
     def close(self) -> None:
         with self._lock:
             self._listing.close()
@@ -135,13 +154,13 @@ class OpenDirectory:
                 return self._filesystem.scan(self._handle, cookie, plus=plus)
             return self._filesystem.readdir(self._handle, cookie)
 
-        return Listing(self._inode, read, self._filesystem.forget)
+        return Listing(self.inode, read, self._filesystem.forget)
 
 
 class KeptListings:
     """For how long the kernel may show again what it has read of a directory: as long as it may believe names.
 
-    `_lock` guards `_read`: when a directory was last opened to be read anew."""
+    `_lock` guards `_read`: when what was last read of a directory was true."""
 
     def __init__(self, timeout: Seconds, clock: Callable[[], float]) -> None:
         self._timeout = timeout
@@ -155,10 +174,16 @@ class KeptListings:
         now = self._clock()
         with self._lock:
             since = self._read.get(inode)
-            if since is not None and now - since < self._timeout:
-                return OpenFlag.CACHE_DIR | OpenFlag.KEEP_CACHE
-            self._read[inode] = now
+        if since is not None and now - since < self._timeout:
+            return OpenFlag.CACHE_DIR | OpenFlag.KEEP_CACHE
+        return OpenFlag.CACHE_DIR
+
+    def read(self, inode: InodeNumber, age: Seconds) -> None:
+        """The kernel is shown the directory from its beginning, as it was `age` ago."""
+        if self._timeout <= 0:
+            return
+        with self._lock:
+            self._read[inode] = self._clock() - age
             self._read.move_to_end(inode)
             while len(self._read) > _REMEMBERED:
                 self._read.popitem(last=False)
-        return OpenFlag.CACHE_DIR

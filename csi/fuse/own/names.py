@@ -27,7 +27,7 @@ from csi.fuse.protocol.constants import SetAttr
 from csi.fuse.served import ServedFilesystem
 from csi.fuse.xattrs import refusal_of_xattr
 from csi.volume.spec import MountArguments
-from csi.volume.units import FileHandle, InodeNumber
+from csi.volume.units import FileHandle, InodeNumber, Seconds
 
 
 def caller_of(header: Header, umask: int = 0o022) -> Caller:
@@ -39,8 +39,6 @@ class NameHandlers:
         self._filesystem = filesystem
         self._arguments = arguments
         self._lanes = lanes
-        timeout = arguments.negative_timeout
-        self._negative = Done((replies.negative_entry(timeout),)) if timeout > 0 else None
 
     # --- names and attributes ---
 
@@ -48,28 +46,28 @@ class NameHandlers:
         parent = InodeNumber(header.node)
         try:
             entry = self._filesystem.lookup_cached(parent, body.name)
-        except NoSuchEntry:
-            if self._negative is None:
-                raise
-            return self._negative
+        except NoSuchEntry as error:
+            return self._absent(error)
         if entry is not None:
             return self.told(entry)
         look_up = call(self._look_up, parent, body.name, caller_of(header))
         return Later(self._lanes.names, look_up, self._told_or_absent, interruptible=True)
 
-    def _look_up(self, parent: InodeNumber, name: bytes, caller: Caller) -> Entry | None:
+    def _look_up(self, parent: InodeNumber, name: bytes, caller: Caller) -> Entry | Done:
         try:
             return self._filesystem.lookup(parent, name, caller)
-        except NoSuchEntry:
-            if self._negative is None:
-                raise
-            return None
+        except NoSuchEntry as error:
+            return self._absent(error)
 
-    def _told_or_absent(self, entry: Entry | None) -> Done:
-        if entry is None:
-            assert self._negative is not None  # noqa: S101 - `_look_up` raises otherwise
-            return self._negative
-        return self.told(entry)
+    def _told_or_absent(self, found: Entry | Done) -> Done:
+        return found if isinstance(found, Done) else self.told(found)
+
+    def _absent(self, error: NoSuchEntry) -> Done:
+        """For as long as the kernel may believe it, after the time for which it has been known. Raises `error`."""
+        left = self._arguments.negative_timeout - error.age
+        if left <= 0:
+            raise error
+        return Done((replies.negative_entry(Seconds(left)),))
 
     def told(self, entry: Entry) -> Done:
         """An entry that is counted: given back if the kernel does not take it."""

@@ -433,6 +433,25 @@ def test_a_name_that_was_listed_since_is_not_taken_to_be_absent(world: World, li
     assert program.exists("a")
 
 
+def test_a_kernel_is_told_how_old_an_absence_and_a_listing_are(world: World) -> None:
+    ten = Seconds(10.0)
+    program = world.mount(replace(CONSISTENT, entry_timeout=ten, negative_timeout=ten))
+    filesystem = program.filesystem
+    program.list()
+    world.clock.advance(8)
+    handle = filesystem.opendir(ROOT_INODE)
+    unread = filesystem.listing_age(handle)
+    list(filesystem.readdir(handle, 0))
+    read = filesystem.listing_age(handle)
+    filesystem.releasedir(handle)
+    with pytest.raises(NoSuchEntry) as known:
+        filesystem.lookup(ROOT_INODE, b"a")
+    world.clock.advance(8)
+    with pytest.raises(NoSuchEntry) as asked:
+        filesystem.lookup(ROOT_INODE, b"a")
+    assert (unread, read, known.value.age, asked.value.age) == (0.0, 8.0, 8.0, 0.0)
+
+
 def test_a_listed_directory_answers_for_names_that_are_not_there(world: World) -> None:
     world.store.seed("d/a", b"x")
     program = world.mount(READONLY)

@@ -76,6 +76,19 @@ def test_a_missing_name_is_a_negative_entry_when_the_kernel_may_keep_it() -> Non
     assert (entry.st_ino, entry.entry_timeout) == (0, 30.0)
 
 
+@pytest.mark.parametrize(("timeout", "told"), [(30.0, 10.0), (10.0, None)])
+def test_a_name_that_was_known_to_be_missing_is_believed_for_what_is_left(timeout: float, told: float | None) -> None:
+    served = Served(inline=False, negative_timeout=Seconds(timeout))
+    error = errors.NoSuchEntry("it is not there")
+    error.age = 20.0
+    served.filesystem.lookup = _raiser(error)  # type: ignore[method-assign]
+
+    if told is None:
+        assert served.errno_of(served.operations.lookup, ROOT, b"nope", CONTEXT) == errno.ENOENT
+    else:
+        assert served.run(served.operations.lookup, ROOT, b"nope", CONTEXT).entry_timeout == told
+
+
 def test_a_missing_name_is_enoent_when_the_kernel_may_not_keep_it() -> None:
     served = Served(negative_timeout=Seconds(0.0))
 

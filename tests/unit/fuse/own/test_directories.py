@@ -138,6 +138,7 @@ def test_listings_are_kept_for_as_long_as_names_may_be_believed() -> None:
     kept = KeptListings(Seconds(10.0), lambda: now[0])
 
     first = kept.flags(InodeNumber(1))
+    kept.read(InodeNumber(1), Seconds(0.0))
     now[0] += 9
     second = kept.flags(InodeNumber(1))
     now[0] += 2
@@ -148,6 +149,38 @@ def test_listings_are_kept_for_as_long_as_names_may_be_believed() -> None:
         OpenFlag.CACHE_DIR | OpenFlag.KEEP_CACHE,
         OpenFlag.CACHE_DIR,
     )
+
+
+def test_what_was_old_when_it_was_listed_is_kept_for_less_long() -> None:
+    now = [100.0]
+    kept = KeptListings(Seconds(10.0), lambda: now[0])
+    kept.read(InodeNumber(1), Seconds(8.0))
+
+    now[0] += 1
+    first = kept.flags(InodeNumber(1))
+    now[0] += 2
+    second = kept.flags(InodeNumber(1))
+
+    assert (first, second) == (OpenFlag.CACHE_DIR | OpenFlag.KEEP_CACHE, OpenFlag.CACHE_DIR)
+
+
+class Remembered(TreeFilesystem):
+    """What it lists was asked for half a minute ago."""
+
+    def listing_age(self, handle: FileHandle) -> Seconds:
+        return Seconds(30.0)
+
+
+@pytest.mark.parametrize(("entry_timeout", "keeps"), [(20.0, False), (60.0, True)])
+def test_how_old_a_listing_is_counts_from_when_the_filesystem_asked_for_it(entry_timeout: float, keeps: bool) -> None:
+    served = Served(Remembered(), entry_timeout=Seconds(entry_timeout))
+    handle = open_root(served)
+    served.ask(Opcode.READDIRPLUS, read_body(handle, 0, 4096))
+
+    again = struct.unpack("<QIxxxx", served.ask(Opcode.OPENDIR, open_body(0)).body)[1]
+    served.lanes.close()
+
+    assert bool(again & OpenFlag.KEEP_CACHE) == keeps
 
 
 def test_listings_are_not_kept_when_names_are_not() -> None:

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from csi import errors
+from csi.fs.types import Caller, Entry
 from csi.fuse.protocol.constants import Opcode, OpenFlag, SetAttr
-from csi.volume.units import FileHandle, Seconds
+from csi.volume.units import FileHandle, InodeNumber, Seconds
 from tests.support.kernel_end import Answered, batch_forget_body, forget_body, open_body, read_body, release_body
 from tests.support.tree_filesystem import TreeFilesystem
 from tests.unit.fuse.own.conftest import Served
@@ -65,6 +66,27 @@ def test_a_missing_name_is_what_the_timeout_allows(timeout: float, expected: int
     assert answered.error == expected
     if not expected:
         assert struct.unpack_from("<QQQ", answered.body) == (0, 0, 30)
+
+
+class Remembering(TreeFilesystem):
+    """It has known for 20 seconds what is not there."""
+
+    def lookup(self, parent: InodeNumber, name: bytes, caller: Caller) -> Entry:
+        error = errors.NoSuchEntry("it is not there")
+        error.age = 20.0
+        raise error
+
+
+@pytest.mark.parametrize(("timeout", "told"), [(30.0, 10), (10.0, None)])
+def test_a_name_that_was_known_to_be_missing_is_believed_for_what_is_left(timeout: float, told: int | None) -> None:
+    served = Served(Remembering(inline=False), negative_timeout=Seconds(timeout))
+
+    answered = served.ask(Opcode.LOOKUP, b"nope\0")
+
+    if told is None:
+        assert answered.error == errno.ENOENT
+    else:
+        assert struct.unpack_from("<QQQ", answered.body) == (0, 0, told)
 
 
 def test_attributes_are_answered(served: Served) -> None:
