@@ -7,6 +7,8 @@ class Parcels:
 
     gets: int
     """Objects fetched so far."""
+    hired: int
+    """Couriers that there are, or that are about to come; set by who hires them."""
 
     def __init__(self, most: int) -> None: ...
     def put(self, key: bytes, etag: bytes, size: int, slot: object) -> tuple[Parcel, int]:
@@ -23,10 +25,13 @@ class Parcels:
 
         0: closed, and nothing is left; 1: the connection has ended; 2: `stamp` is old; 3: an object was not answered as
         expected, the slot of which is given (None: nobody wants it any more); 4: one took `slow` seconds or longer:
-        (key, size, seconds).
+        (key, size, seconds); 5: answers take so long that more couriers should be hired.
         """
     def take(self) -> object | None:
         """The slot of the first parcel that waits, for who has no connection, or None."""
     @property
     def waiting(self) -> int:
         """Parcels that no courier has begun."""
+    @property
+    def needed(self) -> int:
+        """How many couriers there is work for."""

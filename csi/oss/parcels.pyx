@@ -58,6 +58,7 @@ cdef enum:
     STALE = 2
     FAILED = 3
     SLOW = 4
+    SHORT = 5
 
 cdef enum:
     TRIES = 2
@@ -127,6 +128,7 @@ cdef class Parcels:
     cdef bint closed
     cdef dict held
     cdef readonly int gets
+    cdef public int hired
 
     def __cinit__(self, int most):
         pthread_mutex_init(&self.lock, NULL)
@@ -143,7 +145,7 @@ cdef class Parcels:
     def put(self, bytes key, bytes etag, Py_ssize_t size, slot):
         cdef Parcel parcel = Parcel.__new__(Parcel)
         cdef Job *job = &parcel.job
-        cdef int target
+        cdef int needed
         parcel.target = PyBytes_FromStringAndSize(NULL, size)
         parcel.texts = (key, etag)
         job.key = PyBytes_AS_STRING(key)
@@ -156,11 +158,11 @@ cdef class Parcels:
         self.held[parcel] = slot
         pthread_mutex_lock(&self.lock)
         append(self, job)
-        target = min(worth(self), self.busy + self.queued)
-        if self.busy < target:
+        needed = min(worth(self), self.busy + self.queued)
+        if self.busy < needed:
             wake(self)
         pthread_mutex_unlock(&self.lock)
-        return parcel, target
+        return parcel, needed
 
     def wait(self, Parcel parcel):
         cdef int state
@@ -233,6 +235,10 @@ cdef class Parcels:
     @property
     def waiting(self):
         return self.queued
+
+    @property
+    def needed(self):
+        return min(worth(self), self.busy + self.queued)
 
     cdef lose(self, Parcel parcel):
         """Hand a parcel that flies over to the ordinary way: what was left with it, None when it was forgotten."""
@@ -392,8 +398,10 @@ cdef int serve_line(
         job.state = HERE
         if job.awaited:
             pthread_cond_broadcast(&parcels.arrived)
-        if parcels.first != NULL and parcels.busy < worth(parcels):
-            wake(parcels)
+        if parcels.first != NULL and parcels.busy < worth(parcels) and not wake(parcels) and parcels.hired < worth(parcels):
+            parcels.busy -= 1
+            why = SHORT
+            break
         if seconds[0] >= slow or line.ends:
             parcels.busy -= 1
             why = SLOW if seconds[0] >= slow else CLOSED

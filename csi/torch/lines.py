@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _ENDED: Final = 0
 _LOST: Final = 3
 _SLOW: Final = 4
+_SHORT: Final = 5
 
 Ordinary = Callable[[Any], None]
 """Fetches what was left with a parcel; never raises."""
@@ -49,17 +50,19 @@ class Post:
         """Have an object fetched, or `slot` given to `ordinary`. Does not wait."""
         key, etag = version.key.encode("utf-8", "surrogateescape"), version.etag.encode()
         parcel, needed = self.parcels.put(key, etag, version.size, slot)
-        while self._threads < needed:
-            self._hire(ordinary)
+        self._hire(needed, ordinary)
         return parcel
 
-    def _hire(self, ordinary: Ordinary) -> None:
-        with self._lock:
-            if self._threads >= self._most:
-                return
-            self._threads += 1
-        name = f"ossfuse-fetch-line-{self._threads}"
-        threading.Thread(target=self._run, args=(ordinary,), name=name, daemon=True).start()
+    def _hire(self, needed: int, ordinary: Ordinary) -> None:
+        """Have `needed` couriers at least, as far as so many are allowed."""
+        while self._threads < needed:
+            with self._lock:
+                if self._threads >= self._most:
+                    return
+                self._threads += 1
+                self.parcels.hired = self._threads
+            name = f"ossfuse-fetch-line-{self._threads}"
+            threading.Thread(target=self._run, args=(ordinary,), name=name, daemon=True).start()
 
     def _run(self, ordinary: Ordinary) -> None:
         confine(self._processors)
@@ -80,13 +83,16 @@ class Post:
                 ordinary(of)
             elif why == _SLOW:
                 self._tell(of)
+            elif why == _SHORT:
+                self._hire(self.parcels.needed, ordinary)
             is_needed = why != _ENDED
         if connection is not None:
             connection.close()
         with self._lock:
             self._threads -= 1
+            self.parcels.hired = self._threads
         if self.parcels.waiting:  # came while this one was on its way out
-            self._hire(ordinary)
+            self._hire(1, ordinary)
 
     def _without_connection(self, ordinary: Ordinary) -> bool:
         """Whether there was something to do for who has none: one object in the ordinary way."""

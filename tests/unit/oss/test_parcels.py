@@ -19,7 +19,7 @@ from csi.volume.spec import Location
 from tests.support.raw_server import RawServer, raw_server, read_request
 from tests.unit.oss.test_getting import BODY, ETAG, good, stamp_of
 
-ENDED, CLOSED, STALE, LOST, SLOW = range(5)
+ENDED, CLOSED, STALE, LOST, SLOW, SHORT = range(6)
 NEVER_SLOW = 1e9
 
 Play = Callable[[RawServer, socket.socket], None]
@@ -51,6 +51,7 @@ def answering(*answers: bytes) -> Play:
 
 def test_what_was_put_comes_and_a_courier_leaves_when_all_is_closed() -> None:
     parcels = Parcels(4)
+    parcels.hired = 4
     first, needed = parcels.put(b"a", ETAG.encode(), len(BODY), "a")
     second, needed_then = parcels.put(b"b", ETAG.encode(), len(BODY), "b")
     parcels.close()
@@ -169,6 +170,23 @@ def test_as_many_are_at_work_as_there_are_where_answers_take_long() -> None:
             courier.join()
     assert found == [BODY] * count
     assert [needed for _, needed in put_so_far] == list(range(1, count + 1))
+
+
+def test_more_couriers_are_asked_for_where_answers_turn_out_to_take_long() -> None:
+    parcels = Parcels(8)
+    for number in range(8):
+        parcels.put(b"%d" % number, ETAG.encode(), len(BODY), number)
+    before = parcels.needed
+    parcels.hired = 1
+
+    def late(server: RawServer, connection: socket.socket) -> None:
+        read_request(server, connection)
+        time.sleep(0.02)
+        connection.sendall(good())
+
+    with raw_server(late) as server:
+        assert serve(parcels, server) == (SHORT, None)
+    assert before < parcels.needed == 7
 
 
 def test_who_rests_is_woken_by_what_is_put_and_by_the_end() -> None:
