@@ -27,8 +27,19 @@ from tests.support.secret_watch import search_log
 _PATIENCE = 600
 """Seconds for a test that names no limit of its own: clusters share a machine that may be busy with other things."""
 
-_LONG = frozenset({"test_many_pods.py", "test_credentials.py", "test_upgrade.py"})
-"""Files that take minutes begin first: one that began last would keep a cluster busy while the others are through."""
+_LONGEST_FIRST = (
+    "test_many_pods.py",
+    "test_credentials.py",
+    "test_volumes.py",
+    "test_upgrade.py",
+    "test_restarts.py",
+    "test_chart_combinations.py",
+    "test_chart.py",
+    "test_cluster_itself.py",
+    "test_examples.py",
+)
+"""A long file that began last would keep a cluster busy while the others are through. The fourth is short, because the
+first is one test only: who takes such a file takes another one with it."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -36,7 +47,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent == here and item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(_PATIENCE))
-    items.sort(key=lambda item: 0 if item.path.parent != here else 1 if item.path.name in _LONG else 2)
+    places = {here / name: place for place, name in enumerate(_LONGEST_FIRST)}
+    items.sort(key=lambda item: places.get(item.path, len(places) if item.path.parent == here else -1))
 
 
 @pytest.fixture(scope="session")
@@ -114,7 +126,8 @@ def driver(cluster: Cluster, oss_process: RunningEmulator) -> Iterator[Driver]:
     trust_accounts(oss_process, cluster)
     installed = install(cluster, f"rrsa.stsEndpoint={oss_process.sts_endpoint}", f"cache.allowedHostPaths={{{CACHES}}}")
     yield installed
-    installed.uninstall()
+    if cluster.node is None:  # ours ends as a whole
+        installed.uninstall()
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import signal
@@ -58,6 +59,24 @@ def test_the_node_is_ready(cluster: Cluster, node: Node) -> None:
     assert cluster.list("nodes")[0]["metadata"]["name"] == NODE
     assert conditions["Ready"] == "True"
     assert [name for name in COMPONENTS if not node.running()[name]] == []
+
+
+def test_objects_are_made_changed_listed_and_deleted_as_kubectl_would(namespace: Namespace) -> None:
+    words = ("get", "configmap", "settings", f"--namespace={namespace.name}", "--output=json", "--show-managed-fields")
+    labels = {"metadata": {"name": "settings", "labels": {"of": "test"}}}
+    namespace.apply({"apiVersion": "v1", "kind": "ConfigMap", **labels, "data": {"first": "1"}})
+    namespace.apply({"apiVersion": "v1", "kind": "ConfigMap", **labels, "data": {"second": "2"}})
+
+    found = namespace.get("cm", "settings")
+
+    assert found is not None
+    assert found == json.loads(namespace.cluster.kubectl(*words))
+    assert found["data"] == {"first": "1", "second": "2"}
+    assert namespace.list("configmaps,sa", "of=test") == [found]
+    namespace.delete("ConfigMap", "settings", "another")
+    assert namespace.get("configmap", "settings") is None
+    with pytest.raises(ClusterFailed, match='strict decoding error: unknown field "dta"'):
+        namespace.apply({"apiVersion": "v1", "kind": "ConfigMap", **labels, "dta": {}})
 
 
 def test_a_pod_runs_to_its_end_and_its_log_is_read(namespace: Namespace) -> None:

@@ -14,7 +14,7 @@ from tests.cluster.workloads import Folder
 
 READER = (
     "n=0; while :; do cat /data/big > /dev/null && echo $n > /data/written-$((n % 5)) && n=$((n+1)) || "
-    "{ echo FAILED; exit 1; }; echo round $n; done"
+    "{ echo FAILED; exit 1; }; echo round $n; sleep 0.05; done"
 )
 
 

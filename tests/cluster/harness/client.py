@@ -30,7 +30,8 @@ _Found = TypeVar("_Found")
 
 WAIT = 60.0
 """Seconds. Bounds a wait, so that a failure is told; nothing is said by how long it took."""
-_POLL = 0.1
+_POLL, _LONGEST_POLL = 0.1, 0.5
+"""Seconds between two looks, more where looking takes long: it must not take the time of what is waited for."""
 _RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
 
@@ -132,12 +133,14 @@ class Cluster:
         """What `look` finds once that is neither None nor False; raises ClusterFailed after `timeout` seconds."""
         deadline = time.monotonic() + timeout
         while True:
+            began = time.monotonic()
             found = look()
+            ended = time.monotonic()
             if found is not None and found is not False:
                 return found
-            if time.monotonic() > deadline:
+            if ended > deadline:
                 raise ClusterFailed(f"waited {timeout:.0f} s for {what}")
-            time.sleep(_POLL)
+            time.sleep(min(max(_POLL, 2 * (ended - began)), _LONGEST_POLL))
 
     # --- namespaces ---
 
