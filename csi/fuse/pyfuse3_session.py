@@ -7,9 +7,7 @@ requests until the mount is gone. It mounts and unmounts nothing. It must not kn
 from __future__ import annotations
 
 import logging
-import os
 import select
-import threading
 import time
 from collections.abc import Callable
 
@@ -24,7 +22,7 @@ from csi.fuse.requests import SessionStatistics
 from csi.fuse.served import ServedFilesystem
 from csi.fuse.workers import Lanes
 from csi.volume.spec import MountArguments
-from csi.volume.units import InodeNumber, Seconds
+from csi.volume.units import Seconds
 
 _log = logging.getLogger(__name__)
 
@@ -44,8 +42,6 @@ _GLANCE = Seconds(0.02)
 
 _CLOSES = frozenset({"flush", "fsync", "release"})
 
-_NOTIFICATION_GRACE = Seconds(1.0)
-
 
 class Pyfuse3Session:
     """Implements `csi.fuse.session.KernelSession`; at most one per process, since pyfuse3 keeps it in module globals.
@@ -56,9 +52,9 @@ class Pyfuse3Session:
     `stop_grace`: after `stop`, or when the connection was aborted, how long requests under way may take before they are
     answered with EIO.
 
-    Threads: `serve` runs the event loop on the thread that calls it (the main thread, see `csi/fuse/pulse.py`); `stop`,
-    `statistics` and `invalidate_inode` may be called from any other. `_notifying` keeps the libfuse session alive while
-    a notification uses it. `_stopping` and `_token` need no lock: each is set once, in an order that loses no `stop`.
+    Threads: `serve` runs the event loop on the thread that calls it (the main thread, see `csi/fuse/pulse.py`); `stop`
+    and `statistics` may be called from any other. `_stopping` and `_token` need no lock: each is set once, in an order
+    that loses no `stop`.
     """
 
     def __init__(
@@ -81,8 +77,6 @@ class Pyfuse3Session:
         self._scope: trio.CancelScope | None = None
         self._started: trio.Event | None = None
         self._stopping = False
-        self._open = False
-        self._notifying = threading.Lock()
 
     def serve(self) -> None:
         """Answer requests until the mount is gone, the connection is aborted, or `stop` is called.
@@ -90,7 +84,6 @@ class Pyfuse3Session:
         Raises RuntimeError when libfuse refuses the descriptor.
         """
         pyfuse3.init(self._operations, f"/dev/fd/{self._descriptor}", set())
-        self._open = True
         try:
             with read_pulse(), direct_receiving(self._descriptor):
                 trio.run(self._main)
@@ -98,7 +91,7 @@ class Pyfuse3Session:
             raise _only(group) from None
         finally:
             self._lanes.close()
-            self._close()
+            pyfuse3.close(unmount=False)
 
     def stop(self) -> None:
         """Make `serve` return soon: requests under way get `stop_grace`. Callable from any thread, signal handlers
@@ -110,19 +103,6 @@ class Pyfuse3Session:
                 token.run_sync_soon(self._terminate, idempotent=True)
             except trio.RunFinishedError:
                 return  # it has stopped already
-
-    def invalidate_inode(self, inode: InodeNumber) -> None:
-        """Ask the kernel to drop attributes and cached pages of `inode`; from any thread, never from a handler.
-
-        The kernel may know nothing of it (never told, forgotten, unmounted): that is success.
-        """
-        with self._notifying:
-            if not self._open:
-                return
-            try:
-                pyfuse3.invalidate_inode(pyfuse3.InodeT(inode))
-            except OSError as error:
-                _log.debug("invalidate of inode %d: %s", inode, error)
 
     def statistics(self) -> SessionStatistics:
         """Requests answered and under way; from any thread."""
@@ -165,17 +145,6 @@ class Pyfuse3Session:
         while not events.poll(0):
             await trio.sleep(_WATCH_INTERVAL)
         self._terminate()
-
-    def _close(self) -> None:
-        # a notification can be waiting in the kernel for a page that only an unanswered read would unlock: then closing
-        # the descriptor is what ends it, and the session's memory is left to the end of the process
-        idle = self._notifying.acquire(timeout=_NOTIFICATION_GRACE)
-        self._open = False
-        if idle:
-            pyfuse3.close(unmount=False)
-            self._notifying.release()
-        else:
-            os.close(self._descriptor)
 
     def _terminate(self) -> None:
         pyfuse3.terminate()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from csi.fuse.requests import SessionStatistics
-from csi.volume.units import InodeNumber, Seconds
+from csi.volume.units import Seconds
 
 
 class KernelSession(Protocol):
@@ -14,9 +14,6 @@ class KernelSession(Protocol):
 
     def stop(self) -> None:
         """Make `serve` return soon; callable from any thread and from a signal handler, any number of times."""
-
-    def invalidate_inode(self, inode: InodeNumber) -> None:
-        """Ask the kernel to drop attributes and cached pages of `inode`; from any thread, never from a handler."""
 
     def statistics(self) -> SessionStatistics:
         """Requests answered and under way; from any thread."""

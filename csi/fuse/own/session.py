@@ -31,13 +31,12 @@ from csi.fuse.own.interrupts import PATIENCE, Interrupts
 from csi.fuse.own.names import NameHandlers
 from csi.fuse.own.passthrough import KernelBackingFiles, Passthrough, may_register
 from csi.fuse.own.work import Lanes
-from csi.fuse.protocol import replies
 from csi.fuse.protocol.constants import InitFlag
 from csi.fuse.protocol.negotiation import InitResult
 from csi.fuse.requests import SessionStatistics
 from csi.fuse.served import Backed, Scanning, ServedFilesystem
 from csi.volume.spec import MountArguments
-from csi.volume.units import FileHandle, InodeNumber, Seconds
+from csi.volume.units import FileHandle, Seconds
 
 _log = logging.getLogger(__name__)
 
@@ -55,7 +54,7 @@ _READS = 64
 _CLOSES = frozenset({"flush", "fsync", "release"})
 _GLANCE = Seconds(0.02)
 _ROUND = Seconds(1.0)
-_NOTIFICATION_GRACE = Seconds(1.0)
+_CLOSING_GRACE = Seconds(1.0)
 
 
 class OwnSession:
@@ -68,8 +67,8 @@ class OwnSession:
     raises ends `serve`. `stop_grace`: after `stop`, or when the connection was aborted, how long requests under way may
     take before they are answered with EIO.
 
-    Threads: `serve` waits on the thread that calls it, `stop`, `statistics` and `invalidate_inode` may be called from
-    any other. `_stopping` and `_device` need no lock: each is set once, in an order that loses no `stop`.
+    Threads: `serve` waits on the thread that calls it, `stop` and `statistics` may be called from any other.
+    `_stopping` and `_device` need no lock: each is set once, in an order that loses no `stop`.
     """
 
     def __init__(
@@ -149,8 +148,7 @@ class OwnSession:
                 self._answers.couriers.close()
             self._answers.close()
             self._lanes.close()
-            # a notification can be waiting in the kernel for a page that only an unanswered read would unlock
-            device.close(_NOTIFICATION_GRACE)
+            device.close(_CLOSING_GRACE)
         if self._failure is not None:
             raise self._failure
 
@@ -161,17 +159,6 @@ class OwnSession:
         device = self._device
         if device is not None:
             device.stop()
-
-    def invalidate_inode(self, inode: InodeNumber) -> None:
-        """Ask the kernel to drop attributes and cached pages of `inode`; from any thread, never from a handler.
-
-        The kernel may know nothing of it (never told, forgotten, unmounted): that is success.
-        """
-        self._notify(replies.invalidate_inode(inode))
-
-    def invalidate_entry(self, parent: InodeNumber, name: bytes) -> None:
-        """Ask the kernel to look a name up again; like `invalidate_inode`."""
-        self._notify(replies.invalidate_entry(parent, name))
 
     def statistics(self) -> SessionStatistics:
         """Requests answered and under way; from any thread."""
@@ -287,13 +274,6 @@ class OwnSession:
             time.sleep(_GLANCE)
         for exchange in exchanges.all():
             exchanges.refuse(exchange, errno.EIO)
-
-    def _notify(self, message: bytes) -> None:
-        if self._device is None:
-            return
-        failure = self._device.notify(message)
-        if failure:
-            _log.debug("the kernel refused a notification: %s", errno.errorcode.get(failure, failure))
 
 
 _ENDINGS = frozenset({0, errno.ENODEV})

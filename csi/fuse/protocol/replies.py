@@ -170,21 +170,6 @@ def notification(code: Notification, *parts: bytes) -> bytes:
     return HEADER.pack(HEADER.size + len(body), code, 0) + body
 
 
-def invalidate_inode(inode: int, offset: int = 0, length: int = 0) -> bytes:
-    """Attributes, and pages from `offset` (negative: none) for `length` bytes (0: to the end)."""
-    return notification(Notification.INVAL_INODE, struct.pack("<Qqq", inode, offset, length))
-
-
-def invalidate_entry(parent: int, name: bytes, flags: int = 0) -> bytes:
-    body = struct.pack("<QII", parent, len(name), flags)
-    return notification(Notification.INVAL_ENTRY, body, name, b"\0")
-
-
-def delete_entry(parent: int, child: int, name: bytes) -> bytes:
-    body = struct.pack("<QQIxxxx", parent, child, len(name))
-    return notification(Notification.DELETE, body, name, b"\0")
-
-
 def resend() -> bytes:
     """Asks for everything that was read and not answered (kernel 6.9); EINVAL where the kernel cannot."""
     return notification(Notification.RESEND)

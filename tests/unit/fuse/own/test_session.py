@@ -226,23 +226,6 @@ def test_a_failing_announcement_ends_the_session() -> None:
     assert isinstance(serving.failure, OSError)
 
 
-def test_an_invalidation_is_sent(serving: Serving) -> None:
-    serving.kernel.init()
-
-    serving.session.invalidate_inode(InodeNumber(7))
-
-    told = serving.kernel.receive()
-    assert (told.unique, -told.error, struct.unpack("<Qqq", told.body)) == (0, 2, (7, 0, 0))
-
-
-def test_an_invalidation_after_the_end_is_nothing(serving: Serving) -> None:
-    serving.kernel.init()
-    serving.session.stop()
-    assert serving.has_ended()
-
-    serving.session.invalidate_inode(InodeNumber(7))
-
-
 def test_answers_from_tables_are_in_the_statistics(serving: Serving) -> None:
     serving.kernel.init()
     serving.kernel.ask(Opcode.LOOKUP, b"file\0")

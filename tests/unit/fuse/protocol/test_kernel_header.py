@@ -99,9 +99,8 @@ _ANSWERS: Sequence[tuple[str, str, bytes]] = [
     ("fuse_init_out", "", answer_to_other_major()),
     ("fuse_dirent", "8 bytes of a name", replies.directory_record(b"12345678", 2, 0o100644, 1)),
     ("fuse_direntplus", "8 bytes of a name", replies.directory_record_plus(DirectoryEntry(b"12345678", _ENTRY, 1))),
-    ("fuse_notify_inval_inode_out", "header", replies.invalidate_inode(2)),
 ]  # fmt: skip
-_MORE = {"": 0, "8 bytes of a name": 8, "header": 16}
+_MORE = {"": 0, "8 bytes of a name": 8}
 
 Layout = Mapping[str, Mapping[str, tuple[int, int]]]
 

@@ -13,11 +13,11 @@ import pytest
 from csi.fs.types import Attributes, DirectoryEntry, Entry, FileKind, FilesystemStatistics
 from csi.fuse.protocol import replies
 from csi.fuse.protocol.bodies import Init
-from csi.fuse.protocol.constants import InitFlag, Notification, Opcode
+from csi.fuse.protocol.constants import InitFlag, Opcode
 from csi.fuse.protocol.messages import decode
 from csi.fuse.protocol.negotiation import InitResult, negotiate
 from csi.volume.units import InodeNumber, Seconds
-from tests.support.recorded_fuse import ALL, OLD, answers, messages, requests
+from tests.support.recorded_fuse import ALL, OLD, answers, requests
 
 ENTRY_TIMEOUT, ATTR_TIMEOUT = Seconds(300.5), Seconds(200.25)
 SECOND = 1_000_000_000
@@ -99,23 +99,6 @@ def test_an_error_is_the_header_alone() -> None:
     unique = decode(memoryview(requests(ALL, "lookup-missing", Opcode.LOOKUP)[0])).header.unique
 
     assert answer == replies.header(unique, 0, errno.ENOENT)
-
-
-NOTIFIED: Sequence[tuple[str, Notification, bytes]] = [
-    ("notify-store", Notification.INVAL_INODE, replies.invalidate_inode(2)),
-    ("batch-forget", Notification.INVAL_ENTRY, replies.invalidate_entry(1, b"m1")),
-]
-
-
-@pytest.mark.parametrize(("step", "code", "message"), NOTIFIED, ids=[row[1].name for row in NOTIFIED])
-def test_a_notification_is_the_one_that_the_kernel_took(step: str, code: Notification, message: bytes) -> None:
-    recorded = [
-        found.data
-        for found in messages()
-        if (found.session, found.step, found.opcode) == (ALL, step, 0) and found.data[4:8] == struct.pack("<i", code)
-    ]
-
-    assert message == recorded[0]
 
 
 def test_init_is_answered_with_the_flags_where_the_kernel_looks_for_them() -> None:
