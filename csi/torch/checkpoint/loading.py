@@ -8,14 +8,18 @@ files.
 How: small reads are cut from pieces in buffers (`pieces`), which are kept until memory is needed, the one used longest
 ago going first. Reads in order make a window of pieces ahead that grows with what was read. A read larger than a piece
 takes what pieces have of it, and fetches the rest past them; ahead of the next one of its kind little is fetched, for
-that would only have to be copied.
+that would only have to be copied; more where requests take long even when they are small, for then the network would
+have nothing to do between two such reads.
 """
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from bisect import bisect_right
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -25,7 +29,7 @@ from csi.errors import BadHandle
 from csi.oss.store import ObjectStore, ObjectVersion
 from csi.torch.checkpoint.pieces import HugePages, Piece, move, settle
 from csi.torch.processors import confine
-from csi.volume.units import KIB, MIB, Bytes
+from csi.volume.units import KIB, MIB, Bytes, Seconds
 
 _GRAIN = 256 * KIB
 """Fetched for a few bytes somewhere: about as quickly there as they alone, and what follows is often wanted too."""
@@ -37,6 +41,8 @@ _LARGEST_REQUEST = 8 * MIB
 _GAP = 64 * KIB
 """Reads this far apart follow one another: entries are padded, and have heads."""
 _AHEAD = URGENT + 1
+_FAR = Seconds(0.005)
+"""Of the quickest request: a store that answers no sooner should always have something to do."""
 _READ_AGAIN = 8 * MIB
 """Of what was read in order: memory that is used again at once is much faster than fresh memory."""
 
@@ -57,7 +63,13 @@ class Loading:
     """`_turn` puts readers of one file in order and guards every field; requests never wait for it."""
 
     def __init__(
-        self, version: ObjectVersion, store: ObjectStore, workers: WorkerPool, pool: BufferPool, plan: LoadPlan
+        self,
+        version: ObjectVersion,
+        store: ObjectStore,
+        workers: WorkerPool,
+        pool: BufferPool,
+        plan: LoadPlan,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._version = version
         self._size = int(version.size)
@@ -65,6 +77,7 @@ class Loading:
         self._workers = workers
         self._pool = pool
         self._plan = plan
+        self._monotonic = monotonic
         self._prepare = partial(confine, plan.processors)
         self._huge = HugePages()
         self._turn = threading.Lock()
@@ -73,6 +86,7 @@ class Loading:
         self._clock = 0
         self._last_end = -(1 << 62)  # nothing was read: nothing goes on from there
         self._run = 0
+        self._quickest = math.inf  # seconds of a request
         self._open = True
 
     def read(self, offset: int, target: memoryview) -> None:
@@ -97,6 +111,8 @@ class Loading:
                 raise
             for piece in direct:
                 piece.raise_error()
+            for piece in (*kept, *direct):
+                self._quickest = min(self._quickest, piece.seconds or math.inf)
             self._leave(kept, offset + len(target))
 
     def peek(self, offset: int) -> bytes:
@@ -194,7 +210,11 @@ class Loading:
         plan = self._plan
         if not self._run or plan.exact:
             return
-        reach = min(2 * self._run, plan.ahead // 2 if size < plan.ahead // 8 else plan.chunk)
+        if size < plan.ahead // 8:
+            most = plan.ahead // 2
+        else:
+            most = plan.ahead // 4 if _FAR <= self._quickest < math.inf else plan.chunk
+        reach = min(2 * self._run, most)
         chunk = min(plan.chunk, max(_GRAIN, floor_power(max(reach // 4, 1))))
         position, limit = end, min(end + reach, self._size)
         while position < limit:
@@ -216,7 +236,14 @@ class Loading:
         return piece
 
     def _request(self, piece: Piece, priority: int) -> None:
-        piece.request(self._store, self._version, self._workers, priority=priority, prepare=self._prepare)
+        piece.request(
+            self._store,
+            self._version,
+            self._workers,
+            priority=priority,
+            prepare=self._prepare,
+            monotonic=self._monotonic,
+        )
 
     def _buffer(self, size: int, priority: int) -> memoryview | None:
         """Memory for a piece: that of pieces read to their end if there is no other, or of those used longest ago."""

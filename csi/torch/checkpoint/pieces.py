@@ -22,9 +22,10 @@ _WORTH_UNLOCKING = 64 * KIB
 
 
 class Piece:
-    """Bytes `start`..`end` of an object; `target` is where they arrive. `used` is the reader's own."""
+    """Bytes `start`..`end` of an object; `target` is where they arrive. `used` is the reader's own;
+    `seconds` is how long the request took, 0 while nobody knows."""
 
-    __slots__ = ("_cancellation", "_ended", "_task", "end", "error", "start", "target", "used")
+    __slots__ = ("_cancellation", "_ended", "_task", "end", "error", "seconds", "start", "target", "used")
 
     def __init__(self, start: int, target: memoryview) -> None:
         self.start = start
@@ -32,6 +33,7 @@ class Piece:
         self.target = target
         self.error: OssFuseError | None = None
         self.used = 0
+        self.seconds = 0.0
         self._ended = threading.Event()
         self._cancellation = Cancellation()
         self._task: Task | None = None
@@ -48,13 +50,16 @@ class Piece:
         *,
         priority: int,
         prepare: Callable[[], None],
+        monotonic: Callable[[], float],
     ) -> None:
         """Have it fetched, by a thread that has called `prepare`; called once."""
 
         def fetch() -> bool:
             try:
                 prepare()
+                started = monotonic()
                 store.fill(version, self.start, self.target, cancellation=self._cancellation)
+                self.seconds = monotonic() - started
             except OssFuseError as error:
                 self.error = error.with_traceback(None)
             except BaseException as error:

@@ -17,6 +17,7 @@ from csi.errors import BadHandle, PreconditionFailed, ServerFailure
 from csi.oss.store import ObjectVersion
 from csi.torch.checkpoint.loading import Loading, LoadPlan
 from csi.volume.units import KIB, MIB, Bytes, ObjectKey, Seconds
+from tests.support.engines import until
 from tests.support.memory_store import MemoryStore
 
 KEY = ObjectKey("model.pt")
@@ -29,14 +30,17 @@ def content(size: int) -> bytes:
 
 
 class Opened:
-    def __init__(self, size: int, plan: LoadPlan = PLAN, budget: int = 32 * MIB) -> None:
+    def __init__(self, size: int, plan: LoadPlan = PLAN, budget: int = 32 * MIB, tick: float = 0.0) -> None:
+        """`tick`: the seconds that pass whenever somebody looks at the clock."""
         self.data = content(size)
         self.store = MemoryStore()
         etag = self.store.seed(KEY, self.data)
         self.version = ObjectVersion(KEY, etag, Bytes(size))
         self.workers = WorkerPool("test-load", 8)
         self.ledger = MemoryLedger(Bytes(budget))
-        self.loading = Loading(self.version, self.store, self.workers, BufferPool(self.ledger, keep=budget), plan)
+        pool = BufferPool(self.ledger, keep=budget)
+        clock = itertools.count(0.0, tick)
+        self.loading = Loading(self.version, self.store, self.workers, pool, plan, lambda: next(clock))
 
     def read(self, offset: int, size: int) -> bytes:
         target = bytearray(size)
@@ -92,6 +96,20 @@ def test_a_large_read_is_made_of_many_requests_straight_into_the_target(opened: 
     assert len(opened.store.ranges) >= 5
     assert opened.fetched == 40 * MIB
     assert opened.ledger.statistics().peak == 0
+
+
+@pytest.mark.parametrize(
+    ("opened", "ahead"),
+    [((64 * MIB, PLAN, 32 * MIB, 0.0001), 4 * MIB), ((64 * MIB, PLAN, 32 * MIB, 0.02), 8 * MIB)],
+    indirect=["opened"],
+)
+def test_more_is_fetched_ahead_of_large_reads_where_requests_take_long(opened: Opened, ahead: int) -> None:
+    assert opened.is_right(0, 20 * MIB)
+    assert opened.is_right(20 * MIB, 8 * MIB)
+    until(lambda: opened.fetched == 28 * MIB + ahead)
+    assert opened.is_right(28 * MIB, 36 * MIB)
+    assert opened.overlaps() == []
+    assert opened.fetched == 64 * MIB
 
 
 def test_reading_as_torch_does_fetches_every_byte_once(opened: Opened) -> None:
