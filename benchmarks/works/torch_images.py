@@ -25,7 +25,7 @@ KINDS = ("map", "iterable")
 SHUFFLED = "map, shuffled"
 WORKERS = (0, 2, 4)
 FIRST = "first item"
-_ONE_IN = {(0, 0): 5, (0, 2): 2, (0, 4): 2, (LATENCY_MS, 0): 50, (LATENCY_MS, 2): 25, (LATENCY_MS, 4): 10}
+_ONE_IN = {(0, 0): 5, (0, 2): 4, (0, 4): 4, (LATENCY_MS, 0): 50, (LATENCY_MS, 2): 25, (LATENCY_MS, 4): 10}
 """Latency and workers → one in so many of the objects is read."""
 
 
