@@ -24,12 +24,12 @@ from csi.fuse.native.posix cimport (
     iovec, nanosleep, pthread_kill, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_t,
     pthread_mutex_unlock, pthread_self, pthread_t, timespec, writev,
 )
-from csi.fuse.native.quick cimport answer, takes_a_while
+from csi.fuse.native.quick cimport answer
 from csi.fuse.native.sending cimport is_gone
 from csi.fuse.native.tables cimport Tables, monotonic
 from csi.fuse.native.turns cimport (
     Place, Turns, begin_turns, come_back, end_turns, enter_python, free_turns, has_more, keep_watch, leave_turns,
-    look_round, take_turn, wait_elsewhere,
+    take_turn, wait_elsewhere,
 )
 from csi.fuse.native.wire cimport OutHeader
 
@@ -59,7 +59,6 @@ cdef enum:
     MOST_THREADS = 64
     MOST_PARTS = 64
     GLANCE = 500000  # nanoseconds
-    MANY = 64  # small requests after which a thread looks whether more of them wait than it can answer
     SHORT = 512  # bytes of an answer, with its header, that can wait until the interpreter's lock is free
 
 
@@ -393,13 +392,10 @@ cdef class Device:
     cdef Py_ssize_t next(self, char* request, Station* station) noexcept nogil:
         """The length of the next request that needs Python, 0 after `stop`, -errno at the end of the descriptor."""
         cdef Py_ssize_t length
-        cdef int in_a_row = 0
         cdef Place* place = &station.place
         station.in_python = False
-        come_back(&self.turns, place)
-        if place.owner:
-            look_round(&self.turns, place, self.descriptor, not station.length)
         self.answer_late(station)
+        come_back(&self.turns, place)
         while True:
             if place.owner == 0:
                 take_turn(&self.turns, place)
@@ -419,13 +415,7 @@ cdef class Device:
                     continue
                 self.end(errno)
                 continue
-            in_a_row += 1
-            if in_a_row == MANY:  # before the answer: who gets it may ask again before this thread is on
-                in_a_row = 0
-                look_round(&self.turns, place, self.descriptor, False)
             if answer(self.tables, self.descriptor, request, <size_t>length):
-                if place.owner and takes_a_while(request):
-                    look_round(&self.turns, place, self.descriptor, False)
                 continue
             enter_python(&self.turns, place)
             return length

@@ -4,4 +4,3 @@ from csi.fuse.native.tables cimport Tables
 
 
 cdef bint answer(Tables* tables, int descriptor, char* request, size_t length) noexcept nogil
-cdef bint takes_a_while(const char* request) noexcept nogil

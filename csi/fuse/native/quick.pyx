@@ -67,7 +67,6 @@ cdef enum:
 
 cdef enum:
     PIECES = 32  # blocks in one answer
-    LARGE = 64 << 10  # bytes of a READ that takes a while
 
 cdef enum:
     A_LOOKUP = 0
@@ -103,12 +102,6 @@ cdef bint answer(Tables* tables, int descriptor, char* request, size_t length) n
     if opcode == BATCH_FORGET:
         return answer_forget_batch(tables, header, length)
     return False
-
-
-cdef bint takes_a_while(const char* request) noexcept nogil:
-    """Whether others may well have come in while this was answered: bytes were copied for longer than a wake-up takes."""
-    cdef InHeader* header = <InHeader*>request
-    return header.opcode == READ and (<ReadIn*>(request + sizeof(InHeader))).size >= LARGE
 
 
 cdef bint answer_lookup(Tables* tables, int descriptor, InHeader* header, size_t length) noexcept nogil:

@@ -25,9 +25,6 @@ cdef struct Turns:
     pthread_cond_t python_called
     Turn all[MOST_TURNS]
     int count
-    int allowed  # how many of them are in use
-    int pressed  # how often in a row requests waited when somebody looked
-    int calm  # how often none did
     uint64_t taken
     int waiting
     uint64_t calls  # of Python
@@ -42,7 +39,6 @@ cdef void free_turns(Turns* turns) noexcept nogil
 cdef void come_back(Turns* turns, Place* place) noexcept nogil
 cdef void take_turn(Turns* turns, Place* place) noexcept nogil
 cdef void enter_python(Turns* turns, Place* place) noexcept nogil
-cdef void look_round(Turns* turns, Place* place, int descriptor, bint told) noexcept nogil
 cdef void wait_elsewhere(Turns* turns, Place* place) noexcept nogil
 cdef void leave_turns(Turns* turns, Place* place) noexcept nogil
 cdef void end_turns(Turns* turns) noexcept nogil

@@ -1,18 +1,13 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Who of the device's threads reads: as few as keep up with the requests, at most about as many as processors do.
+"""Who of the device's threads reads: a few at a time, about as many as there are processors.
 
-The kernel wakes exactly one of those that wait in read(2) for a request, which costs less than handing requests over;
-but it wakes them one after the other, so that each finds its memory and its processor cold. So there is one turn at
-first. Who comes back from a request that took a while, or from many that did not, looks whether others came in
-meanwhile (`look_round`). When there always are, one more reads, up to half of what there may be: more than processors
-are of use only to threads that stay in Python. When there never are, one less does.
-
-A thread keeps its turn while it calls Python, which is a matter of microseconds when nobody else holds the
+The kernel wakes exactly one of those that wait in read(2) for a request, which costs less than handing requests over.
+Each has a turn, and keeps it while it calls Python, which is a matter of microseconds when nobody else holds the
 interpreter's lock. When all turns are with threads that have been in Python for longer than PATIENCE while requests
-wait, `keep_watch` adds one, or takes one away and gives it to another thread, so that requests which need no Python
-never wait for it, whatever happens there. For a while after that, who would be the last reader gives its turn up before
-it calls Python. As long as anybody reads, nothing is handed over: a request whose bytes were just read is best dealt
-with where they are in the cache.
+wait, `keep_watch` takes one away and gives it to another thread, so that requests which need no Python never wait for
+it, whatever happens there. For a while after that, who would be the last reader gives its turn up before it calls
+Python. As long as anybody reads, nothing is handed over: a request whose bytes were just read is best dealt with where
+they are in the cache.
 
 `gate` guards everything; it is never held across a system call that waits or while the interpreter's lock is taken.
 """
@@ -37,8 +32,6 @@ cdef enum:
     PATIENCE = 500000  # nanoseconds in Python before another thread gets the turn
     QUIET = 40  # ticks of the watch without a call of Python before it sleeps
     WARY = 16  # calls of Python before which the last reader gives its turn up, after all were held up
-    PRESSED = 4  # looks in a row that find requests waiting before there is one reader more
-    CALM = 16  # looks in a row that find none before there is one less
 
 
 cdef void begin_turns(Turns* turns, int count) noexcept nogil:
@@ -47,7 +40,6 @@ cdef void begin_turns(Turns* turns, int count) noexcept nogil:
     pthread_cond_init(&turns.free, NULL)
     pthread_cond_init(&turns.python_called, NULL)
     turns.count = 1 if count < 1 else MOST_TURNS if count > MOST_TURNS else count
-    turns.allowed = 1
 
 
 cdef void free_turns(Turns* turns) noexcept nogil:
@@ -71,13 +63,14 @@ cdef void take_turn(Turns* turns, Place* place) noexcept nogil:
     cdef int at
     pthread_mutex_lock(&turns.gate)
     while not turns.over:
-        at = free_turn(turns)
-        if at >= 0:
-            turns.taken += 1
-            turns.all[at].owner = turns.taken
-            place.turn = at
-            place.owner = turns.taken
-            break
+        for at in range(turns.count):
+            if turns.all[at].owner == 0:
+                turns.taken += 1
+                turns.all[at].owner = turns.taken
+                place.turn = at
+                place.owner = turns.taken
+                pthread_mutex_unlock(&turns.gate)
+                return
         turns.waiting += 1
         pthread_cond_wait(&turns.free, &turns.gate)
         turns.waiting -= 1
@@ -88,9 +81,7 @@ cdef void enter_python(Turns* turns, Place* place) noexcept nogil:
     """A request that needs Python was read."""
     pthread_mutex_lock(&turns.gate)
     turns.calls += 1
-    if not holds(turns, place):
-        place.owner = 0
-    elif turns.wary and turns.waiting and not is_read_by_others(turns, place.turn):
+    if turns.wary and turns.waiting and not is_read_by_others(turns, place.turn):
         turns.wary -= 1
         give_up(turns, place)
     else:
@@ -100,37 +91,11 @@ cdef void enter_python(Turns* turns, Place* place) noexcept nogil:
     pthread_mutex_unlock(&turns.gate)
 
 
-cdef void look_round(Turns* turns, Place* place, int descriptor, bint told) noexcept nogil:
-    """A thread that has a turn has done something that took a while, or many that did not; perhaps without one at the
-    end. `told`: long enough ago for who asked to have asked for more, which says nothing."""
-    cdef bint more
-    if turns.count == 1:
-        return
-    more = has_more(descriptor, 0)
-    pthread_mutex_lock(&turns.gate)
-    if more and not told:
-        turns.calm = 0
-        turns.pressed += 1
-        if turns.pressed >= PRESSED and turns.waiting and 2 * turns.allowed < turns.count:
-            turns.pressed = 0
-            allow_more(turns)
-    elif not more:
-        turns.pressed = 0
-        turns.calm += 1
-        if turns.calm >= CALM and holds(turns, place) and is_read_by_others(turns, place.turn):
-            turns.calm = 0
-            turns.allowed -= 1
-            turns.all[place.turn].owner = 0
-            place.owner = 0
-    pthread_mutex_unlock(&turns.gate)
-
-
 cdef void wait_elsewhere(Turns* turns, Place* place) noexcept nogil:
     """A thread that is in Python is going to wait there: it is not to be the last reader."""
     pthread_mutex_lock(&turns.gate)
     if holds(turns, place) and turns.waiting and not is_read_by_others(turns, place.turn):
-        if not allow_more(turns):
-            give_up(turns, place)
+        give_up(turns, place)
     pthread_mutex_unlock(&turns.gate)
 
 
@@ -155,28 +120,26 @@ cdef void keep_watch(Turns* turns, int descriptor) noexcept nogil:
     """Until `end_turns`: no request waits for threads that stay in Python."""
     cdef timespec tick
     cdef uint64_t calls = 0
-    cdef int quiet = 0, at, taken, inside, held_up
+    cdef int quiet = 0, at, inside, held_up
     cdef bint called, more = False
     cdef int64_t now
     tick.tv_sec = 0
     pthread_mutex_lock(&turns.gate)
     while not turns.over:
         called = False
-        taken = inside = held_up = 0
+        inside = held_up = 0
         now = monotonic()
         for at in range(turns.count):
-            taken += turns.all[at].owner != 0
             if turns.all[at].in_python:
                 called = True
                 inside += 1
                 held_up += now - turns.all[at].in_python >= PATIENCE
-        if more and turns.waiting and held_up == taken:
-            if not allow_more(turns):
-                turns.all[0].owner = 0
-                turns.all[0].in_python = 0
-                turns.deposed += 1
-                pthread_cond_signal(&turns.free)
+        if more and turns.waiting and held_up == turns.count:
+            turns.all[0].owner = 0
+            turns.all[0].in_python = 0
+            turns.deposed += 1
             turns.wary = WARY
+            pthread_cond_signal(&turns.free)
         quiet = quiet + 1 if turns.calls == calls else 0
         calls = turns.calls
         if quiet >= QUIET and not called:
@@ -185,7 +148,7 @@ cdef void keep_watch(Turns* turns, int descriptor) noexcept nogil:
             quiet = 0
         turns.watching = True
         pthread_mutex_unlock(&turns.gate)
-        tick.tv_nsec = PATIENCE if inside == taken else 2 * PATIENCE
+        tick.tv_nsec = PATIENCE if inside == turns.count else 2 * PATIENCE
         nanosleep(&tick, NULL)
         more = called and has_more(descriptor, 0)
         pthread_mutex_lock(&turns.gate)
@@ -208,26 +171,6 @@ cdef bint holds(Turns* turns, Place* place) noexcept nogil:
     return place.owner != 0 and turns.all[place.turn].owner == place.owner
 
 
-cdef int free_turn(Turns* turns) noexcept nogil:
-    """-1: there is none, or those there are, are enough."""
-    cdef int at, found = -1, taken = 0
-    for at in range(turns.count):
-        if turns.all[at].owner:
-            taken += 1
-        elif found < 0:
-            found = at
-    return found if taken < turns.allowed else -1
-
-
-cdef bint allow_more(Turns* turns) noexcept nogil:
-    """Have one more read; False: there are no more turns."""
-    if turns.allowed == turns.count:
-        return False
-    turns.allowed += 1
-    pthread_cond_signal(&turns.free)
-    return True
-
-
 cdef void give_up(Turns* turns, Place* place) noexcept nogil:
     turns.all[place.turn].owner = 0
     turns.all[place.turn].in_python = 0
@@ -237,10 +180,8 @@ cdef void give_up(Turns* turns, Place* place) noexcept nogil:
 
 cdef bint is_read_by_others(Turns* turns, int turn) noexcept nogil:
     """Whether somebody else reads, or is about to."""
-    cdef int at, taken = 0
+    cdef int at
     for at in range(turns.count):
-        if turns.all[at].owner:
-            taken += 1
-            if at != turn and turns.all[at].in_python == 0:
-                return True
-    return turns.waiting > 0 and taken < turns.allowed
+        if at != turn and turns.all[at].in_python == 0:
+            return True
+    return False
