@@ -45,6 +45,7 @@ ERRNO_BY_CLASS = MappingProxyType(
         errors.ManifestMalformed: errno.EINVAL,
         errors.StateMismatch: errno.EINVAL,
         errors.SamplesUnavailable: errno.EIO,
+        errors.WorkerKilled: errno.EIO,
         errors.CheckpointIncomplete: errno.EIO,
         errors.CheckpointMalformed: errno.EIO,
         errors.FilesystemError: errno.EIO,
