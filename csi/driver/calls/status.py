@@ -39,6 +39,7 @@ CODES: dict[type[errors.OssFuseError], grpc.StatusCode] = {
     errors.ManifestMalformed: grpc.StatusCode.INVALID_ARGUMENT,
     errors.StateMismatch: grpc.StatusCode.FAILED_PRECONDITION,
     errors.SamplesUnavailable: grpc.StatusCode.UNAVAILABLE,
+    errors.WorkerKilled: grpc.StatusCode.INTERNAL,
     errors.CheckpointIncomplete: grpc.StatusCode.ABORTED,
     errors.CheckpointMalformed: grpc.StatusCode.DATA_LOSS,
     # what the filesystem refuses: no CSI call reaches it, but an error that strays here keeps its meaning
