@@ -16,35 +16,12 @@ from cpython.exc cimport PyErr_CheckSignals
 from libc.string cimport memcpy
 
 from csi.oss.getting cimport AGAIN, GOT, Line, Recipe, Stamp, get_whole
+from csi.oss.posix cimport (
+    begin_condition, moment_in, pthread_cond_broadcast, pthread_cond_destroy, pthread_cond_signal, pthread_cond_t,
+    pthread_cond_timedwait, pthread_cond_wait, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock,
+    pthread_mutex_t, pthread_mutex_unlock, timespec,
+)
 from csi.oss.wire cimport now
-
-cdef extern from "<time.h>" nogil:
-    struct timespec:
-        long tv_sec
-        long tv_nsec
-    int CLOCK_MONOTONIC
-    int clock_gettime(int, timespec*)
-
-cdef extern from "<pthread.h>" nogil:
-    ctypedef struct pthread_mutex_t:
-        pass
-    ctypedef struct pthread_cond_t:
-        pass
-    ctypedef struct pthread_condattr_t:
-        pass
-    int pthread_mutex_init(pthread_mutex_t*, void*)
-    int pthread_mutex_destroy(pthread_mutex_t*)
-    int pthread_mutex_lock(pthread_mutex_t*)
-    int pthread_mutex_unlock(pthread_mutex_t*)
-    int pthread_cond_init(pthread_cond_t*, pthread_condattr_t*)
-    int pthread_cond_destroy(pthread_cond_t*)
-    int pthread_cond_signal(pthread_cond_t*)
-    int pthread_cond_broadcast(pthread_cond_t*)
-    int pthread_cond_wait(pthread_cond_t*, pthread_mutex_t*)
-    int pthread_cond_timedwait(pthread_cond_t*, pthread_mutex_t*, const timespec*)
-    int pthread_condattr_init(pthread_condattr_t*)
-    int pthread_condattr_destroy(pthread_condattr_t*)
-    int pthread_condattr_setclock(pthread_condattr_t*, int)
 
 cdef enum:
     WAITS = 0
@@ -91,22 +68,6 @@ cdef struct Idler:
     pthread_cond_t wake
     bint woken
     Idler *next
-
-
-cdef void moment_in(timespec *moment, double seconds) noexcept nogil:
-    cdef double whole
-    clock_gettime(CLOCK_MONOTONIC, moment)
-    whole = moment.tv_sec + moment.tv_nsec * 1e-9 + seconds
-    moment.tv_sec = <long>whole
-    moment.tv_nsec = <long>((whole - moment.tv_sec) * 1e9)
-
-
-cdef void begin_condition(pthread_cond_t *condition) noexcept nogil:
-    cdef pthread_condattr_t attributes
-    pthread_condattr_init(&attributes)
-    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC)
-    pthread_cond_init(condition, &attributes)
-    pthread_condattr_destroy(&attributes)
 
 
 cdef class Parcel:
@@ -322,7 +283,7 @@ cdef int arrival(Parcels parcels, Job *job) noexcept nogil:
     pthread_mutex_lock(&parcels.lock)
     if job.state < HERE:
         job.awaited = True
-        moment_in(&until, GLANCE)
+        until = moment_in(GLANCE)
         while job.state < HERE:
             if pthread_cond_timedwait(&parcels.arrived, &parcels.lock, &until):
                 break

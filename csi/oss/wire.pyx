@@ -9,7 +9,8 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.string cimport memchr, memcpy
-from libc.time cimport time_t
+
+from csi.oss.posix cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 
 cdef extern from "string.h" nogil:
@@ -17,13 +18,6 @@ cdef extern from "string.h" nogil:
 
 cdef extern from "strings.h" nogil:
     int strncasecmp(const char *one, const char *other, size_t size)
-
-cdef extern from "time.h" nogil:
-    struct timespec:
-        time_t tv_sec
-        long tv_nsec
-    int CLOCK_MONOTONIC
-    int clock_gettime(int clock, timespec *moment)
 
 cdef extern from "sys/time.h" nogil:
     struct timeval:

@@ -13,7 +13,6 @@ from libc.string cimport memcpy, memset
 from csi.fuse.native.fetches cimport (
     ask_ahead, drop_unread, end_fetching, is_fetching, plan, refuse_waiting, serve_line, stop_fetching, tidy, wait_for_want,
 )
-from csi.fuse.native.posix cimport pthread_cond_broadcast, pthread_mutex_lock, pthread_mutex_unlock
 from csi.fuse.native.tables cimport (
     KINDS, RING, Block, Content, Fetching, File, Inode, Link, Name, Parent, Plan, Tables, Told, Waiter,
     add_file, add_inode, add_name, drop_children, drop_content, drop_name, find, find_name, free_tables, is_settled,
@@ -22,6 +21,7 @@ from csi.fuse.native.tables cimport (
 )
 from csi.fuse.native.wire cimport KEEP_CACHE, NOFLUSH, Shape
 from csi.oss.getting cimport Line, Stamp
+from csi.oss.posix cimport pthread_cond_broadcast, pthread_mutex_lock, pthread_mutex_unlock
 
 from csi.fs.published import FetchingStatistics, PlanLeft, PublishedStatistics
 from csi.fuse.protocol import replies

@@ -5,7 +5,7 @@ until nobody looks at the first one any more. Guarded by the interpreter's lock.
 from cpython.buffer cimport PyBuffer_FillInfo
 from libc.stdlib cimport free
 
-from csi.fuse.native.posix cimport posix_memalign
+from csi.oss.posix cimport posix_memalign
 
 cdef enum:
     PAGE = 4096

@@ -20,10 +20,6 @@ from libc.string cimport memcpy
 
 from csi.fuse.native.answers cimport Answers
 from csi.fuse.native.buffers cimport RequestBuffer, RequestBuffers
-from csi.fuse.native.posix cimport (
-    iovec, nanosleep, pthread_kill, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_t,
-    pthread_mutex_unlock, pthread_self, pthread_t, timespec, writev,
-)
 from csi.fuse.native.quick cimport answer
 from csi.fuse.native.sending cimport is_gone
 from csi.fuse.native.tables cimport Tables, monotonic
@@ -32,6 +28,10 @@ from csi.fuse.native.turns cimport (
     take_turn, wait_elsewhere,
 )
 from csi.fuse.native.wire cimport OutHeader
+from csi.oss.posix cimport (
+    iovec, nanosleep, pthread_kill, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_t,
+    pthread_mutex_unlock, pthread_self, pthread_t, timespec, writev,
+)
 
 cdef extern from "<unistd.h>" nogil:
     ssize_t read(int, void*, size_t)

@@ -18,17 +18,16 @@ from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy, memset
 
-from csi.fuse.native.posix cimport (
-    nanosleep, posix_memalign, pthread_cond_broadcast, pthread_cond_destroy, pthread_cond_signal,
-    pthread_cond_timedwait, pthread_mutex_lock, pthread_mutex_unlock, timespec,
-)
 from csi.fuse.native.sending cimport send
 from csi.fuse.native.tables cimport (
-    CLASSES, LIGHT, Idler, Inode, Job, Jobs, Plan, Tables, Waiter, begin_condition, find, leave_plan, moment_in, monotonic,
-    note,
+    CLASSES, LIGHT, Idler, Inode, Job, Jobs, Plan, Tables, Waiter, find, leave_plan, monotonic, note,
 )
 from csi.fuse.native.wire cimport InHeader, ReadIn
 from csi.oss.getting cimport AGAIN, GOT, Line, Recipe, get_whole
+from csi.oss.posix cimport (
+    begin_condition, moment_in, nanosleep, posix_memalign, pthread_cond_broadcast, pthread_cond_destroy,
+    pthread_cond_signal, pthread_cond_timedwait, pthread_mutex_lock, pthread_mutex_unlock, timespec,
+)
 from csi.oss.wire cimport now as seconds
 
 cdef enum:

@@ -11,13 +11,13 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memchr, memset
 
 from csi.fuse.native.fetches cimport end_open, interrupt_read, may_open, read_planned
-from csi.fuse.native.posix cimport iovec, pthread_mutex_lock, pthread_mutex_unlock
 from csi.fuse.native.sending cimport send, send_parts
 from csi.fuse.native.tables cimport (
     LIGHT, Block, Content, File, Inode, Name, Plan, Tables, enter, find, find_name, leave, monotonic,
     name_hash, note, ossfuse_add, position,
 )
 from csi.fuse.native.wire cimport KEEP_CACHE, NOFLUSH, EntryOut, InHeader, ReadIn, Shape
+from csi.oss.posix cimport iovec, pthread_mutex_lock, pthread_mutex_unlock
 
 cdef extern from "<fcntl.h>" nogil:
     """

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint64_t
 
-from csi.fuse.native.posix cimport iovec
+from csi.oss.posix cimport iovec
 
 
 cdef bint send(int descriptor, uint64_t unique, int error, const void* body, size_t length) noexcept nogil

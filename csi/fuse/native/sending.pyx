@@ -4,8 +4,8 @@
 from libc.errno cimport EBADF, ECONNABORTED, ECONNRESET, EINTR, EIO, ENODEV, ENOENT, ENOTCONN, EPIPE, errno
 from libc.stdint cimport uint32_t, uint64_t
 
-from csi.fuse.native.posix cimport iovec, writev
 from csi.fuse.native.wire cimport OutHeader
+from csi.oss.posix cimport iovec, writev
 
 
 cdef bint send(int descriptor, uint64_t unique, int error, const void* body, size_t length) noexcept nogil:

@@ -2,8 +2,8 @@
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from csi.fuse.native.posix cimport pthread_cond_t, pthread_mutex_t, timespec
 from csi.fuse.native.wire cimport Shape
+from csi.oss.posix cimport pthread_cond_t, pthread_mutex_t, timespec
 
 cdef extern from * nogil:
     """
@@ -215,8 +215,6 @@ cdef Tables* make_tables(size_t capacity) noexcept nogil
 cdef void free_tables(Tables* tables) noexcept nogil
 
 cdef int64_t monotonic() noexcept nogil
-cdef timespec moment_in(double seconds) noexcept nogil
-cdef void begin_condition(pthread_cond_t* condition) noexcept nogil
 cdef uint64_t name_hash(uint64_t parent, const char* text, size_t length) noexcept nogil
 
 # with `lock`

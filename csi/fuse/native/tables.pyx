@@ -14,10 +14,10 @@ it were given back.
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memmove, memset
 
-from csi.fuse.native.posix cimport (
-    CLOCK_MONOTONIC, clock_gettime, nanosleep, pthread_cond_broadcast, pthread_cond_destroy, pthread_cond_init,
-    pthread_cond_timedwait, pthread_condattr_init, pthread_condattr_setclock, pthread_condattr_t, pthread_mutex_destroy,
-    pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock, timespec,
+from csi.oss.posix cimport (
+    CLOCK_MONOTONIC, begin_condition, clock_gettime, moment_in, nanosleep, pthread_cond_broadcast, pthread_cond_destroy,
+    pthread_cond_timedwait, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock,
+    timespec,
 )
 
 cdef enum:
@@ -83,23 +83,6 @@ cdef int64_t monotonic() noexcept nogil:
     cdef timespec now
     clock_gettime(CLOCK_MONOTONIC, &now)
     return <int64_t>now.tv_sec * SECOND + now.tv_nsec
-
-
-cdef timespec moment_in(double seconds) noexcept nogil:
-    """That many seconds from now, for a condition of `begin_condition`."""
-    cdef int64_t at = monotonic() + <int64_t>(seconds * 1e9)
-    cdef timespec moment
-    moment.tv_sec = at // SECOND
-    moment.tv_nsec = at % SECOND
-    return moment
-
-
-cdef void begin_condition(pthread_cond_t* condition) noexcept nogil:
-    """Whose waits end by the clock of `monotonic`."""
-    cdef pthread_condattr_t attributes
-    pthread_condattr_init(&attributes)
-    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC)
-    pthread_cond_init(condition, &attributes)
 
 
 cdef uint64_t mixed(uint64_t number) noexcept nogil:

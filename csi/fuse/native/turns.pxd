@@ -2,7 +2,7 @@
 
 from libc.stdint cimport int64_t, uint64_t
 
-from csi.fuse.native.posix cimport pthread_cond_t, pthread_mutex_t
+from csi.oss.posix cimport pthread_cond_t, pthread_mutex_t
 
 cdef enum:
     MOST_TURNS = 16

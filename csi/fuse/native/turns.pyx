@@ -14,11 +14,11 @@ they are in the cache.
 
 from libc.string cimport memset
 
-from csi.fuse.native.posix cimport (
+from csi.fuse.native.tables cimport monotonic
+from csi.oss.posix cimport (
     nanosleep, pthread_cond_broadcast, pthread_cond_destroy, pthread_cond_init, pthread_cond_signal, pthread_cond_wait,
     pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock, timespec,
 )
-from csi.fuse.native.tables cimport monotonic
 
 cdef extern from "<poll.h>" nogil:
     struct pollfd:

@@ -1,4 +1,4 @@
-"""What the native modules call of the C library, beside what Cython knows of it."""
+"""What modules in Cython call of the C library, beside what Cython knows of it."""
 
 cdef extern from "<stdlib.h>" nogil:
     int posix_memalign(void**, size_t, size_t)
@@ -38,4 +38,25 @@ cdef extern from "<pthread.h>" nogil:
     int pthread_cond_wait(pthread_cond_t*, pthread_mutex_t*)
     int pthread_cond_timedwait(pthread_cond_t*, pthread_mutex_t*, const timespec*)
     int pthread_condattr_init(pthread_condattr_t*)
+    int pthread_condattr_destroy(pthread_condattr_t*)
     int pthread_condattr_setclock(pthread_condattr_t*, int)
+
+
+cdef inline timespec moment_in(double seconds) noexcept nogil:
+    """That many seconds from now, for a condition of `begin_condition`."""
+    cdef timespec moment
+    cdef long nanoseconds
+    clock_gettime(CLOCK_MONOTONIC, &moment)
+    nanoseconds = moment.tv_nsec + <long>(seconds % 1.0 * 1e9)
+    moment.tv_sec += <long>seconds + nanoseconds // 1000000000
+    moment.tv_nsec = nanoseconds % 1000000000
+    return moment
+
+
+cdef inline void begin_condition(pthread_cond_t* condition) noexcept nogil:
+    """Whose waits end by the steady clock."""
+    cdef pthread_condattr_t attributes
+    pthread_condattr_init(&attributes)
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC)
+    pthread_cond_init(condition, &attributes)
+    pthread_condattr_destroy(&attributes)
