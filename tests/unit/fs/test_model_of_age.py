@@ -179,7 +179,7 @@ class MachineOfAge(RuleBasedStateMachine):
         self.wait(MOMENT)
         held = self.held[which % len(self.held)]
         try:
-            assert held[0].pread() == held[2]
+            assert held[0].pread(len(held[2]) + 1) == held[2]
         except StaleFile:
             assert self.past[held[1]].states[-1][1] != len(held[2])
         if not keep:
@@ -251,7 +251,7 @@ class MachineOfAge(RuleBasedStateMachine):
         for attempt in range(2):
             file = again_if_stale(lambda: self.program.open(path))
             try:
-                content = file.pread()
+                content = file.pread(file.size() + 1)
             except StaleFile:
                 file.close()
                 since = self.past[path].states[-1][0]
