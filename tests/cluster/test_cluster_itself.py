@@ -103,9 +103,9 @@ def test_exec_tells_what_failed(namespace: Namespace) -> None:
 
 
 def test_a_memory_limit_is_enforced_by_the_kernel(namespace: Namespace) -> None:
-    namespace.apply(
-        _pod("hungry", "dd if=/dev/zero of=/dev/null bs=200M count=1", resources={"limits": {"memory": "32Mi"}})
-    )
+    # containerd begins to watch a container's memory when it has started it: who asks at once is killed unseen
+    hungry = "sleep 1; exec dd if=/dev/zero of=/dev/null bs=200M count=1"
+    namespace.apply(_pod("hungry", hungry, resources={"limits": {"memory": "32Mi"}}))
 
     pod = namespace.wait_pod("hungry", "Failed")
 
