@@ -4,6 +4,7 @@
 # there for the same inputs is kept. Prints the archive's path and the image's size.
 #   tools/image.sh          .cache/image/ossfuse-csi.tar, to be imported as docker.io/ossfuse-csi/ossfuse-csi:VERSION
 #   tools/image.sh lock     resolve pyproject.toml again and write tools/image/{requirements,build}.txt
+# ARCH=arm64 builds for another architecture, into .cache/image-arm64; it takes qemu-user-static, registered in binfmt_misc.
 # BASE_IMAGE=NAME builds on a base that the machine already has or can pull, instead of debootstrap's.
 set -Eeuo pipefail
 cd "$(dirname "$0")/.."
@@ -19,12 +20,13 @@ quiet() { # run, its output kept in a file of which the useful line is shown whe
     shift
     "$@" >"$log" 2>&1 && return
     cp "$log" "$cache/failed.log"
-    fail "$what: $(reason) (all of it: .cache/image/failed.log)"
+    fail "$what: $(reason) (all of it: ${cache#"$PWD/"}/failed.log)"
 }
 
 action=${1:-build}
 case $action in build | lock) ;; *) fail "what is '$action'? nothing, or lock" ;; esac
-cache=$PWD/.cache/image
+arch=${ARCH:-$(dpkg --print-architecture)}
+cache=$PWD/.cache/image${ARCH:+-$ARCH}
 archive=$cache/ossfuse-csi.tar
 suite=bookworm
 base_image=${BASE_IMAGE:-docker.io/library/debian:12-slim}
@@ -79,7 +81,7 @@ make_base() {
     [ "$(cat "$cache/base.recipe" 2>/dev/null)" != "$recipe" ] || ! buildah inspect --type image "$base_image" >/dev/null 2>&1 || return 0
     say "making the base image $base_image with debootstrap (the first time takes a minute or two)"
     rm -rf "$root"
-    quiet "debootstrap $suite" debootstrap --variant=minbase "$suite" "$root" http://deb.debian.org/debian
+    quiet "debootstrap $suite" debootstrap --arch="$arch" --variant=minbase "$suite" "$root" http://deb.debian.org/debian
     rm -rf "$root"/var/cache/apt/* "$root"/var/lib/apt/lists/* "$root"/var/log/* "$root"/dev/* \
         "$root"/usr/share/{man,info,locale,groff,lintian,linda}/* "$root"/etc/{resolv.conf,hostname}
     find "$root/usr/share/doc" -depth -mindepth 1 -type f ! -name copyright -delete
@@ -89,7 +91,7 @@ make_base() {
     local container
     container=$(buildah from --pull-never scratch)
     quiet "the base image" buildah add "$container" "$root" /
-    buildah config --cmd bash "$container"
+    buildah config --arch "$arch" --cmd bash "$container"
     quiet "the base image" buildah commit --rm "$container" "$base_image"
     echo "$recipe" >"$cache/base.recipe"
     rm -rf "$root"
@@ -113,7 +115,7 @@ build_stage() {
     local secrets=() pull=--pull-never
     [ -z "${BASE_IMAGE:-}" ] || pull=--pull
     [ ! -r "$authority" ] || secrets=(--secret "id=ca,src=$authority")
-    quiet "the build" buildah bud --isolation chroot --layers "$pull" --format docker "${secrets[@]}" \
+    quiet "the build" buildah bud --arch "$arch" --isolation chroot --layers "$pull" --format docker "${secrets[@]}" \
         --build-arg "BASE_IMAGE=$base_image" --build-arg "VERSION=$version" \
         --ignorefile "$cache/context/.dockerignore" -f "$cache/context/Dockerfile" "$@" "$cache/context"
 }
