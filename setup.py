@@ -25,7 +25,6 @@ SOURCES = (
     "csi/oss/digests",
     "csi/oss/wire",
     "csi/oss/getting",
-    "csi/oss/parcels",
 )
 
 

@@ -23,9 +23,8 @@ from csi.errors import (
     RequestRejected,
 )
 from csi.torch.connection import Connection
-from csi.torch.fetching import Fetcher
+from csi.torch.fetching import Fetcher, Slot
 from csi.torch.samples import OssObject
-from csi.torch.slots import Slot
 from csi.torch.tally import DatasetStatistics, Tally
 
 _log = logging.getLogger(__name__)
@@ -89,8 +88,6 @@ class Delivery:
         sample = OssObject(slot.entry, self.fetcher(), fetched, error)
         size = len(fetched.data) if fetched is not None and fetched.data is not None else 0
         self.tally.count(row, 1, size)
-        if row:
-            self.tally.note(row, f"oss://{slot.entry.place.bucket}/{slot.entry.key}")
         try:
             return self._transform(sample)
         except OssFuseError as failure:

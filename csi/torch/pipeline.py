@@ -12,8 +12,7 @@ from typing import Final
 
 from csi.torch.archives import SPAN
 from csi.torch.catalogue import Entry
-from csi.torch.fetching import Fetcher
-from csi.torch.slots import Slot
+from csi.torch.fetching import Fetcher, Slot
 
 _DEPTH: Final = 3
 """Samples on their way or there, for each request that may be under way: so that a slow one holds up no other."""
@@ -46,7 +45,7 @@ def stream(fetcher: Fetcher, entries: Iterator[Entry]) -> Iterator[Slot]:
             yield slot
     finally:
         for slot in ahead:
-            slot.give_up()
+            slot.unwanted = True
 
 
 def _follows(entry: Entry, before: Entry) -> bool:
@@ -122,7 +121,7 @@ class Lookahead:
             kept = set(plan)
             for number in [number for number in self._slots if number not in kept]:
                 slot = self._slots.pop(number)
-                slot.give_up()
+                slot.unwanted = True
                 self._charged -= slot.charge
 
     def _guess(self, wanted: Sequence[int]) -> Sequence[int]:
