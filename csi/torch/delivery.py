@@ -88,6 +88,8 @@ class Delivery:
         sample = OssObject(slot.entry, self.fetcher(), fetched, error)
         size = len(fetched.data) if fetched is not None and fetched.data is not None else 0
         self.tally.count(row, 1, size)
+        if row:
+            self.tally.note(row, f"oss://{slot.entry.place.bucket}/{slot.entry.key}")
         try:
             return self._transform(sample)
         except OssFuseError as failure:
