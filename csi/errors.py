@@ -192,7 +192,7 @@ class SamplesUnavailable(OssFuseError):
 
 class WorkerKilled(OssFuseError, RuntimeError):
     """A data loading worker ended without a word. `process` is its pid, `sample` the address of what it had last,
-    `signal` what ended it; each '' when nobody knows."""
+    `signal` what ended it; 0 and '' where nobody knows."""
 
     def __init__(self, message: str, *, process: int = 0, sample: str = "", signal: str = "", hint: str = "") -> None:
         super().__init__(message, hint=hint)

@@ -280,7 +280,7 @@ class Knowledge:
                 self.listings.drop(each)
 
     def doubt(self, file: Node) -> None:
-        """What was told of `file` is wrong, or will be soon: ask OSS before showing anything of it."""
+        """What was told of `file` was found to be wrong: ask OSS before showing anything of it."""
         with self.table.lock:
             self.table.distrust(file)
             if file.parent is not None:
