@@ -22,7 +22,7 @@ from csi.fs.renewal import Flight, Page, Renewal
 from csi.fs.together import Together
 from csi.oss.store import ObjectStore
 from csi.volume.spec import MountArguments, Ownership
-from csi.volume.units import InodeNumber, ObjectKey
+from csi.volume.units import InodeNumber, ObjectKey, Seconds
 
 _log = logging.getLogger(__name__)
 
@@ -170,7 +170,7 @@ class Namespace:
         asked, at = self.knowledge.serial(), self.clock()
         try:
             names = ask_from(self._store, directory, flight.after, flight.size, symlinks=self._symlinks)
-            flight.page = Page(names, asked, at)
+            flight.page, flight.seconds = Page(names, asked, at), Seconds(self.clock() - at)
         except OssFuseError as error:
             flight.error = error
         finally:

@@ -2,7 +2,8 @@
 
 A program that works through a directory for longer than the timeouts last would otherwise pay one request a name. So
 the request for one name asks for those that follow it as well. How many: twice as many each time as long as enough of
-what came is looked up in turn, half as many when it is not, so that single names here and there never pay for pages.
+what came is looked up in turn, half as many when it is not, so that single names here and there do not pay for pages
+for long. What is enough depends on what a request costs: far from the store one that is saved is worth a page.
 Names that are in a page under way wait for it. Every answer keeps the time of the request that brought it: how old it
 may be is decided as for any other.
 """
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 
 from csi.errors import OssFuseError
 from csi.fs.metadata import Facts
+from csi.volume.units import Seconds
 
 FIRST = 16
 """Names of the first page: little more than what the request for one name brings."""
@@ -26,11 +28,20 @@ LEAST = 2
 LARGEST = 999
 """Names of a page; together with the one that shows that the last name is no directory, all OSS gives at once."""
 
-WORTH = 64
-"""One name used pays for this many brought: a name in a page costs about a hundredth of a request."""
+NAME = Seconds(8e-6)
+"""What a name in a page costs: sent, parsed and kept."""
 
-ON_TRUST = 256
-"""Names brought before the first one has to have been used: in random order neighbours come late."""
+WORTH = 64
+MOST_WORTH = 2560
+"""A name used is a request saved, and pays for as many names brought as cost the same time; never fewer nor more than
+these, which are what a request of half a millisecond and one of 20 ms pay for."""
+
+ON_TRUST = 4
+"""Requests to be saved by what was brought before the first of it has to have been used: in random order neighbours
+come late."""
+
+RECENT = 4
+"""Requests over which their time is averaged."""
 
 NEAR = 100
 """Places by which threads that work through a directory together drift apart; more back is another order."""
@@ -50,10 +61,10 @@ class Page:
 class Flight:
     """A request for `size` names of the listing from number `first` on, which are those after `after`.
 
-    `page` or `error` is set by who makes it, before `Renewal.land`.
+    `page` or `error`, and the time it took, are set by who makes it, before `Renewal.land`.
     """
 
-    __slots__ = ("_over", "after", "error", "first", "page", "size")
+    __slots__ = ("_over", "after", "error", "first", "page", "seconds", "size")
 
     def __init__(self, first: int, size: int, after: bytes) -> None:
         self.first = first
@@ -61,6 +72,7 @@ class Flight:
         self.after = after
         self.page: Page | None = None
         self.error: OssFuseError | None = None
+        self.seconds = Seconds(0.0)
         self._over = threading.Event()
 
     def result(self) -> Page | None:
@@ -87,6 +99,7 @@ class Renewal:
         self._flights: list[Flight] = []
         self._pages: dict[bytes, Page] = {}
         self._size = FIRST
+        self._worth = float(WORTH)
         self._brought = 0
         self._asked = 0  # the place of the name that the last page was asked for
         self._jumps = False
@@ -138,6 +151,8 @@ class Renewal:
         if flight.page is not None:
             self._brought += flight.size - 1
             self._last = flight.size - 1
+            request = max(0.0, flight.seconds - flight.size * NAME)
+            self._worth += (min(max(request / NAME, WORTH), MOST_WORTH) - self._worth) / RECENT
             flight.page = page = self._shared(flight.page)
             self._pages.update(dict.fromkeys(page.names, page))
         flight.end()
@@ -151,9 +166,9 @@ class Renewal:
 
     def _next_size(self) -> int:
         if self._brought:
-            pays = self.used * WORTH >= self._brought - ON_TRUST
+            pays = (self.used + ON_TRUST) * self._worth >= self._brought
             self._size = min(self._size * 2, LARGEST) if pays else max(self._size // 2, LEAST)
-        if self._brought > 4 * LARGEST:  # what was long ago counts less
+        if self._brought > 4 * LARGEST + 2 * ON_TRUST * self._worth:  # what was long ago counts less
             self._brought //= 2
             self.used //= 2
         return self._size

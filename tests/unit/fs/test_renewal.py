@@ -12,10 +12,10 @@ import pytest
 
 from csi.errors import NoSuchEntry, ServerFailure
 from csi.fs.metadata import Facts
-from csi.fs.renewal import FIRST, LARGEST, LEAST, Flight, Page, Renewal
+from csi.fs.renewal import FIRST, LARGEST, LEAST, NAME, Flight, Page, Renewal
 from csi.fs.types import FileKind
 from csi.volume.spec import MountArguments
-from csi.volume.units import InodeNumber
+from csi.volume.units import InodeNumber, Seconds
 from tests.support.filesystems import CONSISTENT, FAST, READONLY, World
 from tests.support.programs import Program
 
@@ -158,16 +158,29 @@ def test_a_page_that_fails_is_told_to_who_asked_and_asked_for_again(world: World
 NAMES = {b"%05d" % number: Facts(FileKind.FILE, number) for number in range(5000)}
 
 
-def fly(renewal: Renewal, name: bytes) -> Flight:
-    """Have the page that begins with `name` come, with everything in it."""
+def fly(renewal: Renewal, name: bytes, request: float = 0.0) -> Flight:
+    """Have the page that begins with `name` come, with everything in it, by a request that takes so long."""
     found = renewal.join(name)
     assert found is not None
     flight, is_new = found
     assert is_new
     wanted = list(NAMES)[flight.first : flight.first + flight.size]
     flight.page = Page({each: NAMES[each] for each in wanted}, 1, 0.0)
+    flight.seconds = Seconds(request + flight.size * NAME)
     renewal.land(flight)
     return flight
+
+
+def looked_up(request: float, names: int) -> int:
+    """How many requests it takes to look up `names` of NAMES in random order."""
+    renewal, requests = Renewal(NAMES), 0
+    for name in random.Random(1).sample(list(NAMES), names):
+        if renewal.page(name) is not None:
+            renewal.used += 1
+        else:
+            fly(renewal, name, request)
+            requests += 1
+    return requests
 
 
 def test_pages_double_while_their_names_are_used() -> None:
@@ -186,6 +199,19 @@ def test_pages_shrink_when_their_names_are_not_used_and_grow_again_when_they_are
     assert sizes[-1] == LEAST
     renewal.used += 100
     assert fly(renewal, b"00000").size == 2 * LEAST
+
+
+def test_far_from_the_store_a_few_names_in_random_order_are_worth_pages() -> None:
+    assert looked_up(0.0005, 60) > 30
+    assert looked_up(0.020, 60) <= 12
+    assert looked_up(20.0, 60) <= 12
+
+
+def test_far_from_the_store_too_pages_that_are_not_used_are_not_asked_for_again() -> None:
+    renewal = Renewal(NAMES)
+    sizes = [fly(renewal, b"00000", 0.020).size for _ in range(60)]
+    assert sum(sizes) < 15 * LARGEST
+    assert sizes[-1] == LEAST
 
 
 def test_a_flight_covers_its_names_and_no_others() -> None:
