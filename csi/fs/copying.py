@@ -35,8 +35,9 @@ class Copying:
     ) -> int:
         """How many bytes were copied; 0 at the end of the source. Raises OperationNotSupported, with nothing done."""
         origin, target = self._handles.get(source), self._handles.get(destination)
-        if not origin.readable or not target.writable:
-            raise BadHandle("the source is not open for reading, or the destination not for writing")
+        if not origin.readable:
+            raise BadHandle(f"{shown(origin.node.name)} is not open for reading")
+        target.require_writable()
         version = self._version(origin)
         count = min(size, _MOST, max(0, version.size - offset))
         if count == 0:
@@ -58,8 +59,7 @@ class Copying:
         """fallocate(2) of a file being written, as ftruncate(2) to a size that it does not have yet: the size is shown,
         and owed. Nothing is reserved. Raises OperationNotSupported for every other kind."""
         handle = self._handles.get(number)
-        if not handle.writable:
-            raise BadHandle(f"{shown(handle.node.name)} is not open for writing")
+        handle.require_writable()
         with self._files.turn(handle.node):
             draft = handle.node.draft
             if mode != 0 or draft is None or offset + size < draft.shown_size:

@@ -10,7 +10,7 @@ import logging
 import os
 from contextlib import AbstractContextManager
 
-from csi.errors import BadHandle, OperationNotSupported, OssFuseError, StaleFile
+from csi.errors import OperationNotSupported, OssFuseError, StaleFile
 from csi.fs.drafts import NOBODY, Draft, Drafts
 from csi.fs.handles import Handles, OpenHandle
 from csi.fs.metadata import Facts
@@ -115,8 +115,7 @@ class Files:
     def write(self, number: FileHandle, offset: int, data: Buffer) -> int:
         handle = self._handles.get(number)
         node = handle.node
-        if not handle.writable:
-            raise BadHandle(f"{shown(node.name)} is not open for writing")
+        handle.require_writable()
         if handle.failed is not None:
             raise handle.failed
         try:
@@ -158,8 +157,8 @@ class Files:
         """truncate(2), ftruncate(2): to nothing, to the size it has, or to what the program will have written when it
         closes the file. Raises OperationNotSupported for others."""
         handle = self._handles.get(number) if number is not None else None
-        if handle is not None and not handle.writable:
-            raise BadHandle(f"{shown(node.name)} is not open for writing")
+        if handle is not None:
+            handle.require_writable()
         if handle is None and not self._namespace.knowledge.is_current_for_open(node):
             self._namespace.refresh(node)
         with self.change(node), self.turn(node):

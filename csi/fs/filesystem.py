@@ -26,6 +26,7 @@ from csi.fs.ending import Ending
 from csi.fs.files import Files
 from csi.fs.handles import Handles
 from csi.fs.inodes import InodeTable
+from csi.fs.journal import Journal
 from csi.fs.links import Links
 from csi.fs.memory import DEFAULT_ALLOWANCE, MetadataMemory
 from csi.fs.names import shown
@@ -39,6 +40,7 @@ from csi.fs.published import Published
 from csi.fs.reading import Reading
 from csi.fs.renames import Renames
 from csi.fs.reports import FilesystemReport, OpenFileReport
+from csi.fs.succession import Succession, restore
 from csi.fs.tree import Tree
 from csi.fs.turns import Gate
 from csi.fs.types import (
@@ -79,15 +81,18 @@ class Filesystem:
         published: Published | None = None,
         ledger: MemoryLedger | None = None,
         allowance: Bytes = DEFAULT_ALLOWANCE,
+        journal: Journal | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`prefix` is '' or ends with '/'. `openers` tells of programs that are killed; without it none is.
         `published` is what the kernel session answers from by itself. `clock` tells seconds since the epoch: it dates
         what is written here and measures the timeouts of `arguments`. Inodes and listings may take `allowance` bytes
-        and are charged to `ledger` beyond that. The caller closes store and engine, after `close`."""
+        and are charged to `ledger` beyond that. `journal` has what a predecessor, killed, left open: that goes on here
+        (`csi/fs/succession.py`). The caller closes store, engine and journal, after `close`."""
         arguments = arguments if arguments is not None else MountArguments()
         self._read_only = read_only or arguments.read_only
-        self._table = InodeTable(prefix, published)
+        succession = Succession(journal) if journal is not None else None
+        self._table = InodeTable(prefix, published, succession)
         self._memory = MetadataMemory(ledger, allowance)
         ownership = ownership if ownership is not None else Ownership()
         self._namespace = Namespace(store, self._table, arguments, ownership, clock, self._memory.most_names)
@@ -109,6 +114,8 @@ class Filesystem:
         self._copying = Copying(self._table, self._handles, self._files, self._drafts)
         self._memory.watch(self._held, self._give_up)
         self._ending = Ending(self._table, self._files, knows_programs=openers is not None)
+        if succession is not None:
+            restore(succession, self._table, self._handles, self._directories)
 
     # --- names ---
 

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 from dataclasses import dataclass
 
 from csi.data.streams import Reader
-from csi.errors import BadHandle, OssFuseError
+from csi.errors import BadHandle, FilesystemError, OssFuseError
 from csi.fs.inodes import InodeTable
 from csi.fs.metadata import Facts
+from csi.fs.names import shown
 from csi.fs.nodes import Node
 from csi.fs.openers import Opener
 from csi.fs.published import LIGHT
+from csi.fs.succession import NotedHandle
 from csi.oss.store import ObjectVersion
 from csi.volume.units import FileHandle, InodeNumber
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False)
@@ -23,7 +28,7 @@ class OpenHandle:
     was learned since. `shown`: the kernel session may answer reads by itself (`InodeTable.show`). `failed` is why what
     was written through this handle will never be an object. `deserted`: the last to close it was a program that was
     being killed, and nothing was written since. `opens`: releases still to come, more than one for a handle that the
-    kernel session gave out by itself."""
+    kernel session gave out by itself. `inherited`: why nothing is written through it, which a predecessor opened."""
 
     id: FileHandle
     node: Node
@@ -38,6 +43,17 @@ class OpenHandle:
     deserted: bool = False
     shown: bool = False
     opens: int = 1
+    inherited: OssFuseError | None = None
+
+    def require_writable(self) -> None:
+        """Raises BadHandle, or why nothing is written through it any more, which close(2) says too."""
+        if self.inherited is not None:
+            if self.failed is None:
+                self.failed = self.inherited
+                _log.warning("%s", self.inherited)
+            raise self.inherited
+        if not self.writable:
+            raise BadHandle(f"{shown(self.node.name)} is not open for writing")
 
 
 class Handles:
@@ -45,8 +61,9 @@ class Handles:
 
     def __init__(self, table: InodeTable) -> None:
         self._table = table
+        self._succession = table.succession
         self._handles: dict[int, OpenHandle] = {}
-        self._numbers = itertools.count(1)
+        self._numbers = itertools.count(1 + (self._succession.first if self._succession is not None else 0))
         table.adopt = self._adopt
 
     def add(self, node: Node, flags: int, opener: Opener | None = None) -> OpenHandle:
@@ -71,6 +88,8 @@ class Handles:
             self._table.conceal(handle)
             reader, handle.reader = handle.reader, None
             self._table.local(handle.node).handles -= 1
+            if self._succession is not None:
+                self._succession.closed(handle.id, handle.node)
             self._table.drop_unused(handle.node)
         if reader is not None:
             reader.close()
@@ -108,8 +127,30 @@ class Handles:
             handle.facts, handle.version = node.facts, node.facts.version(self._table.key(node))
         self._handles[handle.id] = handle
         self._table.local(node).handles += 1
+        if self._succession is not None:
+            self._succession.opened(handle.id, node, handle)
 
     def unbind(self, handle: OpenHandle) -> None:
         """The next version is this handle's own: it reads whatever is current once that is finished."""
         with self._table.lock:
             handle.facts = handle.version = None
+            if self._succession is not None:
+                self._succession.opened(handle.id, handle.node, handle)
+
+    def restore(self, noted: NotedHandle, node: Node, lost: OssFuseError | None) -> None:
+        """What a predecessor opened. `lost`: why what was written through it will never be an object."""
+        facts = node.facts if noted.facts == node.facts else noted.facts
+        handle = OpenHandle(noted.handle, node, noted.readable, noted.writable, noted.appends, failed=lost)
+        if noted.writable:
+            handle.inherited = lost or FilesystemError(
+                f"{shown(node.name)} is not written to: it was opened before the process that serves the mount was "
+                "started again",
+                hint="open it again",
+            )
+        with self._table.lock:
+            self._handles[handle.id] = handle
+            self._table.local(node).handles += 1
+            handle.facts = facts
+            handle.version = facts.version(self._table.key(node)) if facts is not None else None
+            if self._succession is not None:
+                self._succession.opened(handle.id, node, handle)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from csi.fs.drafts import Draft
     from csi.fs.handles import OpenHandle
     from csi.fs.metadata import Facts
+    from csi.fs.succession import NotedNode, Succession
 
 _MASK = (1 << 63) - 1
 _MOST_ABSENT = 20_000
@@ -46,8 +47,10 @@ class InodeTable:
     """`lock` guards the table and every field of every node (but not what a node's draft does inside its turn). It is
     taken for moments only, innermost of all, and re-entrant so that callers can combine steps."""
 
-    def __init__(self, prefix: str, published: Published | None = None) -> None:
+    def __init__(self, prefix: str, published: Published | None = None, succession: Succession | None = None) -> None:
+        """`succession` notes what a successor of this process has to know."""
         self.published = published if published is not None else NothingPublished()
+        self.succession = succession
         self.lock = threading.RLock()
         self.prefix = prefix
         self.root = Node(ROOT_INODE, FileKind.DIRECTORY, None, b"", lookups=1)
@@ -121,6 +124,19 @@ class InodeTable:
             if parent.children is None:
                 parent.children = {}
             parent.children[name] = node
+            if self.succession is not None and kind is FileKind.DIRECTORY:
+                self.succession.told(node)
+            return node
+
+    def restore(self, noted: NotedNode, parent: Node) -> Node:
+        """An inode that the kernel was told of by a predecessor, however often: it forgets all of that at once. OSS is
+        asked before anything of it is shown."""
+        with self.lock:
+            node = Node(noted.inode, noted.kind, parent, noted.name, noted.facts, lookups=1, detached=noted.detached)
+            node.local = LocalState(unlinked=noted.unlinked, lineage=frozenset(noted.lineage))
+            self._nodes[node.inode] = node
+            if not node.detached:
+                self._attach(node, parent, node.name)
             return node
 
     def offer(self, parent: Node, name: bytes, facts: Facts, asked: int, at: float, place: bytes) -> Node:
@@ -138,6 +154,7 @@ class InodeTable:
             self._retract(node)
             self._unhook(node)
             node.detached = True
+            self._note(node)
             self.drop_unused(node)
 
     def move(self, node: Node, parent: Node, name: bytes) -> None:
@@ -148,6 +165,7 @@ class InodeTable:
             self._retract(node)
             self._unhook(node)
             self._attach(node, parent, name)
+            self._note(node)
             if old is not None:
                 self.drop_unused(old)
 
@@ -171,6 +189,8 @@ class InodeTable:
                     return
                 if self._nodes.get(current.inode) is current:
                     del self._nodes[current.inode]
+                    if self.succession is not None:
+                        self.succession.gone(current)
                 self._unhook(current)
                 current = current.parent
 
@@ -191,10 +211,13 @@ class InodeTable:
         """`facts` are what is known of `node` since serial `asked` and time `at` (NEVER: OSS is asked before they are
         shown)."""
         with self.lock:
-            if at == NEVER or facts is not node.facts:
+            is_other = facts is not node.facts
+            if at == NEVER or is_other:
                 self._end_plan(node)
             node.facts, node.asked, node.checked_at = facts, asked, at
             self._retract(node)
+            if is_other:
+                self._note(node)
 
     def renew(self, node: Node, asked: int, at: float) -> None:
         """What is known of `node` was told again: all that is published of it goes on to be true."""
@@ -206,6 +229,7 @@ class InodeTable:
             self._end_plan(node)
             node.facts = facts
             self._retract(node)
+            self._note(node)
 
     def distrust(self, node: Node) -> None:
         """Ask OSS before anything of `node` is shown again."""
@@ -221,6 +245,7 @@ class InodeTable:
             self._end_plan(node)
             self.local(node).draft = draft
             self._retract(node)
+            self._note(node)
 
     def set_times(self, node: Node, times: tuple[int | None, int | None] | None, of: ETag | None = None) -> None:
         """utimensat(2): modification and access time in nanoseconds, shown for as long as the version is `of`."""
@@ -317,6 +342,11 @@ class InodeTable:
                 node.published = False
 
     # --- private; the lock is held ---
+
+    def _note(self, node: Node) -> None:
+        """Of `node` something is different that a successor has to know."""
+        if self.succession is not None:
+            self.succession.changed(node)
 
     def _end_plan(self, node: Node) -> None:
         """Something else will be known of `node`, or is: files open by what was known are opened here from now on."""

@@ -70,7 +70,8 @@ class Knowledge:
         self.publishes = type(table.published) is not NothingPublished
         cache = arguments.cache
         self._ownership = ownership
-        self.plans = table.published.fetches and cache is not CachePolicy.DIRECT and not arguments.random_read
+        can_plan = cache is not CachePolicy.DIRECT and not arguments.random_read and table.succession is None
+        self.plans = can_plan and table.published.fetches
         self._keeps = {CachePolicy.KERNEL: 2, CachePolicy.AUTO: 1}.get(cache, 0)
 
     def serial(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Iterator
 
@@ -29,19 +30,26 @@ class OpenDirectories:
         self._symlinks = symlinks
         self._lock = threading.Lock()
         self._opened: dict[int, OpenDirectory] = {}
-        self._last = _FIRST
+        self._succession = self._table.succession
+        self._numbers = itertools.count(_FIRST + 1 + (self._succession.first if self._succession is not None else 0))
 
     def __len__(self) -> int:
         return len(self._opened)
 
     def open(self, node: Node) -> FileHandle:
+        number = FileHandle(next(self._numbers))
+        self.restore(number, node)
+        return number
+
+    def restore(self, number: FileHandle, node: Node) -> None:
+        """`node` is open as `number`, perhaps since before this process: any position in it may be asked for."""
         opened = OpenDirectory(node, self._namespace, self._walks, self._memory.weigh, symlinks=self._symlinks)
         with self._table.lock:
             self._table.local(node).handles += 1
+            if self._succession is not None:
+                self._succession.opened(number, node)
         with self._lock:
-            self._last += 1
-            self._opened[self._last] = opened
-            return FileHandle(self._last)
+            self._opened[number] = opened
 
     def read(self, handle: FileHandle, cookie: int) -> Iterator[DirectoryEntry]:
         """See `Filesystem.readdir`."""
@@ -63,6 +71,8 @@ class OpenDirectories:
             self._opened.pop(handle, None)
         with self._table.lock:
             self._table.local(opened.node).handles -= 1
+            if self._succession is not None:
+                self._succession.closed(handle, opened.node)
             self._table.drop_unused(opened.node)
         self._memory.weigh()
 

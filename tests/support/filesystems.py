@@ -9,6 +9,7 @@ from typing import Any
 from csi.data.engine import DataEngine
 from csi.data.ledger import MemoryLedger
 from csi.fs.filesystem import Filesystem
+from csi.fs.journal import Journal
 from csi.fs.openers import Openers
 from csi.fs.published import Published
 from csi.fs.reports import FilesystemReport
@@ -33,6 +34,7 @@ class World:
         self.store = MemoryStore(clock=self.clock)
         self._engine = engine
         self._mounts: list[tuple[Filesystem, Any]] = []
+        self._dead: list[tuple[Filesystem, Any]] = []
 
     def mount(
         self,
@@ -44,6 +46,7 @@ class World:
         read_only: bool = False,
         openers: Openers | None = None,
         published: Published | None = None,
+        journal: Journal | None = None,
     ) -> Program:
         store = store if store is not None else self.store
         write = WriteOptions(threads=2, part_size=Bytes(100 * KIB), buffer_size=Bytes(64 * KIB), append=append)
@@ -60,13 +63,19 @@ class World:
             read_only=read_only,
             openers=openers,
             published=published,
+            journal=journal,
             clock=self.clock,
         )
         self._mounts.append((filesystem, engine))
         return Program(filesystem)
 
+    def kill(self, program: Program) -> None:
+        """Its process is gone: nothing of it comes to rest."""
+        self._dead += [mount for mount in self._mounts if mount[0] is program.filesystem]
+        self._mounts = [mount for mount in self._mounts if mount[0] is not program.filesystem]
+
     def close(self) -> None:
-        for filesystem, engine in self._mounts:
+        for filesystem, engine in self._mounts + self._dead:
             filesystem.close()
             if isinstance(engine, DataEngine):
                 engine.close()

@@ -39,11 +39,15 @@ class DirectoryHandlers:
         lanes: Lanes,
         kept: Seconds,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        resumed: bool = False,
     ) -> None:
-        """`kept`: for how long the kernel may show a listing again."""
+        """`kept`: for how long the kernel may show a listing again. `resumed`: there may be directories that were
+        opened before; the filesystem knows them."""
         self._filesystem = filesystem
         self._lanes = lanes
         self._kept = KeptListings(kept, clock)
+        self._resumed = resumed
         self._open: dict[int, OpenDirectory] = {}
 
     def opendir(self, header: Header, _body: Open) -> Outcome:
@@ -56,16 +60,19 @@ class DirectoryHandlers:
 
         return Done((replies.opened(handle, self._kept.flags(inode)),), dropped)
 
-    def readdir(self, _header: Header, body: Read) -> Outcome:
-        return self._page(body, plus=False)
+    def readdir(self, header: Header, body: Read) -> Outcome:
+        return self._page(header, body, plus=False)
 
-    def readdirplus(self, _header: Header, body: Read) -> Outcome:
-        return self._page(body, plus=True)
+    def readdirplus(self, header: Header, body: Read) -> Outcome:
+        return self._page(header, body, plus=True)
 
-    def _page(self, body: Read, *, plus: bool) -> Outcome:
+    def _page(self, header: Header, body: Read, *, plus: bool) -> Outcome:
         directory = self._open.get(body.handle)
         if directory is None:
-            raise Refused(errno.EBADF)
+            if not self._resumed:
+                raise Refused(errno.EBADF)
+            opened = OpenDirectory(self._filesystem, InodeNumber(header.node), FileHandle(body.handle))
+            directory = self._open.setdefault(body.handle, opened)
         work = call(self._read, directory, body.offset, body.size, plus)
         return Later(self._lanes.names, work, self._filled, interruptible=True)
 

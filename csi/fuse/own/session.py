@@ -221,7 +221,9 @@ class OwnSession:
             *(self._filesystem, self._arguments, self._lanes, self._reporter, device.has_spare_buffer), passthrough
         )
         kept = Seconds(0.0) if agreed.minor in _NEVER_DROPS_LISTINGS else self._arguments.entry_timeout
-        directories = DirectoryHandlers(self._filesystem, self._lanes, kept, self._clock)
+        directories = DirectoryHandlers(
+            self._filesystem, self._lanes, kept, self._clock, resumed=self._resume is not None
+        )
         return Dispatch(
             self._filesystem,
             device,

@@ -3,9 +3,11 @@ a server is killed."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import mmap
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,9 +18,12 @@ from typing import Any
 import pytest
 
 from csi.errors import MountError
+from csi.fs.journal import make
 from csi.handover.kernel import MNT_DETACH, MS_NODEV, MS_NOSUID, LinuxKernel
+from tests.support.emulator import RunningEmulator
 from tests.support.linux_releases import needs_linux
 from tests.support.mounts import SOURCE_ROOT, ServedMount, served_mount
+from tests.support.published_volume import Bucket
 
 MIB = 1 << 20
 CONTENT = bytes(range(256)) * 8192
@@ -77,6 +82,9 @@ class Succession:
     def __init__(self, directory: Path, ending: ExitStack) -> None:
         self.path = directory / "mount"
         self.path.mkdir()
+        self._directory = directory
+        self._options: list[str] = []
+        self._passed: list[int] = []
         self._agreed = directory / "agreed.json"
         self._log = directory / "server.log"
         self._ending = ending
@@ -87,16 +95,29 @@ class Succession:
         kernel.mount("ossfuse:test", str(self.path), "fuse.ossfuse", MS_NODEV | MS_NOSUID, data)
         ending.callback(self._detach)
 
+    def show(self, emulator: RunningEmulator) -> None:
+        """A bucket is served, and who serves it leaves a journal to the next."""
+        secret, volume = self._directory / "secret", self._directory / "volume.json"
+        secret.mkdir()
+        (secret / "akId").write_text(emulator.access_key_id)
+        (secret / "akSecret").write_text(emulator.access_key_secret)
+        attributes = {"bucket": emulator.bucket, "url": emulator.endpoint, "path": "/data/", "mode": "fast"}
+        volume.write_text(json.dumps(attributes))
+        journal = make()
+        self._ending.callback(os.close, journal)
+        self._passed.append(journal)
+        self._options = ["--volume", str(volume), "--credentials", str(secret), "--journal", str(journal)]
+
     def serve(self) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "tests.support.successor", "--descriptor", str(self._device)]
         with self._log.open("ab") as log:
             process = subprocess.Popen(
-                [*command, "--agreed", str(self._agreed)],
+                [*command, "--agreed", str(self._agreed), *self._options],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
-                pass_fds=[self._device],
+                pass_fds=[self._device, *self._passed],
                 cwd=SOURCE_ROOT,
             )
         self._ending.enter_context(process)
@@ -107,8 +128,13 @@ class Succession:
 
     def ask(self, program: str) -> subprocess.Popen[str]:
         """A program that the test never waits for without end: its own calls may hang on the mount."""
-        process = subprocess.Popen([sys.executable, "-c", program], cwd="/", stdout=subprocess.PIPE, text=True)
-        self._ending.enter_context(process)
+        return self._start("-c", program, cwd="/")
+
+    def hold(self) -> subprocess.Popen[str]:
+        """A program that has files of the bucket open and waits for a line."""
+        process = self._start("-m", "tests.support.holding_program", str(self.path), cwd=SOURCE_ROOT)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "holding\n"
         return process
 
     def until_read(self) -> None:
@@ -118,6 +144,18 @@ class Succession:
                 return
             subprocess.run(["sleep", "0.01"], check=True)
         raise AssertionError(f"no request arrived:\n{self._log.read_text()}")
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def _start(self, *arguments: str, cwd: str | Path) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, *arguments], cwd=cwd, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self._ending.enter_context(process)
+        self._ending.callback(process.kill)
+        return process
 
     def _detach(self) -> None:
         with suppress(MountError):
@@ -148,3 +186,37 @@ def test_a_successor_answers_what_its_predecessor_read_and_goes_on_with_the_moun
     assert waiting.communicate(timeout=30)[0] == "6\n"
     again = succession.ask(f"print(open({str(hello)!r}).read(), end='')")
     assert again.communicate(timeout=30)[0] == "hello, world\n"
+
+
+@needs_linux(6, 9, "FUSE_NOTIFY_RESEND")
+@pytest.mark.parametrize("kills", [1, 3])
+def test_programs_go_on_with_what_they_had_open(succession: Succession, emulator: RunningEmulator, kills: int) -> None:
+    large = random.Random(1).randbytes(24 * MIB)
+    names = [f"{number:05}" for number in range(5000)]
+    bucket = Bucket(emulator)
+    for name, content in (("large", large), ("small", b"some words"), ("old", b"was there"), ("here/file", b"found")):
+        bucket.put(name, content)
+    emulator.seed("data/many/{n:05d}", b"", count=5000)
+    succession.show(emulator)
+    server = succession.serve()
+    program = succession.hold()
+
+    emulator.reset_counters()
+    for _ in range(kills):
+        server.kill()
+        server.wait()
+        server = succession.serve()
+    found = json.loads(program.communicate("go on\n", timeout=60)[0])
+
+    assert (found["large"], found["md5"]) == (len(large), hashlib.md5(large, usedforsecurity=False).hexdigest())
+    assert emulator.requests("GetObject", "data/large"), "the successor was not asked"
+    assert found["small"] == "some words"
+    assert found["names"] == names
+    assert (found["size"], found["here"]) == (5, "found")
+    assert found["old"] == ["synced", "", ""]
+    assert found["new"] == ["EIO", "EIO", "EIO"]
+    assert "new was not written" in succession.log
+    listed = succession.ask(f"import os; print(os.listdir({str(succession.path)!r}))")
+    assert "new" not in listed.communicate(timeout=30)[0]
+    assert bucket.get("new") is None
+    assert bucket.get("old") == b"synced"

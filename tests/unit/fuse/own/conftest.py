@@ -76,7 +76,9 @@ class Recorder:
 
 
 class Served:
-    def __init__(self, filesystem: ServedFilesystem, *, stays: bool = False, **arguments: Any) -> None:
+    def __init__(
+        self, filesystem: ServedFilesystem, *, stays: bool = False, resumed: bool = False, **arguments: Any
+    ) -> None:
         given = MountArguments(**arguments)
         self.device = Recorder(stays=stays)
         self.exchanges = Exchanges(self.device)
@@ -86,7 +88,7 @@ class Served:
         reporter = ErrorReporter(logging.getLogger("test"))
         names = NameHandlers(filesystem, given, self.lanes)
         files = FileHandlers(filesystem, given, self.lanes, reporter, lambda: self.spare_buffer)
-        directories = DirectoryHandlers(filesystem, self.lanes, given.entry_timeout)
+        directories = DirectoryHandlers(filesystem, self.lanes, given.entry_timeout, resumed=resumed)
         handlers = handlers_of(names, files, directories)
         self._dispatch = Dispatch(
             filesystem, self.device, self.exchanges, self.interrupts, reporter, handlers, setxattr_ext=False

@@ -133,6 +133,22 @@ def test_a_page_that_nobody_gets_is_given_back(served: Served, filesystem: TreeF
     assert sum(filesystem.lookups.values()) == 0
 
 
+def test_a_directory_that_a_predecessor_opened_is_read_on(filesystem: TreeFilesystem) -> None:
+    predecessor, successor = Served(filesystem), Served(filesystem, resumed=True)
+    handle = open_root(predecessor)
+    first = records(predecessor.ask(Opcode.READDIR, read_body(handle, 0, 4096)).body, plus=False)
+    predecessor.lanes.close()
+
+    rest = records(successor.ask(Opcode.READDIR, read_body(handle, first[-1].cookie, 1 << 20)).body, plus=False)
+    unknown = successor.ask(Opcode.READDIR, read_body(handle + 1, first[-1].cookie, 4096)).error
+    closed = successor.ask(Opcode.RELEASEDIR, release_body(handle)).error
+    successor.lanes.close()
+
+    assert [record.name for record in first + rest] == [b".", b"..", *NAMES]
+    assert (unknown, closed) == (errno.EBADF, 0)
+    assert filesystem.handles == {}
+
+
 def test_listings_are_kept_for_as_long_as_names_may_be_believed() -> None:
     now = [100.0]
     kept = KeptListings(Seconds(10.0), lambda: now[0])
