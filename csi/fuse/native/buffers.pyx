@@ -19,6 +19,10 @@ cdef class RequestBuffer:
         if posix_memalign(&memory, PAGE, size) != 0:
             raise MemoryError
         self.memory = <char*>memory
+        # a thread that is killed while the kernel would have to find the page takes its request with it: EIO for who
+        # asked, where it is asked again of a successor otherwise; only payloads of writes are longer
+        if size > PAGE:
+            self.memory[0] = self.memory[PAGE] = 0
         self.size = size
         self.pool = pool
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
+import importlib
+import mmap
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -198,3 +203,23 @@ def test_a_thread_of_another_place_answers_at_once() -> None:
     with running(lambda *_: None) as (kernel, device, _):
         assert device.reply_soon(77, 5) == 0
         assert (kernel.receive().unique, device.is_over()) == (77, False)
+
+
+def test_the_beginning_of_a_request_has_its_memory_before_it_is_read() -> None:
+    """Otherwise who is killed just then takes the request along, and no successor is asked."""
+    buffers: Any = importlib.import_module("csi.fuse.native.buffers")
+    buffer = buffers.RequestBuffer([], 64 << 20)  # more than the allocator has lying about
+    view = ctypes.create_string_buffer(128)  # a Py_buffer, whose first field is the address
+
+    ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(buffer), view, 0)
+    first = ctypes.c_uint64.from_buffer(view).value
+
+    assert [is_there(first + page * mmap.PAGESIZE) for page in (0, 1, 2)] == [True, True, False]
+    ctypes.pythonapi.PyBuffer_Release(view)
+
+
+def is_there(address: int) -> bool:
+    """Whether a page of this process has memory."""
+    with Path("/proc/self/pagemap").open("rb") as pages:
+        pages.seek(address // mmap.PAGESIZE * 8)
+        return bool(pages.read(8)[7] & 0x80)
