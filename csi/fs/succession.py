@@ -10,7 +10,9 @@ before the reply that tells the kernel of it. (`takeover.md`, "State the success
 What is not kept: bytes that were written and not yet an object. A file that had some is what it was before; who wrote
 them is told so (EIO) by every later write, fsync and close. Through other handles that were open for writing nothing is
 lost, but nothing more is written either: the program behind them is not known any more, and if it were killed half a
-file would be taken for a whole one. A handle whose open was not answered is open for ever, which costs its memory.
+file would be taken for a whole one. A handle whose open was not answered is open for ever, which costs its memory. The
+kernel looks a path up again only once: an open(2) that meets two deaths may end with ESTALE. So may a read of a file
+that is being made in append mode and was never closed.
 
 The kernel session does not open files by itself where this is in use (`Knowledge.plans`): nobody would note its opens.
 Who makes the journal is who holds the descriptor of the session, the sidecar's supervisor: it passes the descriptor of

@@ -23,7 +23,8 @@ from csi.handover.kernel import MNT_DETACH, MS_NODEV, MS_NOSUID, LinuxKernel
 from tests.support.emulator import RunningEmulator
 from tests.support.linux_releases import needs_linux
 from tests.support.mounts import SOURCE_ROOT, ServedMount, served_mount
-from tests.support.published_volume import Bucket
+from tests.support.published_volume import Bucket, program
+from tests.support.restless_program import FILES, content
 
 MIB = 1 << 20
 CONTENT = bytes(range(256)) * 8192
@@ -194,19 +195,19 @@ def test_programs_go_on_with_what_they_had_open(succession: Succession, emulator
     large = random.Random(1).randbytes(24 * MIB)
     names = [f"{number:05}" for number in range(5000)]
     bucket = Bucket(emulator)
-    for name, content in (("large", large), ("small", b"some words"), ("old", b"was there"), ("here/file", b"found")):
-        bucket.put(name, content)
+    for name, data in (("large", large), ("small", b"some words"), ("old", b"was there"), ("here/file", b"found")):
+        bucket.put(name, data)
     emulator.seed("data/many/{n:05d}", b"", count=5000)
     succession.show(emulator)
     server = succession.serve()
-    program = succession.hold()
+    holding = succession.hold()
 
     emulator.reset_counters()
     for _ in range(kills):
         server.kill()
         server.wait()
         server = succession.serve()
-    found = json.loads(program.communicate("go on\n", timeout=60)[0])
+    found = json.loads(holding.communicate("go on\n", timeout=60)[0])
 
     assert (found["large"], found["md5"]) == (len(large), hashlib.md5(large, usedforsecurity=False).hexdigest())
     assert emulator.requests("GetObject", "data/large"), "the successor was not asked"
@@ -220,3 +221,35 @@ def test_programs_go_on_with_what_they_had_open(succession: Succession, emulator
     assert "new" not in listed.communicate(timeout=30)[0]
     assert bucket.get("new") is None
     assert bucket.get("old") == b"synced"
+
+
+@needs_linux(6, 9, "FUSE_NOTIFY_RESEND")
+def test_who_reads_notices_nothing_of_killed_servers_and_who_writes_is_told(
+    succession: Succession, emulator: RunningEmulator
+) -> None:
+    bucket = Bucket(emulator)
+    for number in range(FILES):
+        bucket.put(f"files/{number:05}", content(f"{number:05}"))
+    succession.show(emulator)
+    server = succession.serve()
+    works = ["read", "read", "list", "write", "write"]
+    with ExitStack() as ending:
+        directory = str(succession.path / "files")
+        programs = [ending.enter_context(program("restless_program", directory, work)) for work in works]
+        said: list[set[str | None]] = [set() for _ in programs]
+        for _ in range(6):
+            server.kill()
+            server.wait()
+            server = succession.serve()
+            for each, lines in zip(programs, said, strict=True):
+                lines |= {each.line(), each.line()}  # none of their calls meets two deaths
+        for each in programs:
+            each.say("enough")
+        for each, lines in zip(programs, said, strict=True):
+            lines |= set(each.lines())
+
+    assert said[:3] == [{"done"}] * 3
+    assert {"done"} <= said[3] | said[4] <= {"done", "EIO"}
+    for name in bucket.names():
+        data = bucket.get(name)
+        assert data == content((data or b"")[:5].decode())
