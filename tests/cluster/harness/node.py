@@ -255,11 +255,11 @@ def _done(node: Node, *words: str) -> bool:
     return True
 
 
-def _until(node: Node, condition: Callable[[], bool], what: str) -> None:
-    """Wait; a component that ended meanwhile is told at once."""
+def _until(node: Node, condition: Callable[[], bool], what: str, but: frozenset[str] = frozenset()) -> None:
+    """Wait; a component that ended meanwhile is told at once, `but` for some."""
 
     def look() -> bool:
-        ended = [name for name, running in node.running().items() if not running]
+        ended = [name for name, running in node.running().items() if not running and name not in but]
         if ended:
             raise ClusterFailed(f"{', '.join(ended)} ended while waiting for {what}\n{node.log_tails()}")
         return condition()
@@ -270,8 +270,11 @@ def _until(node: Node, condition: Callable[[], bool], what: str) -> None:
         raise ClusterFailed(f"{late}\n{node.log_tails()}") from None
 
 
-def wait_listening(node: Node, port: int) -> None:
-    _until(node, lambda: _listens(node, port), f"a listener on port {port}")
+def start_listening(node: Node, name: str, words: list[str], port: int) -> None:
+    """A program beside the components, once it listens."""
+    before = frozenset(known for known, running in node.running().items() if not running)
+    node.start_program(name, words)
+    _until(node, lambda: _listens(node, port), f"{name} listening on port {port}", before - {name})
 
 
 def _wait(condition: Callable[[], bool], what: str, seconds: float) -> None:

@@ -13,7 +13,7 @@ from csi.cli.descriptions import read_descriptions
 from csi.volume.modes import Mode
 from csi.volume.naming import DRIVER_NAME
 from csi.volume.parse import parse_volume
-from tests.cluster.harness.__main__ import KEY, PORT, SECRET
+from tests.cluster.harness.developer import KEY, PORT, SECRET
 
 EXAMPLES = Path(__file__).parents[3] / "deploy" / "examples"
 FILES = sorted(path.name for path in EXAMPLES.glob("*.yaml"))
