@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Build what the cluster of the tests runs into .cache/cluster/MINOR/bin: control plane, kubelet, kubectl, provisioner,
-# helm and the stand-ins, from the modules of tests/cluster/tools, static and stripped. Does nothing while those are
-# unchanged since the last build; a first one takes about ten minutes on two cores.
+# helm, cert-manager and the stand-ins, from the modules of tests/cluster/tools, static and stripped; put cert-manager's
+# CustomResourceDefinitions beside it. Does nothing while those are unchanged since the last build; a first one takes
+# about ten minutes on two cores.
 #   tools/cluster-binaries.sh            Kubernetes 1.36
 #   tools/cluster-binaries.sh 1.33       the oldest supported: tests/cluster/tools/1.33/go.mod pins its five programs
 set -euo pipefail
@@ -19,9 +20,9 @@ esac
 kubernetes=(kube-apiserver kube-controller-manager kube-scheduler kubelet kubectl)
 kubernetes=("${kubernetes[@]/#/k8s.io/kubernetes/cmd/}")
 others=(github.com/kubernetes-csi/external-provisioner/v6/cmd/csi-provisioner helm.sh/helm/v4/cmd/helm
-    ./registrar-stand-in ./livenessprobe-stand-in)
+    ./cert-manager ./registrar-stand-in ./livenessprobe-stand-in)
 out=$PWD/.cache/cluster/$minor/bin
-stamp=$(cat "$0" $module/go.{mod,sum} tests/cluster/tools/go.{mod,sum} tests/cluster/tools/*-stand-in/*.go \
+stamp=$(cat "$0" $module/go.{mod,sum} tests/cluster/tools/go.{mod,sum} tests/cluster/tools/*/*.go \
     tests/cluster/tools/pause.c | sha256sum)
 [ "$(cat "$out/.stamp" 2>/dev/null)" = "$stamp" ] && exit 0
 
@@ -43,5 +44,9 @@ else
     build "$module" "${kubernetes[@]}"
     build tests/cluster/tools "${others[@]}"
 fi
+definitions=${out%/bin}/cert-manager
+mkdir -p "$definitions"
+install -m 644 -t "$definitions" \
+    "$(cd tests/cluster/tools && "$go" list -m -f '{{.Dir}}' github.com/cert-manager/cert-manager)"/deploy/crds/cert-manager.io_*.yaml
 gcc -static -Os -s -o "$out/pause" tests/cluster/tools/pause.c
 printf '%s' "$stamp" >"$out/.stamp"

@@ -12,6 +12,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.cluster.harness.client import Cluster, Namespace, cluster_of, foreign_cluster
 from tests.cluster.harness.diagnosis import diagnosis
@@ -35,6 +36,7 @@ _LONGEST_FIRST = (
     "test_restarts.py",
     "test_chart_combinations.py",
     "test_chart.py",
+    "test_cert_manager.py",
     "test_cluster_itself.py",
     "test_examples.py",
 )
@@ -128,6 +130,19 @@ def driver(cluster: Cluster, oss_process: RunningEmulator) -> Iterator[Driver]:
     yield installed
     if cluster.node is None:  # ours ends as a whole
         installed.uninstall()
+
+
+@pytest.fixture(scope="session")
+def certificate_kinds(cluster: Cluster) -> Iterator[None]:
+    """The kinds of cert-manager, which is not running."""
+    definitions = Places("", cluster.node.places.version if cluster.node else NEWEST).definitions
+    kinds = [yaml.load(path.read_bytes(), yaml.CSafeLoader) for path in sorted(definitions.glob("*.yaml"))]
+    assert kinds, f"{definitions} is empty; tools/cluster-binaries.sh fills it"
+    for kind in kinds:
+        cluster.create(kind)
+    yield
+    if cluster.node is None:  # ours ends as a whole
+        cluster.delete("customresourcedefinitions", *(kind["metadata"]["name"] for kind in kinds))
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ import yaml
 from tests.cluster.chart_values import Object, Settings, every_combination, nested
 from tests.cluster.harness.client import Cluster
 from tests.cluster.harness.driver import CHART, NAMESPACE, RELEASE, Driver, objects_of_ours
-from tests.cluster.harness.places import CERT_MANAGER_DEFINITIONS
 from tools.render_deploy import TARGET
 
 _NAMESPACE = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
@@ -25,26 +24,15 @@ _NO_PODS = {
 
 
 @pytest.fixture(scope="module")
-def bare(driver: Driver) -> Iterator[Cluster]:
+def bare(driver: Driver, certificate_kinds: None) -> Iterator[Cluster]:
     """The cluster without the driver, with the kinds of cert-manager, which is not running, and no room for pods of
     ours: what takes time is their ends, and tests of the installed driver have seen those."""
     cluster = driver.cluster
     driver.uninstall()
     cluster.apply([_NAMESPACE, _NO_PODS])
-    kinds = [definition(path.read_text()) for path in sorted(CERT_MANAGER_DEFINITIONS.glob("*.yaml"))]
-    assert kinds, f"{CERT_MANAGER_DEFINITIONS} is empty; tools/go-tools.sh fills it"
-    for kind in kinds:
-        cluster.create(kind)  # one is too large for the annotation of apply
     yield cluster
     cluster.delete("namespace", NAMESPACE)
-    cluster.delete("customresourcedefinitions", *(kind["metadata"]["name"] for kind in kinds))
     driver.upgrade()
-
-
-def definition(text: str) -> Object:
-    """A CustomResourceDefinition without what only the chart of cert-manager can fill in."""
-    found: Object = yaml.safe_load(text)
-    return {**found, "metadata": {"name": found["metadata"]["name"]}}
 
 
 def missing(cluster: Cluster, objects: list[Object]) -> list[str]:

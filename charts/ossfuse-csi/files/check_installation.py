@@ -1,8 +1,9 @@
 """What `helm test` runs in the cluster, with the driver's own image: does a pod with a volume of ours get its sidecar?
 
 It asks the API server what it would make of such a pod (a dry run), which takes the whole way: API server, webhook
-configuration, certificate, Service, controller. Then it counts the nodes that can mount. Nothing is created. Only what
-Python brings is used, so that it tells as much in a broken installation as it can.
+configuration, certificate, Service, controller. Then it counts the nodes that can mount. Nothing is created. What is
+wrong may come right within two minutes: `helm install` does not wait for its pods. Only what Python brings is used, so
+that it tells as much in a broken installation as it can.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import os
 import ssl
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -21,6 +23,11 @@ DRIVER: Final = "ossfuse.csi.dev"
 SIDECAR: Final = "ossfuse-data"
 _ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _TIMEOUT: Final = 30.0
+_LOOKS: Final = 60
+_PAUSE: Final = 2.0
+
+Findings = tuple[list[str], list[str]]
+"""What is well and what is not, one sentence each."""
 
 Call = Callable[[str, str, dict[str, Any] | None], dict[str, Any]]
 """Method, path, body → answer. Raises Refused."""
@@ -30,8 +37,18 @@ class Refused(Exception):
     """The API server said no, or nothing; the text is for people."""
 
 
-def check(call: Call, namespace: str) -> tuple[list[str], list[str]]:
-    """What is well and what is not, one sentence each. `namespace` is one whose pods get sidecars."""
+def settled(look: Callable[[], Findings], pause: Callable[[float], None]) -> Findings:
+    """What is found once all is well, or in the end."""
+    for _ in range(_LOOKS - 1):
+        found = look()
+        if not found[1]:
+            return found
+        pause(_PAUSE)
+    return look()
+
+
+def check(call: Call, namespace: str) -> Findings:
+    """`namespace` is one whose pods get sidecars."""
     well: list[str] = []
     wrong: list[str] = []
     for step in (_driver, _sidecar, _nodes):
@@ -129,7 +146,8 @@ def _in_cluster() -> Call:
 
 
 def main() -> int:
-    well, wrong = check(_in_cluster(), os.environ["TEST_NAMESPACE"])
+    call, namespace = _in_cluster(), os.environ["TEST_NAMESPACE"]
+    well, wrong = settled(lambda: check(call, namespace), time.sleep)
     for line in well:
         sys.stdout.write(f"ok: {line}\n")
     for line in wrong:

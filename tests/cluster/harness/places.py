@@ -23,8 +23,6 @@ REGISTRAR_IMAGE = "ossfuse-csi.test/registrar:stand-in"
 LIVENESS_IMAGE = "ossfuse-csi.test/livenessprobe:stand-in"
 DRIVER_IMAGE = "docker.io/ossfuse-csi/ossfuse-csi:0.1.0"
 DRIVER_TAR = CHECKOUT / ".cache" / "image" / "ossfuse-csi.tar"
-CERT_MANAGER_DEFINITIONS = CHECKOUT / ".cache" / "go" / "cert-manager"
-"""CustomResourceDefinitions of cert-manager, as it publishes them."""
 
 CGROUPS = Path("/sys/fs/cgroup")
 RUN = Path("/run/cluster")
@@ -69,6 +67,11 @@ class Places:
     def images(self) -> Path:
         """Images of the programs, made once for each build of them."""
         return self.cache / self.version / "images"
+
+    @property
+    def definitions(self) -> Path:
+        """CustomResourceDefinitions of cert-manager, as it publishes them."""
+        return self.cache / self.version / "cert-manager"
 
     @property
     def state(self) -> Path:

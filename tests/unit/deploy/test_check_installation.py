@@ -85,3 +85,23 @@ def test_a_missing_driver_does_not_keep_the_rest_from_being_checked(script: Modu
     well, wrong = script.check(server, "team")
     assert wrong == ["not found"]
     assert len(well) == 2
+
+
+def test_an_installation_that_is_still_starting_gets_its_time(script: ModuleType) -> None:
+    server = ApiServer(script, drivers=[[]])
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        server.drivers = [["ossfuse.csi.dev"]]
+
+    assert script.settled(lambda: script.check(server, "team"), pause)[1] == []
+    assert len(pauses) == 1
+
+
+def test_what_stays_wrong_is_told_after_two_minutes(script: ModuleType) -> None:
+    pauses: list[float] = []
+    server = ApiServer(script, drivers=[[]])
+    _, wrong = script.settled(lambda: script.check(server, "team"), pauses.append)
+    assert [line for line in wrong if line.startswith("no node can mount yet")] == wrong != []
+    assert 60 < sum(pauses) <= 120
