@@ -144,11 +144,6 @@ cdef class Parcels:
         return target
 
     def forget(self, Parcel parcel):
-        pthread_mutex_lock(&self.lock)
-        if parcel.job.state == WAITS:
-            unlink(self, &parcel.job)
-            parcel.job.state = LOST
-        pthread_mutex_unlock(&self.lock)
         if parcel in self.held:
             self.held[parcel] = None
         self.sweep(parcel)
@@ -216,6 +211,9 @@ cdef class Parcels:
         """Let go of a parcel that was forgotten, unless it flies."""
         cdef bint flies
         pthread_mutex_lock(&self.lock)
+        if parcel.job.state == WAITS:  # also for the second time, after its connection had ended
+            unlink(self, &parcel.job)
+            parcel.job.state = LOST
         flies = parcel.job.state == FLIES
         pthread_mutex_unlock(&self.lock)
         if not flies:
@@ -299,9 +297,6 @@ cdef Job *next_job(Parcels parcels, double until, int *why) noexcept nogil:
     cdef Job *job
     while True:
         job = parcels.first
-        if job == NULL and parcels.closed:
-            why[0] = ENDED
-            break
         if job != NULL and parcels.busy <= worth(parcels):
             if now() >= until:
                 why[0] = STALE
@@ -309,6 +304,9 @@ cdef Job *next_job(Parcels parcels, double until, int *why) noexcept nogil:
             unlink(parcels, job)
             job.state = FLIES
             return job
+        if parcels.closed:  # what is left is fetched by who is at work: nobody would wake this one
+            why[0] = ENDED
+            break
         parcels.busy -= 1
         begin_condition(&idler.wake)
         idler.woken = False

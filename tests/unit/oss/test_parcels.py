@@ -93,6 +93,49 @@ def test_what_was_forgotten_while_it_was_fetched_is_handed_to_nobody() -> None:
         assert serve(parcels, server) == (LOST, None)
 
 
+def test_what_was_forgotten_while_it_was_fetched_is_not_asked_for_again_when_its_connection_had_ended() -> None:
+    parcels = Parcels(4)
+    parcel, _ = parcels.put(b"a", ETAG.encode(), len(BODY), "slot")
+
+    def play(server: RawServer, connection: socket.socket) -> None:
+        read_request(server, connection)
+        parcels.forget(parcel)
+
+    with raw_server(play) as server:
+        assert serve(parcels, server) == (CLOSED, None)
+    assert parcels.waiting == 0
+
+
+def test_one_too_many_leaves_when_all_is_closed_although_something_waits() -> None:
+    parcels = Parcels(1)
+    first, _ = parcels.put(b"a", ETAG.encode(), len(BODY), "a")
+    asked, go_on = threading.Event(), threading.Event()
+
+    def play(server: RawServer, connection: socket.socket) -> None:
+        read_request(server, connection)
+        asked.set()
+        go_on.wait(10)
+        connection.sendall(good())
+        read_request(server, connection)
+        connection.sendall(good())
+
+    with raw_server(play, answering()) as server:
+        outcomes: list[tuple[int, object]] = []
+        couriers = [threading.Thread(target=lambda: outcomes.append(serve(parcels, server)), daemon=True) for _ in "12"]
+        couriers[0].start()
+        assert asked.wait(10)
+        second, _ = parcels.put(b"b", ETAG.encode(), len(BODY), "b")
+        parcels.close()
+        couriers[1].start()
+        couriers[1].join(10)
+        left = [*outcomes]
+        go_on.set()
+        assert [parcels.wait(first), parcels.wait(second)] == [BODY, BODY]
+        couriers[0].join(10)
+    assert left == [(ENDED, None)]
+    assert outcomes == [(ENDED, None)] * 2
+
+
 def test_a_connection_that_had_ended_costs_nothing_but_another_one() -> None:
     parcels = Parcels(4)
     parcel, _ = parcels.put(b"a", ETAG.encode(), len(BODY), "slot")
