@@ -8,6 +8,7 @@ what to say of it.
 from __future__ import annotations
 
 import importlib.util
+import os
 import socket
 import threading
 from collections.abc import Callable
@@ -34,10 +35,14 @@ Ordinary = Callable[[Any], None]
 
 
 class Post:
-    """Couriers to one bucket. `_lock` guards `_threads`. They end with `close`, once what was begun is done."""
+    """Couriers to one bucket. `_lock` guards `_threads`. They end with `close`, once what was begun is done.
+
+    In a child that was forked there is none of them, and maybe one of their locks that nobody lets go of.
+    """
 
     def __init__(self, parcels: Parcels, lines: Lines, audit: Audit, name: str, *, most: int, processors: int) -> None:
         self.parcels = parcels
+        self._process = os.getpid()
         self._lines = lines
         self._audit = audit
         self._name = name
@@ -52,6 +57,11 @@ class Post:
         parcel, needed = self.parcels.put(key, etag, version.size, slot)
         self._hire(needed, ordinary)
         return parcel
+
+    def forget(self, parcel: Parcel) -> None:
+        """Nobody will wait for it. Does nothing in a child, where a sample of the parent may be left."""
+        if os.getpid() == self._process:
+            self.parcels.forget(parcel)
 
     def _hire(self, needed: int, ordinary: Ordinary) -> None:
         """Have `needed` couriers at least, as far as so many are allowed."""

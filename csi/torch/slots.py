@@ -60,7 +60,7 @@ class Slot:
         """Nobody will wait for it."""
         self.unwanted = True
         if self.post is not None and self.parcel is not None:
-            self.post.parcels.forget(self.parcel)
+            self.post.forget(self.parcel)
 
 
 def version_of(entry: Entry) -> ObjectVersion:
