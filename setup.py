@@ -25,6 +25,7 @@ SOURCES = (
     "csi/oss/digests",
     "csi/oss/wire",
     "csi/oss/getting",
+    "csi/oss/parcels",
 )
 
 

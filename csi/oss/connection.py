@@ -3,6 +3,10 @@
 Promises that bodies move without copies beyond libcurl's own, that no wait is unbounded, and that another thread can
 end an exchange under way. Bodies without encryption take the short way past libcurl where they can (`direct`).
 libcurl's options that read the environment (proxies, netrc) are switched off; what may be configured is passed in.
+
+A forked child never ends a handle of its parent, not even as garbage: libcurl would wait there for its thread that
+resolves names, which only the parent has (a segmentation fault, or a wait for ever), and would take leave of the server
+on a connection that the parent goes on using.
 """
 
 from __future__ import annotations
@@ -10,16 +14,16 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import socket
-import threading
 import time
+import weakref
 from collections.abc import Mapping, Sequence
 
 import pycurl
 
 from csi.errors import DeadlineExceeded, EndpointUnreachable, StoreError
-from csi.oss.direct import DirectLine, endpoint_of
+from csi.oss.direct import endpoint_of
 from csi.oss.exchange import USER_AGENT, HttpAnswer, HttpRequest
+from csi.oss.sockets import Sockets
 from csi.oss.store import Buffer
 from csi.volume.units import KIB, MIB, Seconds
 
@@ -46,20 +50,13 @@ _HINTS = {
 
 
 class Connection:
-    """An easy handle, used by one thread at a time.
-
-    `_lock` guards `_sockets` (descriptors libcurl has open for this handle), `_interrupted` and `_cut`; it is held only
-    for system calls that do not wait.
-    """
+    """An easy handle, used by one thread at a time."""
 
     def __init__(self, share: pycurl.CurlShare, *, connect_timeout: Seconds, ca_bundle: str, proxy: str) -> None:
-        self._lock = threading.Lock()
-        self._sockets: set[int] = set()
-        self._interrupted = False
-        self._cut = False
-        self._line: DirectLine | None = None
+        self._sockets = sockets = Sockets()
         self._takes_lines = not proxy
         self._curl = curl = pycurl.Curl()
+        weakref.finalize(self, _leave, os.getpid(), curl)
         curl.setopt(pycurl.SHARE, share)
         curl.setopt(pycurl.NOSIGNAL, 1)
         curl.setopt(pycurl.TCP_NODELAY, 1)
@@ -78,12 +75,12 @@ class Connection:
             curl.setopt(pycurl.NOPROXY, "*")
         if ca_bundle:
             curl.setopt(pycurl.CAINFO, ca_bundle)
-        curl.setopt(pycurl.SOCKOPTFUNCTION, self._opened)
-        curl.setopt(pycurl.CLOSESOCKETFUNCTION, self._closed)
+        curl.setopt(pycurl.SOCKOPTFUNCTION, sockets.opened)
+        curl.setopt(pycurl.CLOSESOCKETFUNCTION, sockets.closed)
 
     def exchange(self, request: HttpRequest, timeout: Seconds, stall: Seconds) -> HttpAnswer:
         """See `Transport.send`."""
-        line = self._line
+        line = self._sockets.line
         if line is not None:
             if request.target is not None and request.method == "GET" and line.leads_to(request.url):
                 started = time.monotonic()
@@ -106,11 +103,12 @@ class Connection:
 
     def leads_to(self, endpoint: str) -> bool:
         """Whether `exchange_plain` may be asked for."""
-        return self._line is not None and self._line.leads_to(endpoint + "/")
+        line = self._sockets.line
+        return line is not None and line.leads_to(endpoint + "/")
 
     def exchange_plain(self, head: bytes, target: memoryview, timeout: Seconds, stall: Seconds) -> HttpAnswer | None:
         """See `Transport.send_plain`."""
-        line = self._line
+        line = self._sockets.line
         if line is None:
             return None
         answer = line.say(head, target, timeout, stall)
@@ -147,36 +145,25 @@ class Connection:
 
     def interrupt(self) -> None:
         """End the exchange under way, if any, from another thread; later ones fail. Idempotent."""
-        with self._lock:
-            self._interrupted = True
-            self._shut()
+        self._sockets.interrupt()
 
     def cut(self) -> None:
         """End the exchange that is under way or about to begin, from another thread, until `mend`."""
-        with self._lock:
-            self._cut = True
-            self._shut()
+        self._sockets.cut()
 
     def mend(self) -> None:
         """The exchange that was to be cut has ended; the next one has a connection of its own."""
-        self._cut = False
+        self._sockets.is_cut = False
 
     def close(self) -> None:
         """Close the connection; not while an exchange is under way."""
         self._curl.close()
 
-    def _shut(self) -> None:
-        for descriptor in self._sockets:
-            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as duplicate:
-                duplicate.shutdown(socket.SHUT_RDWR)
-
     def _take_line(self, url: str) -> None:
         """After an exchange by libcurl: the connection it keeps, if there is one to use directly."""
         endpoint = endpoint_of(url)
-        if self._line is None and self._takes_lines and endpoint:
-            with self._lock:
-                if len(self._sockets) == 1 and not self._interrupted:
-                    self._line = DirectLine(next(iter(self._sockets)), endpoint, USER_AGENT)
+        if self._takes_lines and endpoint:
+            self._sockets.take_line(endpoint)
 
     def _prepare(self, method: str, size: int) -> None:
         curl = self._curl
@@ -196,27 +183,11 @@ class Connection:
             curl.setopt(pycurl.HTTPGET, 1)
             curl.setopt(pycurl.CUSTOMREQUEST, method)
 
-    def _opened(self, descriptor: int, _purpose: int) -> int:
-        with self._lock:
-            if self._interrupted or self._cut:
-                return int(pycurl.SOCKOPT_ERROR)
-            self._sockets.add(descriptor)
-        return int(pycurl.SOCKOPT_OK)
-
-    def _closed(self, descriptor: int) -> int:
-        with self._lock:
-            self._sockets.discard(descriptor)
-            os.close(descriptor)
-        if self._line is not None:  # one connection at a time
-            self._line.close()
-            self._line = None
-        return 0
-
     def _explain(self, error: pycurl.error, request: HttpRequest, timeout: Seconds) -> StoreError:
         number, text = error.args
         where = request.url.split("?")[0].split("/", 3)[:3]
         endpoint = "/".join(where)
-        if self._interrupted:
+        if self._sockets.is_interrupted:
             return EndpointUnreachable(f"{endpoint}: the client was closed")
         if number == pycurl.E_OPERATION_TIMEDOUT:
             return DeadlineExceeded(
@@ -226,6 +197,15 @@ class Connection:
         failure = EndpointUnreachable(f"{endpoint}: {text} (libcurl error {number})", hint=_HINTS.get(number, ""))
         failure.permanent = number in _PERMANENT
         return failure
+
+
+def _leave(process: int, curl: pycurl.Curl) -> None:
+    """Of a handle that nobody holds any more, or at the end of the process: in a child of the one that made it, it
+    lives for ever."""
+    if os.getpid() != process:
+        import ctypes  # noqa: PLC0415 - of no other use here
+
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(curl))
 
 
 class _Sink:

@@ -23,8 +23,9 @@ from csi.errors import (
     RequestRejected,
 )
 from csi.torch.connection import Connection
-from csi.torch.fetching import Fetcher, Slot
+from csi.torch.fetching import Fetcher
 from csi.torch.samples import OssObject
+from csi.torch.slots import Slot
 from csi.torch.tally import DatasetStatistics, Tally
 
 _log = logging.getLogger(__name__)

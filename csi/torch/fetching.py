@@ -1,8 +1,9 @@
 """How the bytes of samples arrive in one process: a bounded number of requests at a time, each made ahead by a thread.
 
-A small sample is one GET into memory of its own; a sample larger than `unit` is left to its reader, who gets it by
-ranges from a data engine. Two budgets of half the configured one bound what was fetched ahead and not yet taken, and
-what the engine holds. Knows no PyTorch; order and retention are the business of `pipeline`.
+A small sample is one GET into memory of its own, by a courier where there is a post (`lines`); a sample larger than
+`unit` is left to its reader, who gets it by ranges from a data engine. Two budgets of half the configured one bound
+what was fetched ahead and not yet taken, and what the engine holds. Knows no PyTorch; order and retention are the
+business of `pipeline`.
 """
 
 from __future__ import annotations
@@ -13,19 +14,20 @@ import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from queue import SimpleQueue
-from typing import Final, NamedTuple
+from typing import Any, Final
 
 from csi.data.engine import DataEngine
 from csi.data.ledger import MemoryLedger
 from csi.data.streams import Reader
-from csi.errors import EndpointUnreachable, ManifestMalformed, OssFuseError, PreconditionFailed
+from csi.errors import EndpointUnreachable, OssFuseError, PreconditionFailed
 from csi.oss.client import OssClient
 from csi.oss.store import ObjectVersion
-from csi.torch.archives import HEADERS, member_at
+from csi.torch.archives import HEADERS
 from csi.torch.catalogue import UNKNOWN, Entry
 from csi.torch.connection import Connection
-from csi.torch.lines import LinesOfThread
+from csi.torch.lines import Post, post_to
 from csi.torch.processors import confine
+from csi.torch.slots import Fetched, Slot, member_of, version_of
 from csi.torch.uri import Place
 from csi.volume.spec import ReadOptions, WriteOptions
 from csi.volume.units import MIB, Bytes
@@ -37,40 +39,11 @@ _SPARE: Final = 4
 """Connections for samples that are read on the caller's thread meanwhile."""
 
 
-class Fetched(NamedTuple):
-    """A sample of `size` bytes, called `name`. `data` None: too large to be held, it is to be read by ranges of
-    `version`, in which it begins at `start`."""
-
-    version: ObjectVersion
-    data: bytearray | None
-    name: str
-    size: int
-    start: int = 0
-
-
-class Slot:
-    """A sample on its way. `wait` returns once `fetched` or `error` is there; it may be called once."""
-
-    __slots__ = ("charge", "entry", "error", "fetched", "gate", "unwanted")
-
-    def __init__(self, entry: Entry, charge: int) -> None:
-        self.entry = entry
-        self.charge = charge
-        self.fetched: Fetched | None = None
-        self.error: OssFuseError | None = None
-        self.unwanted = False
-        self.gate = threading.Lock()
-        self.gate.acquire()
-
-    def wait(self) -> None:
-        self.gate.acquire()
-
-
 class Fetcher:
     """Of one process: made in it, and never used in another. Any thread may call.
 
-    `_lock` guards `_engines` and `_threads`; it is held for no request. Its threads and engines end with `close`, or
-    when nobody holds it any more.
+    `_lock` guards `_engines`, `_posts` and `_threads`; it is held for no request. Its threads and engines end with
+    `close`, or when nobody holds it any more.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -89,8 +62,9 @@ class Fetcher:
         self._queue: _Queue = SimpleQueue()
         self._threads = 0
         self._closed = False
-        self._lines = LinesOfThread()
-        weakref.finalize(self, _end, self.process, self._queue, self._engines).atexit = False
+        self._posts: dict[Place, Post | None] = {}
+        self._ordinary = _Ordinary(weakref.ref(self))
+        weakref.finalize(self, _end, self.process, self._queue, self._engines, self._posts).atexit = False
 
     def begin(self, entry: Entry) -> Slot:
         """Have a sample fetched by the next thread that is free. Does not wait."""
@@ -99,6 +73,11 @@ class Fetcher:
             slot.fetched = Fetched(version_of(entry), None, entry.key, entry.size)
             slot.gate.release()
             return slot
+        if entry.etag and entry.size > 0 and entry.offset < 0:
+            post = self._post(entry.place)
+            if post is not None:
+                slot.post, slot.parcel = post, post.send(version_of(entry), slot, self._ordinary)
+                return slot
         self._queue.put((self, [slot]))
         if self._threads < self.concurrency:
             self._hire()
@@ -134,13 +113,13 @@ class Fetcher:
         if is_large and entry.offset < 0:
             return Fetched(version, None, entry.key, entry.size)
         data = bytearray(min(entry.size, HEADERS) if is_large else entry.size)
-        if data and not self._by_line(store, version, data):
+        if data:
             try:
                 store.fill(version, max(entry.offset, 0), memoryview(data))
             except PreconditionFailed as error:
                 raise _replaced(error, entry) from None
         if entry.offset >= 0:
-            return _member(entry, version, data)
+            return member_of(entry, version, data)
         return Fetched(version, data, entry.key, entry.size)
 
     def store(self, place: Place) -> OssClient:
@@ -168,15 +147,26 @@ class Fetcher:
             engines = list(self._engines.values())
             self._engines.clear()
         self._queue.put(None)
+        _dismiss(self._posts)
         _close_all(engines)
         self._connection.close()
 
-    def _by_line(self, store: OssClient, version: ObjectVersion, data: bytearray) -> bool:
-        """Whether a whole object is there already, fetched the short way."""
-        if len(data) != version.size or not version.etag:
-            return False
-        line = self._lines.to(store, self._connection.audit(), self.unit)
-        return line is not None and line.get(version, data)
+    def _post(self, place: Place) -> Post | None:
+        """The couriers to a bucket. None: there are none, or the ordinary way has to say what is wrong."""
+        try:
+            return self._posts[place]
+        except KeyError:
+            pass
+        with self._lock:
+            if self._closed or place in self._posts:
+                return self._posts.get(place)
+            try:
+                store, audit = self.store(place), self._connection.audit()
+            except OssFuseError:
+                return None
+            made = post_to(store, audit, self.unit, most=self.concurrency, processors=self._processors)
+            self._posts[place] = made
+            return made
 
     def _hire(self) -> None:
         """Start another thread, unless there are enough."""
@@ -184,7 +174,7 @@ class Fetcher:
             if self._closed or self._threads >= self.concurrency:
                 return
             self._threads += 1
-        work = (self._queue, self._lines, self._processors)
+        work = (self._queue, self._processors)
         threading.Thread(target=_work, args=work, name=f"ossfuse-fetch-{self._threads}", daemon=True).start()
 
     def fill(self, slots: Sequence[Slot]) -> None:
@@ -220,7 +210,7 @@ class Fetcher:
             try:
                 if failure is not None:
                     raise failure
-                slot.fetched = _member(slot.entry, version, data[start : start + slot.entry.size])
+                slot.fetched = member_of(slot.entry, version, data[start : start + slot.entry.size])
             except OssFuseError as error:
                 slot.error = error
             slot.gate.release()
@@ -246,7 +236,21 @@ class Fetcher:
 _Queue = SimpleQueue[tuple[Fetcher, Sequence[Slot]] | None]
 
 
-def _work(queue: _Queue, lines: LinesOfThread, processors: int) -> None:
+class _Ordinary:
+    """Of a fetcher, which it does not hold: fetches what a courier could not. Who is left by all needs nothing."""
+
+    def __init__(self, fetcher: weakref.ref[Fetcher]) -> None:
+        self._fetcher = fetcher
+
+    def __call__(self, slot: Any) -> None:
+        fetcher = self._fetcher()
+        if fetcher is None:
+            slot.gate.release()
+        else:
+            fetcher.fill([slot])
+
+
+def _work(queue: _Queue, processors: int) -> None:
     """A thread of a fetcher, which it does not hold while it waits: who is forgotten by all others ends it."""
     confine(processors)
     while (taken := queue.get()) is not None:
@@ -254,43 +258,28 @@ def _work(queue: _Queue, lines: LinesOfThread, processors: int) -> None:
         fetcher.fill(slots)
         del taken, fetcher, slots  # they hold the bytes of samples
     queue.put(None)  # for the next thread
-    lines.close()
 
 
-def _end(process: int, queue: _Queue, engines: Mapping[Place, DataEngine]) -> None:
+def _end(process: int, queue: _Queue, engines: Mapping[Place, DataEngine], posts: Mapping[Place, Post | None]) -> None:
     """Of a fetcher that nobody holds. Comes in the middle of anything, with any lock held: so it takes none itself."""
     if os.getpid() == process:
         queue.put(None)
+        _dismiss(posts)
         if engines:
             left = list(engines.values())
             closing = threading.Thread(target=_close_all, args=(left,), name="ossfuse-fetch-end", daemon=True)
             _thread.start_new_thread(closing.start, ())  # which takes a lock, and waits
 
 
+def _dismiss(posts: Mapping[Place, Post | None]) -> None:
+    for post in list(posts.values()):
+        if post is not None:
+            post.parcels.close()
+
+
 def _close_all(engines: Sequence[DataEngine]) -> None:
     for engine in engines:
         engine.close()
-
-
-def version_of(entry: Entry) -> ObjectVersion:
-    """The version of the object that a sample of known size is in."""
-    return ObjectVersion(entry.key, entry.etag, Bytes(entry.whole if entry.offset >= 0 else entry.size))
-
-
-def _member(entry: Entry, version: ObjectVersion, data: bytearray) -> Fetched:
-    """A member of an archive, of which `data` begins with the header."""
-    name, start, size = member_at(data, f"oss://{entry.place.bucket}/{entry.key}")
-    if start + size > entry.size:
-        raise ManifestMalformed(
-            f"oss://{entry.place.bucket}/{entry.key}: member {name!r} at byte {entry.offset} is longer than indexed",
-            path=entry.key,
-            hint="make the index again: generate_tar_archive(..., index_only=True)",
-        )
-    if start + size > len(data):
-        return Fetched(version, None, name, size, entry.offset + start)
-    del data[start + size :]
-    del data[:start]
-    return Fetched(version, data, name, size)
 
 
 def _told(error: BaseException, entry: Entry) -> OssFuseError:

@@ -18,9 +18,9 @@ from csi.torch.catalogue import Entry
 from csi.torch.connection import Connection
 from csi.torch.dataset import OssDataset
 from csi.torch.delivery import SKIPPED, Transform, identity
-from csi.torch.fetching import Slot
 from csi.torch.lookahead import Batch
 from csi.torch.pipeline import Lookahead, stream
+from csi.torch.slots import Slot
 from csi.torch.sources import Manifest
 from csi.torch.upcoming import Upcoming, upcoming
 from csi.torch.workers import row_of_this_process

@@ -12,7 +12,8 @@ from typing import Final
 
 from csi.torch.archives import SPAN
 from csi.torch.catalogue import Entry
-from csi.torch.fetching import Fetcher, Slot
+from csi.torch.fetching import Fetcher
+from csi.torch.slots import Slot
 
 _DEPTH: Final = 3
 """Samples on their way or there, for each request that may be under way: so that a slow one holds up no other."""
@@ -45,7 +46,7 @@ def stream(fetcher: Fetcher, entries: Iterator[Entry]) -> Iterator[Slot]:
             yield slot
     finally:
         for slot in ahead:
-            slot.unwanted = True
+            slot.give_up()
 
 
 def _follows(entry: Entry, before: Entry) -> bool:
@@ -121,7 +122,7 @@ class Lookahead:
             kept = set(plan)
             for number in [number for number in self._slots if number not in kept]:
                 slot = self._slots.pop(number)
-                slot.unwanted = True
+                slot.give_up()
                 self._charged -= slot.charge
 
     def _guess(self, wanted: Sequence[int]) -> Sequence[int]:

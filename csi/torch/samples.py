@@ -13,7 +13,8 @@ from csi.data.streams import Reader
 from csi.errors import OssFuseError
 from csi.torch.catalogue import UNKNOWN, Entry
 from csi.torch.connection import Connection
-from csi.torch.fetching import Fetched, Fetcher, version_of
+from csi.torch.fetching import Fetcher
+from csi.torch.slots import Fetched, version_of
 from csi.volume.units import MIB
 
 _WHOLE: Final = 1 * MIB

@@ -2,10 +2,13 @@
 
 import contextlib
 import datetime
+import gc
 import ipaddress
 import os
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -371,6 +374,57 @@ def test_a_forked_child_has_connections_of_its_own(transport):
         assert os.waitstatus_to_exitcode(status) == 0
         assert transport.send(get(server.url), **BOUNDS).body == b"parent"
         assert server.accepted == 2
+
+
+_PARENT = """
+import gc, os, signal, sys
+from csi.errors import EndpointUnreachable
+from csi.oss.exchange import HttpRequest
+from csi.oss.transport import CurlTransport
+
+transport = CurlTransport()
+try:
+    transport.send(HttpRequest("GET", "http://" + "a" * 64 + ".test/", [], []), timeout=5, stall=5, patience=5)
+except EndpointUnreachable:
+    pass  # no such name; libcurl's thread that looked for it waits for the next one
+child = os.fork()
+if not child:
+    signal.alarm(20)
+    {end}
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        "del transport; os._exit(0)",
+        "around = [transport]; around.append(around); del transport, around; gc.collect(); os._exit(0)",
+        "sys.exit(0)",
+    ],
+    ids=["let go", "garbage", "at its end"],
+)
+def test_a_forked_child_does_not_end_the_connections_of_its_parent(end):
+    found = subprocess.run(
+        [sys.executable, "-c", _PARENT.format(end=end)], stdout=subprocess.PIPE, text=True, check=True, timeout=60
+    )
+
+    assert found.stdout.split() == ["0"]
+
+
+def test_a_connection_ends_with_the_last_who_uses_it():
+    with raw_server(answering(ok())) as server:
+        used = CurlTransport()
+        used.send(get(server.url), **BOUNDS)
+        gc.disable()  # it needs no other end
+        try:
+            before = len(os.listdir("/proc/self/fd"))
+            del used
+            after = len(os.listdir("/proc/self/fd"))
+        finally:
+            gc.enable()
+
+        assert after < before
 
 
 @pytest.fixture(scope="module")

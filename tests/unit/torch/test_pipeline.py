@@ -13,9 +13,9 @@ import pytest
 from csi.errors import ObjectNotFound
 from csi.oss.store import ObjectVersion
 from csi.torch.catalogue import Entry
-from csi.torch.fetching import Fetched, Slot
 from csi.torch.pipeline import Lookahead, stream
 from csi.torch.processors import confine
+from csi.torch.slots import Fetched, Slot
 from csi.torch.uri import Place
 from csi.volume.units import Bytes, ETag, ObjectKey
 

@@ -16,8 +16,9 @@ from csi.torch.catalogue import UNKNOWN, Entry
 from csi.torch.configuration import Configuration
 from csi.torch.connection import Connection
 from csi.torch.credentials import CredentialSource
-from csi.torch.fetching import Fetched, Fetcher
+from csi.torch.fetching import Fetcher
 from csi.torch.samples import OssObject
+from csi.torch.slots import Fetched
 from csi.torch.uri import Place
 from csi.volume.units import Bytes, ETag, ObjectKey
 
