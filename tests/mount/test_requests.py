@@ -12,6 +12,7 @@ from tests.support.volumes import MountedVolume
 
 SMALL_FILES = 60
 LATENCY = 0.1
+RANGE = 128 << 10
 
 
 @pytest.fixture(params=["fast", "readonly", "consistent"])
@@ -170,3 +171,26 @@ def test_as_many_parts_are_sent_at_a_time_as_the_option_says(mount_volume: Mount
 
     assert volume.emulator.counters()["operations"]["UploadPart"]["peak_in_flight"] == threads
     assert volume.get("large") == data
+
+
+@pytest.mark.parametrize("threads", [2, 8])
+def test_as_many_ranges_are_read_ahead_at_a_time_as_the_option_says(mount_volume: MountVolume, threads: int) -> None:
+    attributes = {
+        "fs.oss.download.thread.concurrency": str(threads),
+        "fs.oss.read.readahead.buffer.size": str(RANGE),
+    }
+    # past the page cache, for which the kernel asks for several ranges at a time itself: one is waited for, no more
+    volume = mount_volume(mode="custom", arguments="-odirect_io", attributes=attributes)
+    large = os.urandom(1 << 20) * 8
+    volume.put("large", large)
+    volume.emulator.reset_counters()
+    volume.emulator.fault(operation="GetObject", latency=LATENCY)
+
+    with (volume.path / "large").open("rb", buffering=0) as file:
+        read = b"".join(iter(lambda: file.read(RANGE), b""))
+
+    assert read == large
+    gets = volume.emulator.requests("GetObject", volume.prefix + "large")
+    made_twice = len(gets) - len({entry["range"] for entry in gets})  # those that straggled, on threads of their own
+    peak = volume.emulator.counters()["operations"]["GetObject"]["peak_in_flight"]
+    assert threads <= peak <= threads + 1 + made_twice
