@@ -1,5 +1,5 @@
-"""`python -m tests.support.unreadable_blocks tables|two blocks|python`: READs of bytes that lie on pages nobody can
-read.
+"""`python -m tests.support.unreadable_blocks WAY`: READs of bytes that lie on pages nobody can read, answered from the
+tables, from two of their blocks, by Python at once, or by Python after a call that may wait.
 
 The session is asked before the pages are closed, and after: says how many bytes came, and with which errno it failed.
 """
@@ -28,13 +28,17 @@ _NOTHING = 0
 
 
 class Bare(TreeFilesystem):
-    """A filesystem that has the bytes ready, as one that reads ahead does."""
+    """A filesystem that has the bytes, `ready` as one that reads ahead."""
 
-    def __init__(self, block: Buffer) -> None:
+    def __init__(self, block: Buffer, *, ready: bool) -> None:
         super().__init__()
         self._block = block
+        self._ready = ready
 
     def read_ready(self, handle: FileHandle, offset: int, size: int) -> Buffer | None:
+        return self._block if self._ready else None
+
+    def read(self, handle: FileHandle, offset: int, size: int) -> Buffer:
         return self._block
 
 
@@ -48,10 +52,10 @@ def main() -> None:
     elif way == "two blocks":
         answers.publish_block(1, 0, bytes(SIZE // 2))
         answers.publish_block(1, SIZE // 2, block[SIZE // 2 :])
-    if way != "python":
+    if not way.startswith("python"):
         answers.publish_file(HANDLE, 1, Bytes(SIZE))
     session = OwnSession(
-        *(kernel.descriptor, Bare(block), MountArguments()),
+        *(kernel.descriptor, Bare(block, ready=way == "python"), MountArguments()),
         answers=answers,
         workers=2,
         on_started=lambda: None,

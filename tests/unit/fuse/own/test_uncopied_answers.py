@@ -17,7 +17,7 @@ import pytest
 from tests.support.mounts import SOURCE_ROOT
 
 
-@pytest.mark.parametrize("way", ["tables", "two blocks", "python"])
+@pytest.mark.parametrize("way", ["tables", "two blocks", "python", "python, waiting"])
 def test_a_read_is_answered_from_the_block_itself(way: str) -> None:
     ended = subprocess.run(
         [sys.executable, "-m", "tests.support.unreadable_blocks", way],
