@@ -128,15 +128,15 @@ class OssStorageWriter(FileSystemWriter):  # type: ignore[misc]
         return OssDCPFileSystem.validate_checkpoint_id(checkpoint_id)
 
     def prepare_global_plan(self, plans: list[Any]) -> list[Any]:
-        """Called on one rank, which names the files of all."""
-        if self.fs.exists(self.fs.concat_path(self.path, _METADATA)):
-            mark = self.save_id.replace("-", "")[:12]
-            plans = [
-                replace(plan, storage_data=_StoragePrefix(f"__{mark}_{rank}_")) if plan.storage_data is None else plan
-                for rank, plan in enumerate(plans)
-            ]
+        """Called on one rank, which names the files of all; after torch, which before 2.9 keeps no name it is given."""
         prepared: list[Any] = super().prepare_global_plan(plans)
-        return prepared
+        if not self.fs.exists(self.fs.concat_path(self.path, _METADATA)):
+            return prepared
+        mark = self.save_id.replace("-", "")[:12]
+        return [
+            replace(plan, storage_data=_StoragePrefix(f"__{mark}_{rank}_")) if given.storage_data is None else plan
+            for rank, (given, plan) in enumerate(zip(plans, prepared, strict=True))
+        ]
 
     def write_data(self, plan: Any, planner: Any) -> Any:
         """Raises also what went wrong in a thread, which torch does not tell: the file would be missing."""

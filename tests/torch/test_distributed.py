@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.filesystem import FileSystemWriter, _StoragePrefix
 
 from csi.errors import CheckpointIncomplete, CrossVolume, InvalidOption, ServerFailure
 from csi.torch import OssDCPFileSystem
@@ -84,7 +86,16 @@ def test_the_metadata_is_written_in_one_step(ground: Ground, files: OssDCPFileSy
     assert ground.emulator.requests(key=f"{key}.tmp") == []
 
 
-def test_a_save_that_fails_over_an_old_checkpoint_leaves_it_loadable(ground: Ground, files: OssDCPFileSystem) -> None:
+def named_whatever_their_names(_: FileSystemWriter, plans: list[Any]) -> list[Any]:
+    """As torch did it before 2.9."""
+    return [replace(plan, storage_data=_StoragePrefix(f"__{rank}_")) for rank, plan in enumerate(plans)]
+
+
+@pytest.mark.parametrize("naming", [FileSystemWriter.prepare_global_plan, named_whatever_their_names])
+def test_a_save_that_fails_over_an_old_checkpoint_leaves_it_loadable(
+    ground: Ground, files: OssDCPFileSystem, naming: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FileSystemWriter, "prepare_global_plan", naming)
     save(ground, files, 1.0)
     ground.emulator.fault(operation="PutObject", key="*.metadata", status=403, code="AccessDenied")
     with pytest.raises(CheckpointException, match="PermissionDenied: PutObject"):
