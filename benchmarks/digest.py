@@ -37,7 +37,7 @@ def _table(metric: str, is_first: bool, rows: Rows) -> list[str]:
     for case, found in cases.items():
         ours = next(iter(found.values()))["ours"]
         cells = [_cell(found[peer]) if peer in found else "" for peer in peers]
-        lines.append(f"| {case} | {ours:.4g} | {' | '.join(cells)} |")
+        lines.append(f"| {case} | {_number(ours)} | {' | '.join(cells)} |")
     return lines
 
 
@@ -45,4 +45,8 @@ def _cell(row: Mapping[str, Any]) -> str:
     """A peer's figure, how many times better ours is, and whether that is what was promised."""
     if row["peer"] == "bar":
         return f"{row['bar']:g}{_MARKS[row['holds']]}"
-    return f"{row['peer_value']:.4g} ({row['value']:.2f} ×{_MARKS[row['holds']]})"
+    return f"{_number(row['peer_value'])} ({row['value']:.2f} ×{_MARKS[row['holds']]})"
+
+
+def _number(figure: float) -> str:
+    return f"{figure:,.0f}" if abs(figure) >= 1000 else f"{figure:.4g}"

@@ -73,8 +73,9 @@ class Files:
 class Case:
     """One setting of a work. `threads` of the program that reads; `count` what it reads, where that is not all,
     in an order made from `seed` (0: of the names). `mode` is of our mount; `kind` what a work has of its own. `limits`
-    of metrics go before those of the metrics themselves. `remounted`: the work is done twice with a cache on disk, and
-    counts the second time, by a mount that finds there what the first one has read."""
+    of metrics go before those of the metrics themselves; `raced`: their ratios to others are held against bars.
+    `remounted`: the work is done twice with a cache on disk, and counts the second time, by a mount that finds there
+    what the first one has read."""
 
     name: str
     threads: int = 1
@@ -86,6 +87,7 @@ class Case:
     kind: str = ""
     seed: int = 0
     remounted: bool = False
+    raced: bool = True
     limits: Mapping[str, float] = field(default_factory=dict)
 
 

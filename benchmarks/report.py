@@ -13,7 +13,7 @@ from rich.table import Table
 
 from benchmarks.clients import ABSENT
 from benchmarks.figures import median, rows, spread
-from benchmarks.model import OURS, Metric, Row, Work
+from benchmarks.model import OURS, Case, Metric, Row, Work
 from benchmarks.runner import CaseResult
 
 
@@ -47,12 +47,18 @@ def rows_of(work: Work, result: CaseResult, kinds: Mapping[str, str]) -> list[Ro
         for row in rows(
             work.name,
             result.case.name,
-            replace(metric, limit=result.case.limits.get(metric.name, metric.limit)),
+            _held_against(metric, result.case),
             metric == first,
             values_of(work, result, metric),
             kinds,
         )
     ]
+
+
+def _held_against(metric: Metric, case: Case) -> Metric:
+    """`metric` with what it is held against in `case`."""
+    limit = case.limits.get(metric.name, metric.limit)
+    return replace(metric, limit=limit, bars=metric.bars if case.raced else {})
 
 
 def show(console: Console, work: Work, result: CaseResult, made: Sequence[Row]) -> None:
