@@ -148,7 +148,7 @@ class Namespace:
         with self.table.lock:
             listing = self.knowledge.listings.get(parent)
             if listing is not None:
-                listing.renewal.credit(self.table.published.take_hits(parent.inode))
+                listing.renewal.credit(self.table.published.hits(parent.inode))
             found = listing.renewal.join(name) if listing is not None else None
             self.knowledge.renewed += found is not None and found[1]
             directory = self.table.key(parent)

@@ -2,7 +2,9 @@
 
 When a program looks up one name of a directory that was listed, it will probably look up those that follow. So that not
 each of them has to come here, the inodes of the next ones are made and published together: few at first, twice as many
-each time as long as it goes on. The same happens when a listing has grown old and a page of it was asked for anew.
+each time as long as it goes on in that order, or goes through the directory so fast that in any order enough of them
+are looked up before they are old. Who asks for a name now and then does not wait for others to be published. The same
+happens when a listing has grown old and a page of it was asked for anew.
 
 What is published so is as true as if each name had been asked for by itself: the same facts, no older than they may be,
 and nothing of a file that this mount has changed or has open. A name that nobody comes for is taken back when its time
@@ -14,7 +16,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import OrderedDict, deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from csi.fs.knowledge import Knowledge
 from csi.fs.listings import Listing
@@ -25,19 +27,50 @@ from csi.fs.types import FileKind
 from csi.volume.units import Bytes, Seconds
 
 FIRST = 16
+LEAST = 4
 MOST = 256
-"""Names published at a time: about a millisecond."""
+"""Names published at a time: a millisecond or more."""
 
+WORTH = 24
+"""A LOOKUP and an OPEN that do not come here pay for so many names published."""
+
+_NEAR = 16  # places between the end of what was published and what is looked up next, by who goes on
+_ENDS = 16  # readers that go through a directory at the same time
+_WHILE = Seconds(1.0)  # in which LOOKUPs are counted
+_MOMENT = Seconds(0.001)
 _DIRECTORIES = 64
 
 
 @dataclass(slots=True)
 class _Order:
-    """The names of one listing in order, and how many are published at a time now."""
+    """The names of one listing in order, how many are published at a time now, and where the last ones ended. LOOKUPs
+    of the directory: `count` since `since`, not all of which came here (`hits` did not)."""
 
     listing: Listing
     names: list[bytes]
-    size: int = FIRST
+    hits: int
+    since: float
+    size: int = 0
+    count: float = 0.0
+    ends: deque[int] = field(default_factory=lambda: deque(maxlen=_ENDS))
+
+    def next_size(self, first: int, hits: int, now: float, believed: Seconds) -> int:
+        """How many names from place `first` on are published; `believed`: how long one that is learned now is."""
+        self.count += 1 + max(0, hits - self.hits)
+        self.hits = hits
+        seconds = max(now - self.since, _MOMENT)
+        # of the names published, those looked up in time in any order
+        expected = believed * self.count / seconds / max(1, len(self.names))
+        if seconds >= _WHILE:  # what was long ago counts less
+            self.count *= _WHILE / 2 / seconds
+            self.since = now - _WHILE / 2
+        if not self.size:
+            self.size = FIRST
+        elif expected * WORTH >= 1 or any(abs(first - end) <= _NEAR for end in self.ends):
+            self.size = min(self.size * 2, MOST)
+        else:
+            self.size = max(self.size // 2, LEAST)
+        return self.size
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +101,12 @@ class Offers:
             listing = knowledge.listings.get(parent)
             if listing is None or parent.detached or not knowledge.fresh.keeps_names:
                 return
-            order = self._order(parent, listing)
+            hits = self._table.published.hits(parent.inode)
+            order = self._order(parent, listing, hits)
             first = bisect_left(order.names, name) + 1
-            names = order.names[first : first + order.size]
-            order.size = min(order.size * 2, MOST)
+            size = order.next_size(first, hits, knowledge.clock(), knowledge.fresh.name_left(knowledge.clock()))
+            names = order.names[first : first + size]
+            order.ends.append(first + size)
             if len(self._table) >= self._most_inodes:
                 self.take_back()
             self._publish(parent, listing, names)
@@ -96,10 +131,10 @@ class Offers:
 
     # --- private; the lock is held ---
 
-    def _order(self, parent: Node, listing: Listing) -> _Order:
+    def _order(self, parent: Node, listing: Listing, hits: int) -> _Order:
         order = self._orders.get(parent.inode)
         if order is None or order.listing is not listing or len(order.names) != len(listing.names):
-            order = self._orders[parent.inode] = _Order(listing, sorted(listing.names))
+            order = self._orders[parent.inode] = _Order(listing, sorted(listing.names), hits, self._knowledge.clock())
             if len(self._orders) > _DIRECTORIES:
                 self._orders.popitem(last=False)
         self._orders.move_to_end(parent.inode)

@@ -143,8 +143,8 @@ class Published(Protocol):
         """`retract_inode`, and how often the kernel was told of `inode` without the filesystem: to be added to its
         count, and from now on forgotten through `Filesystem.forget`."""
 
-    def take_hits(self, parent: InodeNumber) -> int:
-        """How many LOOKUPs in `parent` were answered since this was asked last."""
+    def hits(self, parent: InodeNumber) -> int:
+        """How many LOOKUPs in `parent` were answered so far; it may begin again at 0."""
 
     # --- small files ---
 
@@ -259,7 +259,7 @@ class NothingPublished:
     def withdraw_inode(self, inode: InodeNumber) -> int:
         return 0
 
-    def take_hits(self, parent: InodeNumber) -> int:
+    def hits(self, parent: InodeNumber) -> int:
         return 0
 
     @property

@@ -104,6 +104,7 @@ class Renewal:
         self._asked = 0  # the place of the name that the last page was asked for
         self._jumps = False
         self._last = 0  # brought by the last page and not used yet
+        self._hits = 0
         self.used = 0
 
     def grown(self) -> None:
@@ -140,8 +141,9 @@ class Renewal:
         return flight, True
 
     def credit(self, hits: int) -> None:
-        """So many names were looked up without anybody coming here, since the last page: of those it brought."""
-        credited = min(hits, self._last)
+        """So many names were looked up so far without anybody coming here: since the last page, of those it brought."""
+        credited = min(max(0, hits - self._hits), self._last)
+        self._hits = hits
         self.used += credited
         self._last -= credited
 

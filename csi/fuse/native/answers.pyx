@@ -145,13 +145,13 @@ cdef class Answers:
         free(found)
         return lookups
 
-    def take_hits(self, uint64_t parent):
+    def hits(self, uint64_t parent):
         cdef Parent* found
         cdef uint64_t hits = 0
         pthread_mutex_lock(&self.tables.lock)
         found = <Parent*>find(&self.tables.parents, parent)
         if found != NULL:
-            hits, found.hits = found.hits, 0
+            hits = found.hits
         pthread_mutex_unlock(&self.tables.lock)
         return hits
 

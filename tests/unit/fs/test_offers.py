@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from csi.fs.offers import FIRST
+from csi.fs.offers import FIRST, LEAST
 from csi.fs.types import ROOT_INODE, Entry
 from csi.volume.units import InodeNumber, Seconds
 from tests.support.filesystems import CONSISTENT, FAST, World
@@ -66,6 +66,30 @@ def test_twice_as_many_are_published_the_next_time(told: Told) -> None:
     assert told.said() == [name(number) for number in range(2 + 3 * FIRST)]
     for entry in entries:
         forget(told, entry)
+
+
+def published_with(told: Told, number: int) -> int:
+    """How many names are published with the LOOKUP of one."""
+    before = told.filesystem.statistics().offers.published
+    forget(told, told.look_up(name(number)))
+    return told.filesystem.statistics().offers.published - before
+
+
+def test_who_asks_for_names_now_and_then_does_not_wait_for_others(world: World, told: Told) -> None:
+    sizes = []
+    for number in (0, 60, 90, 35):  # none near the end of what was published before
+        sizes.append(published_with(told, number))
+        world.clock.advance(10.0)
+    assert sizes == [FIRST, FIRST // 2, LEAST, LEAST]
+    assert [published_with(told, 36 + LEAST), published_with(told, 37 + 3 * LEAST)] == [2 * LEAST, 4 * LEAST]
+
+
+def test_names_looked_up_so_fast_that_they_will_all_be_are_published_in_any_order(world: World, told: Told) -> None:
+    sizes = []
+    for number in (60, 0, 30):
+        sizes.append(published_with(told, number))
+        world.clock.advance(0.01)
+    assert sizes == [FIRST, 2 * FIRST, 4 * FIRST - 18]  # some had been published with the others
 
 
 def test_what_is_published_is_what_a_lookup_is_told(told: Told) -> None:

@@ -342,7 +342,7 @@ def test_lookups_are_counted_for_their_directory(volume: Volume) -> None:
     volume.kernel.ask(Opcode.LOOKUP, b"a\0")
     volume.kernel.ask(Opcode.LOOKUP, b"a\0")
 
-    assert [volume.answers.take_hits(ROOT), volume.answers.take_hits(ROOT)] == [2, 0]
+    assert [volume.answers.hits(ROOT), volume.answers.hits(FILE)] == [2, 0]
 
 
 def test_who_is_interrupted_is_answered_without_the_store(volume: Volume) -> None:
