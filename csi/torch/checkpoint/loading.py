@@ -27,7 +27,7 @@ from csi.data.buffers import BufferPool, floor_power
 from csi.data.workers import URGENT, WorkerPool
 from csi.errors import BadHandle
 from csi.oss.store import ObjectStore, ObjectVersion
-from csi.torch.checkpoint.pieces import HugePages, Piece, move, settle
+from csi.torch.checkpoint.pieces import Piece, move, settle
 from csi.torch.processors import confine
 from csi.volume.units import KIB, MIB, Bytes, Seconds
 
@@ -43,6 +43,8 @@ _GAP = 64 * KIB
 _AHEAD = URGENT + 1
 _FAR = Seconds(0.005)
 """Of the quickest request: a store that answers no sooner should always have something to do."""
+_KIND = 4
+"""Reads by which is judged what the next ones are: a large one comes after the few bytes of its head."""
 _READ_AGAIN = 8 * MIB
 """Of what was read in order: memory that is used again at once is much faster than fresh memory."""
 
@@ -79,13 +81,13 @@ class Loading:
         self._plan = plan
         self._monotonic = monotonic
         self._prepare = partial(confine, plan.processors)
-        self._huge = HugePages()
         self._turn = threading.Lock()
         self._pieces: list[Piece] = []  # by where they begin; they do not overlap
         self._spent: deque[Piece] = deque()  # read to their end
         self._clock = 0
         self._last_end = -(1 << 62)  # nothing was read: nothing goes on from there
         self._run = 0
+        self._sizes: deque[int] = deque(maxlen=_KIND)  # of the last reads in order
         self._quickest = math.inf  # seconds of a request
         self._open = True
 
@@ -100,7 +102,7 @@ class Loading:
             direct: list[Piece] = []
             try:
                 self._begin(offset, target, kept, direct)
-                self._look_ahead(offset + len(target), len(target))
+                self._look_ahead(offset + len(target))
                 self._copy(offset, target, kept)
                 for piece in direct:
                     piece.wait()
@@ -142,6 +144,8 @@ class Loading:
             pass  # read again, or a little before: neither more nor less in order
         else:
             self._run = 0
+            self._sizes.clear()
+        self._sizes.append(end - offset)
         self._last_end = end
 
     def _begin(self, offset: int, target: memoryview, kept: list[Piece], direct: list[Piece]) -> None:
@@ -182,7 +186,6 @@ class Loading:
                 self._pieces.remove(piece)
 
     def _fetch_directly(self, start: int, target: memoryview, direct: list[Piece]) -> None:
-        self._huge.expect(target)
         share = -(-len(target) // self._plan.parallel)
         size = min(max(share, self._plan.chunk), _LARGEST_REQUEST)
         for begin in range(0, len(target), size):
@@ -205,12 +208,12 @@ class Loading:
             end = min(ceiling, max(stop, start + wanted))
         return self._place(start, end, URGENT)
 
-    def _look_ahead(self, end: int, size: int) -> None:
-        """Keep pieces coming after `end`, where a read of `size` bytes has ended."""
+    def _look_ahead(self, end: int) -> None:
+        """Keep pieces coming after `end`, where a read has ended."""
         plan = self._plan
         if not self._run or plan.exact:
             return
-        if size < plan.ahead // 8:
+        if max(self._sizes) < plan.ahead // 8:
             most = plan.ahead // 2
         else:
             most = plan.ahead // 4 if _FAR <= self._quickest < math.inf else plan.chunk

@@ -7,7 +7,6 @@ before the piece has ended, however it ends, which is what `settle` is for. Know
 from __future__ import annotations
 
 import ctypes
-import mmap
 import threading
 from collections.abc import Callable, Iterable
 
@@ -15,9 +14,8 @@ from csi.data.workers import Task, WorkerPool
 from csi.errors import BadHandle, OssFuseError, ServerFailure
 from csi.oss.cancellation import Cancellation
 from csi.oss.store import ObjectStore, ObjectVersion
-from csi.volume.units import KIB, MIB
+from csi.volume.units import KIB
 
-_HUGE_PAGE = 2 * MIB
 _WORTH_UNLOCKING = 64 * KIB
 
 
@@ -120,22 +118,3 @@ def move(target: memoryview, source: memoryview) -> None:
     here = ctypes.c_char.from_buffer(target)
     there = ctypes.c_char.from_buffer(source)
     ctypes.memmove(ctypes.addressof(here), ctypes.addressof(there), len(target))
-
-
-class HugePages:
-    """Tells the kernel that memory about to be filled may come in huge pages, which is many times cheaper than page by
-    page. A hint: where it cannot be given, nothing is different but the speed."""
-
-    def __init__(self) -> None:
-        libc = ctypes.CDLL(None)
-        self._advise = getattr(libc, "madvise", None)
-        if self._advise is not None:
-            self._advise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-
-    def expect(self, target: memoryview) -> None:
-        if self._advise is None or len(target) < 2 * _HUGE_PAGE:
-            return
-        address = ctypes.addressof(ctypes.c_char.from_buffer(target))
-        start = -(-address // _HUGE_PAGE) * _HUGE_PAGE
-        end = (address + len(target)) // _HUGE_PAGE * _HUGE_PAGE
-        self._advise(start, end - start, mmap.MADV_HUGEPAGE)

@@ -16,6 +16,7 @@ from csi.data.workers import WorkerPool
 from csi.errors import BadHandle, PreconditionFailed, ServerFailure
 from csi.oss.store import ObjectVersion
 from csi.torch.checkpoint.loading import Loading, LoadPlan
+from csi.torch.checkpoint.pieces import move
 from csi.volume.units import KIB, MIB, Bytes, ObjectKey, Seconds
 from tests.support.engines import until
 from tests.support.memory_store import MemoryStore
@@ -110,6 +111,22 @@ def test_more_is_fetched_ahead_of_large_reads_where_requests_take_long(opened: O
     assert opened.is_right(28 * MIB, 36 * MIB)
     assert opened.overlaps() == []
     assert opened.fetched == 64 * MIB
+
+
+def test_the_head_of_an_entry_does_not_have_the_entry_copied(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small reads in order are worth fetching far ahead; one between large reads is not."""
+    copied: list[int] = []
+
+    def counted(target: memoryview, source: memoryview) -> None:
+        copied.append(len(target))
+        move(target, source)
+
+    monkeypatch.setattr("csi.torch.checkpoint.loading.move", counted)
+    for position in range(0, 64 * MIB, 16 * MIB):
+        assert opened.is_right(position, 64)
+        assert opened.is_right(position + 64, 16 * MIB - 64)
+    assert opened.overlaps() == []
+    assert sum(copied) <= 4 * 6 * MIB
 
 
 def test_reading_as_torch_does_fetches_every_byte_once(opened: Opened) -> None:
