@@ -13,7 +13,6 @@ import logging
 import os
 import sys
 import threading
-from functools import partial
 from pathlib import Path
 
 from csi.data.couriers import Couriers
@@ -87,7 +86,7 @@ def bucket(options: argparse.Namespace, answers: Answers) -> tuple[Filesystem, M
     store = OssClient(spec.location, spec.http, spec.write, SecretDirectory(options.credentials), lines=4)
     lines = store.lines(LARGEST)
     if lines is not None:
-        answers.couriers = partial(Couriers, lines=lines, ledger=ledger)(answers)
+        answers.couriers = Couriers(answers, lines, ledger)
     engine = DataEngine(store, read=spec.read, write=spec.write, ledger=ledger, published=answers)
     filesystem = Filesystem(
         store,

@@ -62,6 +62,13 @@ class Line:
         """The file as it was opened, asked of who lives."""
         return OpenedFile(self.filesystem, file.inode, file.opened, file.position)
 
+    def last_read(self, file: OpenedFile) -> bytes:
+        """What who lives gives of it, which is closed then."""
+        again = self.of_successor(file)
+        found = again.pread()
+        again.close()
+        return found
+
     def _begin(self) -> Program:
         self.journal = Journal(self._descriptor)
         return self._world.mount(journal=self.journal, **self._mount)
@@ -129,9 +136,7 @@ def test_several_that_have_it_open_close_it_one_after_the_other(world: World, li
     line.succeed()
 
     for file in files[1:]:
-        again = line.of_successor(file)
-        assert again.pread() == b"content"
-        again.close()
+        assert line.last_read(file) == b"content"
 
 
 def test_a_file_that_was_closed_is_not_open(world: World, line: Line) -> None:
@@ -165,9 +170,7 @@ def test_a_successor_of_a_successor_reads_on(world: World, line: Line) -> None:
     line.succeed()
     line.succeed()
 
-    again = line.of_successor(file)
-    assert again.pread() == b"content"
-    again.close()
+    assert line.last_read(file) == b"content"
 
 
 def test_no_number_is_given_out_again(world: World, line: Line) -> None:
@@ -214,9 +217,7 @@ def test_a_file_that_is_open_can_be_moved_with_the_directories_above_it(world: W
     line.succeed()
 
     assert [report.path for report in line.filesystem.open_files()] == ["f/b"]
-    again = line.of_successor(file)
-    assert again.pread() == b"content"
-    again.close()
+    assert line.last_read(file) == b"content"
 
 
 def test_a_removed_file_is_still_open_and_its_bytes_are_gone(world: World, line: Line) -> None:
@@ -244,9 +245,7 @@ def test_a_reader_that_followed_a_growing_file_follows_it_on(world: World, lines
     line.succeed()
     line.program.append("log", b", three")
 
-    again = line.of_successor(file)
-    assert again.pread() == b"one, two, three"
-    again.close()
+    assert line.last_read(file) == b"one, two, three"
 
 
 def test_a_reader_of_a_version_that_was_continued_here_reads_the_whole(world: World, line: Line) -> None:
@@ -257,9 +256,7 @@ def test_a_reader_of_a_version_that_was_continued_here_reads_the_whole(world: Wo
 
     line.succeed()
 
-    again = line.of_successor(file)
-    assert again.pread() == b"one, two"
-    again.close()
+    assert line.last_read(file) == b"one, two"
 
 
 # --- directories ---
@@ -417,9 +414,7 @@ def test_who_has_replaced_a_file_and_synced_it_reads_the_new_one(world: World, l
 
     line.succeed()
 
-    again = line.of_successor(file)
-    assert again.pread() == b"new"
-    again.close()
+    assert line.last_read(file) == b"new"
 
 
 def test_a_file_that_is_written_anew_by_a_successor_is_an_object(world: World, line: Line) -> None:

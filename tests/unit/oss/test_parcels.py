@@ -13,7 +13,7 @@ import pytest
 
 from csi.oss.getting import Stamp
 from csi.oss.heads import GetHeads
-from csi.oss.parcels import Parcels
+from csi.oss.parcels import Parcel, Parcels
 from csi.oss.signing import signer_for
 from csi.volume.spec import Location
 from tests.support.raw_server import RawServer, raw_server, read_request
@@ -45,6 +45,17 @@ def answering(*answers: bytes) -> Play:
             if not read_request(server, connection):
                 return
             connection.sendall(answer)
+
+    return play
+
+
+def forgetting(parcels: Parcels, parcel: Parcel, answer: bytes = b"") -> Play:
+    """`parcel` is forgotten while it is asked for."""
+
+    def play(server: RawServer, connection: socket.socket) -> None:
+        read_request(server, connection)
+        parcels.forget(parcel)
+        connection.sendall(answer)
 
     return play
 
@@ -83,25 +94,14 @@ def test_what_is_forgotten_is_not_asked_for() -> None:
 def test_what_was_forgotten_while_it_was_fetched_is_handed_to_nobody() -> None:
     parcels = Parcels(4)
     parcel, _ = parcels.put(b"a", ETAG.encode(), len(BODY), "slot")
-
-    def play(server: RawServer, connection: socket.socket) -> None:
-        read_request(server, connection)
-        parcels.forget(parcel)
-        connection.sendall(good(crc="1"))
-
-    with raw_server(play) as server:
+    with raw_server(forgetting(parcels, parcel, good(crc="1"))) as server:
         assert serve(parcels, server) == (LOST, None)
 
 
 def test_what_was_forgotten_while_it_was_fetched_is_not_asked_for_again_when_its_connection_had_ended() -> None:
     parcels = Parcels(4)
     parcel, _ = parcels.put(b"a", ETAG.encode(), len(BODY), "slot")
-
-    def play(server: RawServer, connection: socket.socket) -> None:
-        read_request(server, connection)
-        parcels.forget(parcel)
-
-    with raw_server(play) as server:
+    with raw_server(forgetting(parcels, parcel)) as server:
         assert serve(parcels, server) == (CLOSED, None)
     assert parcels.waiting == 0
 
