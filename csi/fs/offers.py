@@ -101,10 +101,10 @@ class Offers:
             listing = knowledge.listings.get(parent)
             if listing is None or parent.detached or not knowledge.fresh.keeps_names:
                 return
-            hits = self._table.published.hits(parent.inode)
-            order = self._order(parent, listing, hits)
+            hits, now = self._table.published.hits(parent.inode), knowledge.clock()
+            order = self._order(parent, listing, hits, now)
             first = bisect_left(order.names, name) + 1
-            size = order.next_size(first, hits, knowledge.clock(), knowledge.fresh.name_left(knowledge.clock()))
+            size = order.next_size(first, hits, now, knowledge.fresh.name_left(now))
             names = order.names[first : first + size]
             order.ends.append(first + size)
             if len(self._table) >= self._most_inodes:
@@ -131,10 +131,10 @@ class Offers:
 
     # --- private; the lock is held ---
 
-    def _order(self, parent: Node, listing: Listing, hits: int) -> _Order:
+    def _order(self, parent: Node, listing: Listing, hits: int, now: float) -> _Order:
         order = self._orders.get(parent.inode)
         if order is None or order.listing is not listing or len(order.names) != len(listing.names):
-            order = self._orders[parent.inode] = _Order(listing, sorted(listing.names), hits, self._knowledge.clock())
+            order = self._orders[parent.inode] = _Order(listing, sorted(listing.names), hits, now)
             if len(self._orders) > _DIRECTORIES:
                 self._orders.popitem(last=False)
         self._orders.move_to_end(parent.inode)
