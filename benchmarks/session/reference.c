@@ -5,7 +5,8 @@
  *
  * Reads are answered from memory without a copy in user space, close(2) of a reader asks nothing (noflush), the kernel
  * may have 64 requests in the background. Names and attributes of files are never cached by the kernel: each one is
- * asked for; those of directories are, so that a path costs what its last name costs.
+ * asked for; those of directories are, so that a path costs what its last name costs. The bytes are in huge pages: how
+ * scattered small ones happen to lie in a process makes a third of the speed of large reads.
  */
 #define FUSE_USE_VERSION 312
 #define _GNU_SOURCE
@@ -18,10 +19,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 
 enum { ROOT = 1, BIG = 2, SMALL = 3, FIRST_SMALL = 100, FIRST_WRITTEN = 1000000 };
 
+#define HUGE_PAGE (2UL << 20)
 #define RING (8UL << 20)
 #define LARGEST_WRITE (1UL << 20)
 #define MOST_WRITTEN 64
@@ -247,8 +250,9 @@ static const struct fuse_lowlevel_ops operations = {
 };
 
 static void make_span(void) {
-    if (posix_memalign((void **)&span, PAGE, SPAN) || posix_memalign((void **)&ring, PAGE, RING + LARGEST_WRITE))
+    if (posix_memalign((void **)&span, HUGE_PAGE, SPAN) || posix_memalign((void **)&ring, PAGE, RING + LARGEST_WRITE))
         exit(3);
+    madvise(span, SPAN, MADV_HUGEPAGE);
     memset(ring, 0, RING + LARGEST_WRITE);
     for (uint64_t page = 0; page < SPAN_PAGES; page++) {
         memset(span + page * PAGE, (int)(page % 251), PAGE);

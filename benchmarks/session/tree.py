@@ -57,8 +57,9 @@ class MemoryTree:
         self._published = published or NothingPublished()
         self._handles = itertools.count(_FIRST_HANDLE)
         self._opened: dict[int, int] = {}
-        # page-aligned and private, as the C program has it: the kernel copies from a bytearray a quarter slower
+        # in huge pages, as the C program has it: how scattered small ones happen to lie makes a third of the speed
         self.span = mmap.mmap(-1, SPAN, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self.span.madvise(mmap.MADV_HUGEPAGE)
         for page in range(SPAN_PAGES):
             begin = page * PAGE
             self.span[begin : begin + PAGE] = bytes([page % 251]) * PAGE
