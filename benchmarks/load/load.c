@@ -7,7 +7,9 @@
  *   load make FILE BYTES                              a file with this content
  *   load make-many DIR COUNT BYTES                    COUNT of them, 000000 and up
  *   load sequential FILE STREAMS BLOCK                STREAMS readers, each its part of the file from start to end
- *   load part FILE BYTES BLOCK                        the first BYTES of the file, by one reader
+ *   load part FILE BYTES BLOCK                        the first BYTES of the file, by one reader, who has the kernel keep
+ *                                                     little of them: a machine that gets its memory from a host
+ *                                                     only when it is touched would charge that to the reading
  *   load files DIR THREADS COUNT SEED                 list DIR (timed apart), read COUNT of its files whole, in an order
  *                                                     made from SEED, 0 for the order of the names
  *   load random FILE THREADS COUNT BYTES SEED         COUNT reads of BYTES at aligned random offsets
@@ -33,6 +35,7 @@
 
 #define PAGE 4096UL
 #define MIB (1UL << 20)
+#define KEPT (64 * MIB)
 
 struct tally {
     uint64_t bytes, operations, wrong;
@@ -126,6 +129,14 @@ static void read_range(int descriptor, const char *path, unsigned char *buffer, 
         tally->wrong += wrong_pages(buffer, file, offset, (size_t)got);
         tally->bytes += (uint64_t)got;
         offset += (uint64_t)got;
+    }
+}
+
+static void read_part(int descriptor, unsigned char *buffer, size_t block, uint64_t size, struct tally *tally) {
+    for (uint64_t offset = 0; offset < size && !tally->error; offset += KEPT) {
+        uint64_t end = size - offset < KEPT ? size : offset + KEPT;
+        read_range(descriptor, arguments[0], buffer, block, offset, end, tally);
+        posix_fadvise(descriptor, (off_t)offset, (off_t)(end - offset), POSIX_FADV_DONTNEED);
     }
 }
 
@@ -430,7 +441,7 @@ int main(int count, char **vector) {
         if (descriptor < 0)
             fail(&job.tally, arguments[0], errno);
         else
-            read_range(descriptor, arguments[0], data, block, 0, strtoull(arguments[1], 0, 10), &job.tally);
+            read_part(descriptor, data, block, strtoull(arguments[1], 0, 10), &job.tally);
         close(descriptor);
         return report(&job, 1, (double)(now() - start) / 1e9, 0, 0);
     }
