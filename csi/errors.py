@@ -278,6 +278,10 @@ class FileTooLarge(FilesystemError):
     """EFBIG: beyond 5 GiB in append mode, 48.8 TiB otherwise."""
 
 
+class NoSpaceForAttributes(FilesystemError):
+    """ENOSPC: OSS keeps no more metadata with an object; setxattr(2)."""
+
+
 class NoAttribute(FilesystemError):
     """ENODATA: no such extended attribute."""
 

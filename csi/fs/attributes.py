@@ -16,8 +16,8 @@ from collections.abc import Callable
 
 from csi.errors import (
     EntryExists,
-    InvalidOperation,
     NoAttribute,
+    NoSpaceForAttributes,
     ObjectNotFound,
     OperationNotSupported,
     PreconditionFailed,
@@ -85,7 +85,7 @@ class ExtendedAttributes:
     def set(self, node: Node, name: bytes, value: bytes, flags: int = 0) -> None:
         """setxattr(2); `flags` are XATTR_CREATE and XATTR_REPLACE. A file being written becomes an object first.
 
-        Raises InvalidOperation when all metadata together would be over 8 KiB."""
+        Raises NoSpaceForAttributes when all metadata together would be over 8 KiB."""
         key = self._writable_key(node, name)
 
         def change(user: dict[str, str]) -> None:
@@ -96,7 +96,7 @@ class ExtendedAttributes:
             user[key] = _encoded(value)
             size = sum(len(each) + len(content) for each, content in user.items())
             if size > METADATA_MAX:
-                raise InvalidOperation(
+                raise NoSpaceForAttributes(
                     f"{shown(node.name)}: extended attributes would take {size} bytes",
                     hint=f"OSS keeps at most {METADATA_MAX} bytes of metadata with an object",
                 )

@@ -64,6 +64,7 @@ ERRNO_BY_CLASS = MappingProxyType(
         errors.FileBusy: errno.EBUSY,
         errors.StaleFile: errno.ESTALE,
         errors.FileTooLarge: errno.EFBIG,
+        errors.NoSpaceForAttributes: errno.ENOSPC,
         errors.NoAttribute: errno.ENODATA,
         errors.OutOfMemoryBudget: errno.ENOMEM,
         errors.AccessRefused: errno.EACCES,

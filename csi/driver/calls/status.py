@@ -59,6 +59,7 @@ CODES: dict[type[errors.OssFuseError], grpc.StatusCode] = {
     errors.FileBusy: grpc.StatusCode.ABORTED,
     errors.StaleFile: grpc.StatusCode.ABORTED,
     errors.FileTooLarge: grpc.StatusCode.OUT_OF_RANGE,
+    errors.NoSpaceForAttributes: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.NoAttribute: grpc.StatusCode.NOT_FOUND,
     errors.OutOfMemoryBudget: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.AccessRefused: grpc.StatusCode.PERMISSION_DENIED,

@@ -9,8 +9,8 @@ import pytest
 
 from csi.errors import (
     EntryExists,
-    InvalidOperation,
     NoAttribute,
+    NoSpaceForAttributes,
     OperationNotSupported,
     StaleFile,
 )
@@ -105,7 +105,7 @@ def test_what_cannot_be_set_is_not_supported(world: World, consistent: Program, 
 
 def test_more_than_8_kib_is_refused(world: World, consistent: Program) -> None:
     world.store.seed("a", b"", note="x")
-    with pytest.raises(InvalidOperation, match="8192"):
+    with pytest.raises(NoSpaceForAttributes, match="8192"):
         put(consistent, "a", "user.big", b"x" * 8192)
     assert world.store.objects["a"].user == {"note": "x"}
 
