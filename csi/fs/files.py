@@ -101,6 +101,8 @@ class Files:
         only be logged. What a killed program deserted is given up."""
         handle = self._handles.get(number)
         node = handle.node
+        if not handle.flushed:
+            handle.deserted = self._is_cut_short(handle) or self._is_deserted(handle)
         try:
             if node.draft is not None and node.draft.owner == handle.id:
                 with self.change(node), self.turn(node):
@@ -139,6 +141,7 @@ class Files:
         too when the kernel closes for a program that is being killed: that finishes nothing, and `release` decides."""
         handle = self._handles.get(number)
         handle.deserted = self._is_deserted(handle)
+        handle.flushed = True
         if handle.deserted or self._is_only_moved(handle):
             return
         try:
@@ -239,7 +242,7 @@ class Files:
         Bytes for a removed file are taken and dropped."""
         node, draft = handle.node, handle.node.draft
         if draft is not None:
-            handle.deserted = False
+            handle.deserted = handle.flushed = False
             try:
                 return self._drafts.write(node, draft, handle.id, handle.appends, offset, data)
             except OssFuseError as error:
@@ -302,6 +305,19 @@ class Files:
         if draft.appendable or draft.joined or draft.error is not None:
             return False
         return opener.is_killed() or (handle.deserted and opener.sharer_is_killed())
+
+    def _is_cut_short(self, handle: OpenHandle) -> bool:
+        """Whether no program ever had this descriptor: the kernel lets go of a file without closing it when the program
+        is killed in open(2)."""
+        draft = handle.node.draft
+        return (
+            handle.opener is not None
+            and draft is not None
+            and draft.owner == handle.id
+            and not draft.appendable
+            and draft.error is None
+            and draft.shown_size == 0
+        )
 
     def _is_only_moved(self, handle: OpenHandle) -> bool:
         """Whether this close comes from a shell that gives the descriptor another number before anything is written

@@ -27,8 +27,9 @@ class OpenHandle:
     """One open(2). `facts` are those of the node when `version` was taken from it; the same value means that nothing
     was learned since. `shown`: the kernel session may answer reads by itself (`InodeTable.show`). `failed` is why what
     was written through this handle will never be an object. `deserted`: the last to close it was a program that was
-    being killed, and nothing was written since. `opens`: releases still to come, more than one for a handle that the
-    kernel session gave out by itself. `inherited`: why nothing is written through it, which a predecessor opened."""
+    being killed, and nothing was written since; `flushed`: somebody did close it, and nothing was written since.
+    `opens`: releases still to come, more than one for a handle that the kernel session gave out by itself.
+    `inherited`: why nothing is written through it, which a predecessor opened."""
 
     id: FileHandle
     node: Node
@@ -41,6 +42,7 @@ class OpenHandle:
     failed: OssFuseError | None = None
     opener: Opener | None = None
     deserted: bool = False
+    flushed: bool = False
     shown: bool = False
     opens: int = 1
     inherited: OssFuseError | None = None

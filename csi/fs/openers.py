@@ -10,7 +10,7 @@ from typing import Protocol
 
 
 class Opener(Protocol):
-    """The program of one open(2). All of these may wait a second, and are False whenever it is not sure."""
+    """The program of one open(2). All of these may wait some seconds, and are False whenever it is not sure."""
 
     def identify(self) -> None:
         """Find out which program it is; called before the open is answered, so that it waits and cannot be gone."""

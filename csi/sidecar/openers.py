@@ -18,7 +18,8 @@ from csi.handover.fates import is_ending
 from csi.handover.wire import Answer
 from csi.volume.units import Seconds
 
-PATIENCE: Final = Seconds(1.0)
+PATIENCE: Final = Seconds(5.0)
+"""One that hangs is waited for once; one that is slow on a busy node is waited for, because half files cost more."""
 _FRESH: Final = Seconds(1.0)
 """Shorter than the kernel takes to give a thread's number to another one."""
 _THREADS: Final = 1024

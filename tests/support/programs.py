@@ -70,8 +70,12 @@ class OpenedFile:
         try:
             self._filesystem.flush(self.handle)
         finally:
-            self._filesystem.release(self.handle)
-            self._filesystem.forget(self.inode, 1)
+            self.release()
+
+    def release(self) -> None:
+        """What the kernel does with a file that no program has a descriptor of, and none closed."""
+        self._filesystem.release(self.handle)
+        self._filesystem.forget(self.inode, 1)
 
 
 class Program:

@@ -257,3 +257,25 @@ def test_at_the_end_of_the_mount_what_a_living_program_writes_is_finished(world:
     assert program.filesystem.flush_all(10.0) == []
     assert world.store.data("a") == b"so far"
     file.close()
+
+
+@pytest.mark.parametrize("before", [None, b"old"])
+def test_a_program_killed_in_open_leaves_what_was_there(world: World, program: Program, before: bytes | None) -> None:
+    """The kernel releases such a file without a flush, while nothing says yet that the program is being killed."""
+    if before is not None:
+        program.write("a", before)
+    file = program.open("a", WRITE)
+    file.release()
+    assert world.store.objects.keys() == ({"a"} if before is not None else set())
+    assert not program.exists("a") if before is None else program.read("a") == before
+
+
+@pytest.mark.parametrize("killed", [True, False])
+def test_what_is_released_without_being_closed_is_an_object_unless_its_program_is_killed(
+    world: World, program: Program, life: Life, killed: bool
+) -> None:
+    file = program.open("a", WRITE)
+    file.write(b"x")
+    life.killed = killed
+    file.release()
+    assert world.store.objects.keys() == (set() if killed else {"a"})
