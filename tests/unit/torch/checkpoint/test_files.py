@@ -253,7 +253,7 @@ def test_threads_end_with_the_last_file(bucket: Bucket) -> None:
     del made
     gc.collect()
     assert reader.read(4) == b"0123"
-    assert set(threading.enumerate()) > before
+    assert set(threading.enumerate()) - before
     del reader
     gc.collect()
     until(lambda: set(threading.enumerate()) <= before)
