@@ -101,14 +101,14 @@ class Files:
         only be logged. What a killed program deserted is given up."""
         handle = self._handles.get(number)
         node = handle.node
-        if not handle.flushed:
+        if handle.deserted is None:
             handle.deserted = self._is_cut_short(handle) or self._is_deserted(handle)
         try:
             if node.draft is not None and node.draft.owner == handle.id:
                 with self.change(node), self.turn(node):
                     draft = node.draft
                     if draft is not None and draft.owner == handle.id:
-                        self._end_draft(node, draft, deserted=handle.deserted and not draft.joined)
+                        self._end_draft(node, draft, deserted=handle.deserted is True and not draft.joined)
         finally:
             self._handles.drop(handle)
 
@@ -141,7 +141,6 @@ class Files:
         too when the kernel closes for a program that is being killed: that finishes nothing, and `release` decides."""
         handle = self._handles.get(number)
         handle.deserted = self._is_deserted(handle)
-        handle.flushed = True
         if handle.deserted or self._is_only_moved(handle):
             return
         try:
@@ -242,7 +241,7 @@ class Files:
         Bytes for a removed file are taken and dropped."""
         node, draft = handle.node, handle.node.draft
         if draft is not None:
-            handle.deserted = handle.flushed = False
+            handle.deserted = None
             try:
                 return self._drafts.write(node, draft, handle.id, handle.appends, offset, data)
             except OssFuseError as error:
@@ -297,35 +296,33 @@ class Files:
         return self._is_deserted(self._handles.get(draft.owner))
 
     def _is_deserted(self, handle: OpenHandle) -> bool:
-        """Whether this close is that of a program which is being killed, and leaves half a file. What grows in OSS
-        anyway, or has bytes of others too, is not half a file."""
-        draft, opener = handle.node.draft, handle.opener
-        if opener is None or draft is None or draft.owner != handle.id:
+        """Whether this close is that of a program which is being killed, and leaves half a file. What has bytes of
+        others too is not half a file."""
+        unfinished = self._unfinished(handle)
+        if unfinished is None or unfinished[0].joined:
             return False
-        if draft.appendable or draft.joined or draft.error is not None:
-            return False
-        return opener.is_killed() or (handle.deserted and opener.sharer_is_killed())
+        opener = unfinished[1]
+        return opener.is_killed() or (handle.deserted is True and opener.sharer_is_killed())
 
     def _is_cut_short(self, handle: OpenHandle) -> bool:
         """Whether no program ever had this descriptor: the kernel lets go of a file without closing it when the program
         is killed in open(2)."""
-        draft = handle.node.draft
-        return (
-            handle.opener is not None
-            and draft is not None
-            and draft.owner == handle.id
-            and not draft.appendable
-            and draft.error is None
-            and draft.shown_size == 0
-        )
+        unfinished = self._unfinished(handle)
+        return unfinished is not None and unfinished[0].shown_size == 0
 
     def _is_only_moved(self, handle: OpenHandle) -> bool:
         """Whether this close comes from a shell that gives the descriptor another number before anything is written
         (`>`): it must not empty the object already."""
+        unfinished = self._unfinished(handle)
+        return unfinished is not None and unfinished[0].shown_size == 0 and unfinished[1].holds(handle.node.inode)
+
+    def _unfinished(self, handle: OpenHandle) -> tuple[Draft, Opener] | None:
+        """What this handle is writing, and its program, if that can be asked about; not what has failed, or grows in
+        OSS anyway."""
         draft, opener = handle.node.draft, handle.opener
         if opener is None or draft is None or draft.owner != handle.id or draft.appendable or draft.error is not None:
-            return False
-        return draft.shown_size == 0 and opener.holds(handle.node.inode)
+            return None
+        return draft, opener
 
     def _end_draft(self, node: Node, draft: Draft, *, deserted: bool) -> None:
         if draft.error is not None:

@@ -19,7 +19,7 @@ from csi.handover.wire import Answer
 from csi.volume.units import Seconds
 
 PATIENCE: Final = Seconds(5.0)
-"""One that hangs is waited for once; one that is slow on a busy node is waited for, because half files cost more."""
+"""A node plugin that hangs is waited for once, a slow one each time: half files cost more than seconds."""
 _FRESH: Final = Seconds(1.0)
 """Shorter than the kernel takes to give a thread's number to another one."""
 _THREADS: Final = 1024

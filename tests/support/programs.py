@@ -73,7 +73,7 @@ class OpenedFile:
             self.release()
 
     def release(self) -> None:
-        """What the kernel does with a file that no program has a descriptor of, and none closed."""
+        """The kernel lets go of it: at the end of `close`, or, called by itself, without a close(2)."""
         self._filesystem.release(self.handle)
         self._filesystem.forget(self.inode, 1)
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from csi.handover.wire import Answer
-from csi.sidecar.openers import AskedOpeners
+from csi.sidecar.openers import PATIENCE, AskedOpeners
 
 
 class Asked:
@@ -9,7 +9,7 @@ class Asked:
         self.answer = answer
 
     def wait(self, timeout):
-        assert 0 < timeout <= 5
+        assert timeout == PATIENCE
         return self.answer
 
 
