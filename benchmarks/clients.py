@@ -17,7 +17,9 @@ from benchmarks.model import GIB, OURS
 
 UNLIMITED = "ossfuse without a limit"
 """Ours with more memory than it can use, for what a small limit costs."""
-FOR_ONE_WORK = "unlimited"
+ONE_BY_ONE = "ossfuse without siblings"
+"""Ours that fetches no small file before it is asked for."""
+FOR_ONE_WORK = "variant"
 """The kind of clients that take part only where a work names them."""
 FOR_TRAINING = "training"
 """The kind of those that only feed PyTorch."""
@@ -26,7 +28,7 @@ OSS2 = "oss2 data set"
 """The class that the guide shows."""
 OUR_MOUNT = "ossfuse mount"
 """Ours with a mount, in the works where ours is without one."""
-WITHOUT_VERSION = frozenset({UNLIMITED, OSS2, OUR_MOUNT})
+WITHOUT_VERSION = frozenset({UNLIMITED, ONE_BY_ONE, OSS2, OUR_MOUNT})
 """Those that are another client in other clothes."""
 
 
@@ -58,6 +60,8 @@ class Mounting:
     cache: Path | None = None
 
 
+_HERE = Path(__file__).parent
+
 Command = Callable[[Mounting, Place], list[str]]
 
 
@@ -76,7 +80,11 @@ class Client:
 
 
 def _ossfuse(wanted: Mounting, place: Place) -> list[str]:
-    command = [str(Path(sys.executable).with_name("ossfuse")), "mount", f"oss://{wanted.bucket}/{wanted.prefix}"]
+    return [str(Path(sys.executable).with_name("ossfuse")), *_our_arguments(wanted)]
+
+
+def _our_arguments(wanted: Mounting) -> list[str]:
+    command = ["mount", f"oss://{wanted.bucket}/{wanted.prefix}"]
     command += [str(wanted.target), "--url", wanted.endpoint, "--credentials", str(wanted.credential_file)]
     command += ["--session", wanted.session] if wanted.session else []
     command += ["--memory", wanted.memory] if wanted.memory else []
@@ -88,6 +96,10 @@ def _ossfuse(wanted: Mounting, place: Place) -> list[str]:
 
 def _unlimited(wanted: Mounting, place: Place) -> list[str]:
     return _ossfuse(replace(wanted, memory="8Gi"), place)
+
+
+def _one_by_one(wanted: Mounting, place: Place) -> list[str]:
+    return [sys.executable, str(_HERE / "programs" / "one_by_one.py"), *_our_arguments(wanted)]
 
 
 def _s3fs(wanted: Mounting, place: Place) -> list[str]:
@@ -146,6 +158,7 @@ _NO_PROXY = "is not to be had as a Go module: the module proxy answers “This m
 CLIENTS = (
     Client(OURS, "ours", _ossfuse, lambda place: Path(sys.executable).with_name("ossfuse"), "run `make setup`"),
     Client(UNLIMITED, FOR_ONE_WORK, _unlimited, lambda place: Path(sys.executable).with_name("ossfuse")),
+    Client(ONE_BY_ONE, FOR_ONE_WORK, _one_by_one, lambda place: Path(sys.executable).with_name("ossfuse")),
     Client("s3fs", "old", _s3fs, _debian("s3fs"), "apt-get install s3fs", ("s3fs", "--version")),
     Client("rclone", "old", _rclone, _debian("rclone"), "apt-get install rclone", ("rclone", "version")),
     Client(

@@ -12,6 +12,9 @@
  *                                                     only when it is touched would charge that to the reading
  *   load files DIR THREADS COUNT SEED                 list DIR (timed apart), read COUNT of its files whole, in an order
  *                                                     made from SEED, 0 for the order of the names
+ *   load walk DIR COUNT SEED TAKEN OF PAUSE           one after the other, in the order of the names (or SEED's), read
+ *                                                     whole TAKEN of each OF files among the first COUNT, and rest
+ *                                                     PAUSE milliseconds after each
  *   load random FILE THREADS COUNT BYTES SEED         COUNT reads of BYTES at aligned random offsets
  *   load first DIR COUNT                              open and read one page of COUNT files, one after the other
  *   load write FILE BYTES BLOCK                       one file, close included
@@ -50,9 +53,9 @@ struct job {
 };
 
 static char **arguments;
-static char **names; /* of load files, load first and load handles */
+static char **names; /* of load files, load walk, load first and load handles */
 static size_t name_count;
-static uint64_t *delays; /* nanoseconds, of load first and load random */
+static uint64_t *delays; /* nanoseconds, of load first, load random and load walk */
 static double limit_seconds;
 
 static uint64_t now(void) {
@@ -210,6 +213,27 @@ static void *files(void *argument) {
     for (size_t index = job->index; index < name_count; index += job->threads) {
         snprintf(path, sizeof path, "%s/%s", arguments[0], names[index]);
         read_file(path, buffer, &job->tally);
+    }
+    return 0;
+}
+
+/* Delays are those of open to close. */
+static void *walk(void *argument) {
+    struct job *job = argument;
+    size_t taken = strtoul(arguments[3], 0, 10), of = strtoul(arguments[4], 0, 10), read = 0;
+    long pause = strtol(arguments[5], 0, 10);
+    struct timespec rest = {pause / 1000, pause % 1000 * 1000000L};
+    unsigned char *buffer = buffer_of(MIB);
+    char path[4096];
+    for (size_t index = 0; index < name_count; index++) {
+        if (index % of >= taken)
+            continue;
+        snprintf(path, sizeof path, "%s/%s", arguments[0], names[index]);
+        uint64_t start = now();
+        read_file(path, buffer, &job->tally);
+        delays[read++] = now() - start;
+        if (pause)
+            nanosleep(&rest, 0);
     }
     return 0;
 }
@@ -448,6 +472,12 @@ int main(int count, char **vector) {
     if (!strcmp(what, "files") && count == 4) {
         list(arguments[0], strtoul(arguments[2], 0, 10), strtoull(arguments[3], 0, 10));
         return run(files, (unsigned)number(1), (double)(now() - start) / 1e9, 0);
+    }
+    if (!strcmp(what, "walk") && count == 6 && number(4) > 0) {
+        list(arguments[0], strtoul(arguments[1], 0, 10), strtoull(arguments[2], 0, 10));
+        size_t taken = strtoul(arguments[3], 0, 10), of = strtoul(arguments[4], 0, 10), over = name_count % of;
+        delays = calloc(name_count, sizeof *delays);
+        return run(walk, 1, (double)(now() - start) / 1e9, name_count / of * taken + (over < taken ? over : taken));
     }
     if (!strcmp(what, "random") && count == 5) {
         delays = calloc((size_t)number(2), sizeof *delays);

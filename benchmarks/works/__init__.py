@@ -12,6 +12,7 @@ from benchmarks.works.memory import Memory
 from benchmarks.works.random_read import RandomRead
 from benchmarks.works.sequential_read import SequentialRead
 from benchmarks.works.sequential_write import SequentialWrite
+from benchmarks.works.siblings import Siblings
 from benchmarks.works.small_files import SmallFiles
 from benchmarks.works.small_write import SmallWrite
 from benchmarks.works.torch_checkpoint import TorchCheckpoint
@@ -20,6 +21,7 @@ from benchmarks.works.torch_images import TorchImages
 WORKS: Sequence[Work] = (
     SequentialRead(),
     SmallFiles(),
+    Siblings(),
     RandomRead(),
     SequentialWrite(),
     SmallWrite(),

@@ -41,7 +41,7 @@ class Reading:
         self._exact = exact
         # files that the kernel session opens by itself are fetched ahead there
         self._reads_ahead = not exact and not namespace.knowledge.plans
-        self.siblings = Siblings(namespace.table, namespace.knowledge.listings, engine)
+        self.siblings = Siblings(namespace.table, namespace.knowledge.listings, engine, namespace.knowledge.clock)
         self._published = namespace.table.published
         self._shows = type(self._published) is not NothingPublished
 

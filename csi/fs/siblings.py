@@ -2,9 +2,9 @@
 
 With one thread and 20 ms to the store nothing else helps: each file is a request, and the next one is known. Promises
 to cost nobody else anything: what is fetched ahead is never more than half of what was read in order and nothing that
-was opened before, it takes only memory and threads that nobody waits for, and stops when the order does. Nothing is
-fetched ahead while the store answers so soon that it would only be work. Several readers may go through parts of one
-directory at the same time.
+was opened before nor than will be read in a moment, it takes only memory and threads that nobody waits for, and stops
+when the order does. Nothing is fetched ahead while the store answers so soon that it would only be work. Several
+readers may go through parts of one directory at the same time.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 
@@ -22,7 +23,7 @@ from csi.fs.names import decode
 from csi.fs.nodes import Node
 from csi.fs.types import FileKind
 from csi.oss.store import ObjectVersion
-from csi.volume.units import MIB, Bytes, ObjectKey
+from csi.volume.units import MIB, Bytes, ObjectKey, Seconds
 
 LARGEST = 1 * MIB
 """Objects up to this size are read ahead: each is one request."""
@@ -35,6 +36,11 @@ _REMEMBERED = 64  # files by which it is judged whether they are read in order
 _STREAMS = 8
 _DIRECTORIES = 64
 _SMALLEST = 12  # children: there is nothing to gain in a smaller directory
+_SOON = Seconds(1.0)
+"""In which files that are fetched ahead will be read: what is known of names is forgotten after a few seconds, and with
+it what was fetched."""
+_A_FEW = 2  # ahead of the slowest reader
+_PACE_OF = 8  # files by which it is judged how fast they are read
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +52,13 @@ class SiblingStatistics:
 
 
 class _Stream:
-    """A run through a part of a directory. Ranks are places in the sorted names."""
+    """A run through a part of a directory. Ranks are places in the sorted names, `pace` seconds from file to file."""
 
-    __slots__ = ("asked", "begin", "count", "head")
+    __slots__ = ("asked", "begin", "count", "head", "pace", "when")
 
-    def __init__(self, rank: int) -> None:
+    def __init__(self, rank: int, now: float) -> None:
+        self.when = now
+        self.pace = 0.0
         self.begin = rank
         self.head = rank  # the furthest file read
         self.asked = rank  # the furthest one read ahead
@@ -59,8 +67,11 @@ class _Stream:
     def takes(self, rank: int, reach: int) -> bool:
         return abs(rank - self.head) <= reach
 
-    def read(self, rank: int) -> int:
+    def read(self, rank: int, now: float) -> int:
         """One more was read; returns how many may be read ahead of the head."""
+        took = max(0.0, now - self.when)  # a clock may be put back
+        self.pace += (took - self.pace) / min(self.count, _PACE_OF)
+        self.when = now
         self.head = max(self.head, rank)
         self.count += 1
         if self.count >= _REMEMBERED:
@@ -68,7 +79,8 @@ class _Stream:
             self.begin = self.head - (self.head - self.begin) // 2
         if self.count < _ENOUGH or self.count * 3 < (self.head - self.begin + 1) * 2:
             return 0
-        return min(self.count // 2, MOST_AHEAD)
+        soon = MOST_AHEAD if self.pace * MOST_AHEAD <= _SOON else _A_FEW + int(_SOON / self.pace)
+        return min(self.count // 2, soon, MOST_AHEAD)
 
 
 class _Order:
@@ -86,7 +98,10 @@ class _Order:
 class Siblings:
     """`_lock` guards everything here; `InodeTable.lock` is taken while it is held, nothing else is."""
 
-    def __init__(self, table: InodeTable, listings: ListingCache, engine: StreamSource) -> None:
+    def __init__(
+        self, table: InodeTable, listings: ListingCache, engine: StreamSource, clock: Callable[[], float]
+    ) -> None:
+        self._clock = clock
         self._table = table
         self._listings = listings
         self._engine = engine
@@ -138,20 +153,20 @@ class Siblings:
 
     def _run(self, parent: Node, name: bytes) -> tuple[_Stream, list[bytes]] | None:
         """`name` was read: the run it belongs to, and the names that are to be fetched now."""
-        order = self._order(parent)
+        order, now = self._order(parent), self._clock()
         rank = bisect_left(order.names, name)
         if rank == len(order.names) or order.names[rank] != name:
             return None
         reach = min(_REACH, len(order.names) // 16)  # in a small directory any two files are near each other
         stream = next((stream for stream in reversed(order.streams) if stream.takes(rank, reach)), None)
         if stream is None:
-            order.streams = [*order.streams[1 - _STREAMS :], _Stream(rank)]
+            order.streams = [*order.streams[1 - _STREAMS :], _Stream(rank, now)]
             return None
         if stream is not order.streams[-1]:
             order.streams.remove(stream)
             order.streams.append(stream)
         running = sum(other.count >= _ENOUGH for other in order.streams)
-        ahead = stream.read(rank) // max(1, running)
+        ahead = stream.read(rank, now) // max(1, running)
         if not ahead:
             return None
         first = max(stream.asked, stream.head) + 1
@@ -174,8 +189,10 @@ class Siblings:
                 known = listing.names if listing is not None else parent.children or {}
                 if listing is not order.listing or len(known) != len(order.names):
                     order.listing = listing
-                    order.names = sorted(known) if len(known) >= _SMALLEST else []
-                    order.streams.clear()
+                    names = sorted(known) if len(known) >= _SMALLEST else []
+                    if names != order.names:
+                        order.names = names
+                        order.streams.clear()
             order.patience = max(64, len(order.names) // 4)  # looking costs less than reading, however many there are
         return order
 

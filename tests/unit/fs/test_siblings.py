@@ -24,9 +24,10 @@ COUNT = 400
 
 
 class Directory:
-    """A listed directory of `COUNT` small files, and which of them are read ahead."""
+    """A listed directory of `COUNT` small files, and which of them are read ahead. `now` stands still by itself."""
 
     def __init__(self, *, size: int = 100, exact: bool = False) -> None:
+        self.now = 1e9
         self.store = MemoryStore()
         for number in range(COUNT):
             self.store.seed(f"d/{number:04d}", bytes(size))
@@ -39,14 +40,20 @@ class Directory:
             ownership=Ownership(),
             write=WriteOptions(),
             read_only=False,
+            clock=lambda: self.now,
         )
         self.inode = self.filesystem.lookup(ROOT_INODE, b"d").attributes.inode
+        self.list_again()
+
+    def list_again(self) -> None:
+        self.now += 3600.0
         handle = self.filesystem.opendir(self.inode)
         list(self.filesystem.readdir(handle, 0))
         self.filesystem.releasedir(handle)
 
-    def read(self, numbers: Iterable[int]) -> None:
+    def read(self, numbers: Iterable[int], *, rest: float = 0.0) -> None:
         for number in numbers:
+            self.now += rest
             inode = self.filesystem.lookup(self.inode, b"%04d" % number).attributes.inode
             handle = self.filesystem.open(inode, os.O_RDONLY).handle
             self.filesystem.read(handle, 0, 128 * KIB)
@@ -75,6 +82,39 @@ def test_never_more_than_half_of_what_was_read_is_ahead(directory: Directory) ->
     for number in range(40):
         directory.read([number])
         assert max(directory.ahead, default=0) <= number + (number + 1) // 2
+
+
+@pytest.mark.parametrize(("rest", "most"), [(0.02, MOST_AHEAD), (0.1, 12), (1.0, 3), (60.0, 2)])
+def test_no_more_is_ahead_than_will_be_read_in_a_moment(directory: Directory, rest: float, most: int) -> None:
+    directory.read(range(12))  # as fast as can be, like any beginning
+    for number in range(12, 40):
+        directory.read([number], rest=rest)
+    begun = len(directory.ahead)
+    for number in range(40, 100):
+        directory.read([number], rest=rest)
+        assert max(directory.ahead) <= number + most
+    assert begun < len(directory.ahead), "however slow he is"
+    assert directory.ahead == list(range(directory.ahead[0], directory.ahead[-1] + 1))
+
+
+def test_who_rests_once_is_soon_as_far_ahead_as_before(directory: Directory) -> None:
+    directory.read(range(100))
+    directory.read([100], rest=20.0)
+    directory.read(range(101, 150))
+    assert max(directory.ahead) >= 149 + MOST_AHEAD // 2
+
+
+def test_a_clock_that_is_put_back_changes_nothing(directory: Directory) -> None:
+    directory.read(range(100), rest=-3600.0)
+    assert 100 + MOST_AHEAD // 2 <= max(directory.ahead) < 100 + MOST_AHEAD
+
+
+def test_listing_again_does_not_end_the_order(directory: Directory) -> None:
+    for step in range(6):
+        directory.read(range(step * 60, step * 60 + 60))
+        directory.list_again()
+    assert directory.ahead == list(range(directory.ahead[0], directory.ahead[-1] + 1))
+    assert directory.ahead[-1] >= 360
 
 
 def test_the_end_of_the_directory_is_the_end(directory: Directory) -> None:
