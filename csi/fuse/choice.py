@@ -13,6 +13,7 @@ from typing import Final
 
 from csi.data.couriers import Couriers, Errands
 from csi.fs.published import NothingPublished, Published
+from csi.fuse.own.passthrough import Registrar
 from csi.fuse.served import ServedFilesystem
 from csi.fuse.session import KernelSession
 from csi.volume.naming import SESSIONS
@@ -47,13 +48,15 @@ class SessionChoice(ABC):
         workers: int,
         on_started: Callable[[], None],
         stop_grace: Seconds = STOP_GRACE,
+        registrar: Registrar | None = None,
     ) -> KernelSession:
-        """The session of a mounted descriptor, not serving yet; `published` is of `publish`."""
-        make = self._session_on(published)
+        """The session of a mounted descriptor, not serving yet; `published` is of `publish`. `registrar` is for one
+        that can have the kernel read files of a disk cache by itself, where this process may not see to that."""
+        make = self._session_on(published, registrar)
         return make(descriptor, filesystem, arguments, workers=workers, on_started=on_started, stop_grace=stop_grace)
 
     @abstractmethod
-    def _session_on(self, published: Published) -> Callable[..., KernelSession]:
+    def _session_on(self, published: Published, registrar: Registrar | None) -> Callable[..., KernelSession]:
         """What makes a session that answers from `published`. Raises TypeError if that is of another kind."""
 
 
@@ -82,10 +85,10 @@ class _Own(SessionChoice):
         answers.couriers = couriers(answers) if couriers is not None else None
         return answers
 
-    def _session_on(self, published: Published) -> Callable[..., KernelSession]:
+    def _session_on(self, published: Published, registrar: Registrar | None) -> Callable[..., KernelSession]:
         if not isinstance(published, self._answers):
             raise TypeError(f"{published!r} was not made by this kind of session")
-        return functools.partial(self._session, answers=published)
+        return functools.partial(self._session, answers=published, registrar=registrar)
 
 
 class _Pyfuse3(SessionChoice):
@@ -99,5 +102,5 @@ class _Pyfuse3(SessionChoice):
     def publish(self, couriers: ForErrands | None = None) -> Published:
         return NothingPublished()
 
-    def _session_on(self, published: Published) -> Callable[..., KernelSession]:
+    def _session_on(self, published: Published, registrar: Registrar | None) -> Callable[..., KernelSession]:
         return self._session

@@ -15,13 +15,24 @@ from csi.volume.units import Seconds
 
 
 @dataclass(frozen=True, slots=True)
+class PassthroughStatistics:
+    """`passed` opens since the start, `direct` ones that found another version passed through; `inodes` open now."""
+
+    passed: int
+    direct: int
+    inodes: int
+
+
+@dataclass(frozen=True, slots=True)
 class SessionStatistics:
-    """`answered` counts requests by kind since the start; `oldest` names the request that waits longest, '' if none."""
+    """`answered` counts requests by kind since the start; `oldest` names the request that waits longest, '' if none.
+    `passthrough`: of files that the kernel reads itself, if it has agreed to that."""
 
     answered: dict[str, int]
     in_flight: int
     oldest: str
     oldest_age: Seconds
+    passthrough: PassthroughStatistics | None = None
 
 
 class RequestTable:

@@ -12,6 +12,7 @@ from csi.handover.condition import in_mebibytes
 from csi.handover.conversation import Conversation, Handover, Situation
 from csi.handover.listener import SidecarListener
 from csi.handover.process import SidecarProcess
+from csi.handover.registrar import KernelFiles, LinuxKernelFiles, Registrar
 from csi.handover.wire import Failed, Mount, Ready
 from csi.volume.units import Seconds
 
@@ -20,13 +21,15 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Attended:
-    """What one attendant attends: `memory` is the sidecar's cgroup."""
+    """What one attendant attends: `memory` is the sidecar's cgroup, `minor` the connection of the mount."""
 
     volume_id: str
     spec_hash: str
     process: SidecarProcess
     memory: MemoryCgroup
     listener: SidecarListener
+    read_only: bool
+    minor: int
 
 
 class Attendant(Conversation):
@@ -34,10 +37,20 @@ class Attendant(Conversation):
     attendant owns the descriptor and the listener from then on; the process belongs to the caller.
     """
 
-    def __init__(self, attended: Attended, handover: tuple[Mount, int] | None) -> None:
+    def __init__(
+        self,
+        attended: Attended,
+        handover: tuple[Mount, int] | None,
+        files: KernelFiles = LinuxKernelFiles(),  # noqa: B008 - stateless
+    ) -> None:
         name = f"attendant {attended.process.pid}"
         situation = Situation(ready=handover is None)
-        super().__init__(attended.volume_id, attended.spec_hash, attended.listener, situation, name, attended.process)
+        registrar = Registrar(
+            attended.volume_id, read_only=attended.read_only, minors=lambda: (attended.minor,), files=files
+        )
+        super().__init__(
+            *(attended.volume_id, attended.spec_hash, attended.listener, situation, name, registrar), attended.process
+        )
         self.attended = attended
         self._handover = Handover(*handover) if handover is not None else None
 

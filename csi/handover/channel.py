@@ -39,10 +39,20 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A message and the descriptor that came with it (the receiver's to close)."""
+    """A message and the descriptors that came with it (the receiver's to close)."""
 
     message: Message
-    descriptor: int | None = None
+    descriptors: tuple[int, ...] = ()
+
+    @property
+    def descriptor(self) -> int | None:
+        """Of a message that has one."""
+        return self.descriptors[0] if self.descriptors else None
+
+    def close(self) -> None:
+        """Of no use: close them."""
+        for descriptor in self.descriptors:
+            os.close(descriptor)
 
 
 class Channel:
@@ -97,11 +107,11 @@ class Channel:
         self._pending.clear()
         try:
             while (message := take_frame(self._buffer)) is not None:
-                messages.append(Received(message, self._descriptor_for(message)))
+                messages.append(Received(message, self._descriptors_for(message)))
             self._refuse_strays()
         except ProtocolError:
             for received in messages:
-                _close(received.descriptor)
+                received.close()
             self._drop_descriptors()
             raise
         if self._ended and self._buffer:
@@ -125,7 +135,7 @@ class Channel:
         if not self._closed:
             self._closed = True
             while self._pending:
-                _close(self._pending.popleft().descriptor)
+                self._pending.popleft().close()
             self._drop_descriptors()
             self._socket.close()
 
@@ -145,14 +155,14 @@ class Channel:
             self._buffer += data
             self._ended = not data
 
-    def _descriptor_for(self, message: Message) -> int | None:
+    def _descriptors_for(self, message: Message) -> tuple[int, ...]:
         wanted = type(message).DESCRIPTORS
         if wanted == 0:
-            return None
+            return ()
         if len(self._descriptors) != wanted:
             count = len(self._descriptors)
             raise ProtocolError(f"{type(message).__name__} came with {count} file descriptors, expected {wanted}")
-        return self._descriptors.popleft()
+        return tuple(self._descriptors.popleft() for _ in range(wanted))
 
     def _refuse_strays(self) -> None:
         if self._descriptors and not self._buffer:
@@ -160,7 +170,7 @@ class Channel:
 
     def _drop_descriptors(self) -> None:
         while self._descriptors:
-            _close(self._descriptors.popleft())
+            os.close(self._descriptors.popleft())
 
 
 def _descriptors_in(ancillary: Sequence[tuple[int, int, bytes]]) -> list[int]:
@@ -175,8 +185,3 @@ def _wait(sock: socket.socket, event: int, seconds: float) -> bool:
     poll = select.poll()
     poll.register(sock, event)
     return bool(poll.poll(max(0.0, seconds) * 1000))
-
-
-def _close(descriptor: int | None) -> None:
-    if descriptor is not None:
-        os.close(descriptor)

@@ -23,6 +23,7 @@ from csi.handover.channel import Channel, Peer, Received
 from csi.handover.fates import Answerer
 from csi.handover.listener import SidecarListener
 from csi.handover.process import SidecarProcess
+from csi.handover.registrar import Registrar
 from csi.handover.wire import (
     VERSION,
     Answering,
@@ -32,9 +33,12 @@ from csi.handover.wire import (
     Health,
     Hello,
     Mount,
+    Passing,
     Question,
     Ready,
+    Register,
     Session,
+    Unregister,
 )
 from csi.volume.units import Seconds
 
@@ -93,6 +97,7 @@ class Conversation:
         listener: SidecarListener,
         situation: Situation,
         name: str,
+        registrar: Registrar,
         process: SidecarProcess | None = None,
     ) -> None:
         self._volume_id = volume_id
@@ -103,6 +108,7 @@ class Conversation:
         self._channel: Channel | None = None
         self._process = process
         self._answerer = Answerer(self._may_tell)
+        self._registrar = registrar
         self._wake, self._woken = socket.socketpair()
         self._selector: selectors.BaseSelector = selectors.DefaultSelector()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -239,13 +245,18 @@ class Conversation:
         channel = self._channel
         if channel is None:
             return
+        received: list[Received] = []
         try:
-            for received in channel.receive_ready():
-                self._take(channel, received)
+            received += channel.receive_ready()
+            while received:
+                self._take(channel, received.pop(0))
             over = channel.ended
         except (ProtocolError, OSError) as error:
             _log.warning("connection of the sidecar of %s dropped: %s", self._volume_id, error)
             over = True
+        finally:
+            for unheard in received:
+                unheard.close()
         if over:
             self._hang_up()
             self._lost()
@@ -259,9 +270,14 @@ class Conversation:
             with contextlib.suppress(TimeoutError):  # it does not read; then it does not wait for this either
                 channel.send(self._answerer.answer(message), timeout=_REFUSING)
             return
+        if isinstance(message, Register | Unregister):
+            try:
+                self._registrar.serve(channel, message, received.descriptors)
+            finally:
+                received.close()  # a copy of the device here would keep a dead sidecar's callers waiting
+            return
         if not isinstance(message, Ready | Failed | Health | Bye):
-            if received.descriptor is not None:
-                os.close(received.descriptor)
+            received.close()
             raise ProtocolError(f"a sidecar does not send {type(message).__name__}")
         with self._changed:
             now = replace(self._situation, heard=time.monotonic())
@@ -286,11 +302,14 @@ class Conversation:
             if (hello.volume_id, hello.spec_hash) != (self._volume_id, self._spec_hash):
                 raise ProtocolError(f"a sidecar of {hello.volume_id!r} came back to {self._volume_id!r}")
             self._resumed()
+            self._say_passing(channel, hello)
         else:
             handover = self._hand_over()
             if handover is None:
                 raise ProtocolError("a sidecar asks for a descriptor that was given away already")
             self._say_session(channel, hello)
+            self._registrar.begin()
+            self._say_passing(channel, hello)
             handover.give(channel)
         if hello.asks:
             with contextlib.suppress(BrokenPipeError):  # it has refused and left: what it said is still to be read
@@ -306,6 +325,11 @@ class Conversation:
                 self._volume_id,
                 session,
             )
+
+    def _say_passing(self, channel: Channel, hello: Hello) -> None:
+        if hello.passes and self._registrar.is_willing:
+            with contextlib.suppress(BrokenPipeError):  # as in `_greet`
+                channel.send(Passing(), timeout=_REFUSING)
 
     def _bury(self, process: SidecarProcess) -> None:
         self._selector.unregister(process.fileno())

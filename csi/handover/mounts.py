@@ -181,7 +181,9 @@ class SidecarMounts:
         if memory is None or process is None:
             return False
         listener = SidecarListener(runtime.path, SOCKET_NAME, uid=runtime.uid, gid=runtime.gid, kernel=self._kernel)
-        attended = Attended(volume.volume_id, volume.spec_hash, process, memory, listener)
+        attended = Attended(
+            *(volume.volume_id, volume.spec_hash, process, memory, listener, volume.read_only, volume.device_minor)
+        )
         attendant = Attendant(attended, None)
         attendant.start()
         with self._lock:

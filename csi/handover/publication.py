@@ -67,7 +67,10 @@ class Publication:
                 ours.callback(os.close, session.descriptor)
                 listener = self._listen(undo)
                 process = self._launch(undo, memory)
-                attended = Attended(self._request.volume_id, self._hash, process, memory, listener)
+                request = self._request
+                attended = Attended(
+                    *(request.volume_id, self._hash, process, memory, listener, request.read_only, session.minor)
+                )
                 attendant = Attendant(attended, (frame, session.descriptor))
                 ours.pop_all()
             undo.callback(attendant.close)

@@ -4,8 +4,9 @@ A frame is `u32 big-endian length | u8 type | JSON object`; the length counts th
 1 MiB. Decoding is strict: anything that is not exactly a known message is a ProtocolError, so that neither side ever
 acts on half an understanding. Only HELLO and HEALTH may carry fields this version does not know, because a newer
 sidecar must be able to introduce itself and to say how it is. What an older peer would not understand is sent only to
-one that has said it does: HELLO says so for ANSWERING and for SESSION, and ANSWERING for QUESTION. No message has a
-place for a secret: credentials are files beside the socket, and a frame may be logged.
+one that has said it does: HELLO says so for ANSWERING, SESSION and PASSING, ANSWERING for QUESTION, and PASSING for
+REGISTER and UNREGISTER. No message has a place for a secret: credentials are files beside the socket, and a frame may
+be logged.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ class Message:
 @dataclass(frozen=True, slots=True)
 class Hello(Message):
     """Sidecar: here I am. `resume`: I already serve `volume_id` with the options `spec_hash`, and lost the socket.
-    `asks`: say ANSWERING if you would answer a QUESTION. `chooses`: a SESSION may come before MOUNT."""
+    `asks`: say ANSWERING if you would answer a QUESTION. `chooses`: a SESSION may come before MOUNT. `passes`: say
+    PASSING if you would REGISTER files, before MOUNT too."""
 
     TYPE = 1
     TOLERANT = True
@@ -47,6 +49,7 @@ class Hello(Message):
     spec_hash: str = ""
     asks: bool = False
     chooses: bool = False
+    passes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,13 +161,53 @@ class Session(Message):
     name: str
 
 
+@dataclass(frozen=True, slots=True)
+class Passing(Message):
+    """Node plugin, before MOUNT or to who resumes, to a sidecar whose HELLO said that it passes files: on this
+    connection each REGISTER and UNREGISTER will get a REGISTERED. The next one is sent when that has come."""
+
+    TYPE = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Register(Message):
+    """Sidecar: have the kernel number this local file, so that an open may name it. The descriptors are the mount's
+    /dev/fuse and the file."""
+
+    TYPE = 13
+    DESCRIPTORS = 2
+    serial: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unregister(Message):
+    """Sidecar: no open names the file `number` any more. The descriptor is the mount's /dev/fuse."""
+
+    TYPE = 14
+    DESCRIPTORS = 1
+    serial: int
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Registered(Message):
+    """Node plugin: done, and to a REGISTER the file's number; or an errno in `error`."""
+
+    TYPE = 15
+    serial: int
+    number: int = 0
+    error: int = 0
+
+
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
-_MESSAGES: Final[Mapping[int, type[Message]]] = {
-    kind.TYPE: kind for kind in (Hello, Mount, Ready, Failed, Health, Drain, Bye, Question, Answer, Answering, Session)
-}
+_KINDS: Final[tuple[type[Message], ...]] = (
+    *(Hello, Mount, Ready, Failed, Health, Drain, Bye, Question, Answer, Answering, Session),
+    *(Passing, Register, Unregister, Registered),
+)
+_MESSAGES: Final[Mapping[int, type[Message]]] = {kind.TYPE: kind for kind in _KINDS}
 _FIELDS: Final[Mapping[int, Mapping[str, Field[Any]]]] = {
     number: {item.name: item for item in fields(kind)}  # type: ignore[arg-type]  # every Message is a dataclass
     for number, kind in _MESSAGES.items()

@@ -27,6 +27,7 @@ from csi.errors import CredentialsMissing
 from csi.fs.filesystem import Filesystem
 from csi.fs.published import LARGEST
 from csi.fuse.choice import OWN, SessionChoice, choose
+from csi.fuse.own.passthrough import Registrar
 from csi.fuse.session import KernelSession
 from csi.handover.wire import Mount
 from csi.oss.client import OssClient
@@ -72,7 +73,12 @@ class ServedVolume:
 
     def activity(self) -> Activity:
         session, filesystem = self.session.statistics(), self._filesystem.statistics()
-        figures = {"filesystem": filesystem, "engine": self._engine.statistics(), "store": self._store.statistics()}
+        figures = {
+            "session": session,
+            "filesystem": filesystem,
+            "engine": self._engine.statistics(),
+            "store": self._store.statistics(),
+        }
         open_files = len(self._filesystem.open_files())
         return Activity(open_files, session.in_flight, session.oldest_age, figures)
 
@@ -98,11 +104,12 @@ def assemble(
     session: SessionChoice | None = None,
     wanted: str = "",
     cache: str = "",
+    registrar: Registrar | None = None,
 ) -> ServedVolume:
     """Make the volume of a MOUNT frame servable. `credentials` is a directory of secret files, '' when there is none;
     `environ` may hold some instead. `informant` knows the programs that write. `session` serves the mount, our own if
     none is said; the node plugin may have `wanted` another one, by name. `cache` is the directory for a disk cache; ''
-    where it is at the path that the volume names.
+    where it is at the path that the volume names; of files there the kernel reads those that `registrar` registers.
 
     Raises ProtocolError for a spec that cannot be decoded, CredentialsMissing. Nothing is asked of the network yet.
     """
@@ -129,7 +136,12 @@ def assemble(
         ledger=ledger,
         allowance=metadata_allowance(Bytes(volume.memory_limit)),
     )
-    served = chosen.open(descriptor, filesystem, spec.arguments, published, workers=_WORKERS, on_started=on_started)
+    served = chosen.open(
+        *(descriptor, filesystem, spec.arguments, published),
+        workers=_WORKERS,
+        on_started=on_started,
+        registrar=registrar if disk is not None else None,
+    )
     return ServedVolume(store, engine, filesystem, served)
 
 

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from csi.errors import OssFuseError, SidecarFailed
+from csi.fuse.own.passthrough import Registrar
 from csi.handover.kernel import LinuxKernel
 from csi.handover.wire import Failed, Mount
 from csi.sidecar.health import limit_of, own_memory
@@ -61,6 +62,7 @@ class Assemble(Protocol):
         informant: Informant | None = None,
         *,
         wanted: str = "",
+        registrar: Registrar | None = None,
     ) -> Serving: ...
 
 
@@ -176,7 +178,9 @@ def _serve(
         credentials = f"/proc/self/fd/{directory}/{volume.credentials}" if volume.credentials else ""
         try:
             serving = assemble.get()(
-                volume, descriptor, credentials, service.started, link.questions, wanted=link.session
+                *(volume, descriptor, credentials, service.started, link.questions),
+                wanted=link.session,
+                registrar=link.passing,
             )
         except Exception as error:
             os.close(descriptor)

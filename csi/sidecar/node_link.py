@@ -17,8 +17,10 @@ import time
 from collections.abc import Callable
 
 from csi.errors import ProtocolError, SidecarFailed
+from csi.handover import wire
 from csi.handover.channel import Channel, Received
-from csi.handover.wire import VERSION, Answer, Answering, Bye, Drain, Hello, Message, Mount, Session
+from csi.handover.wire import VERSION, Answer, Answering, Bye, Drain, Hello, Message, Mount, Registered, Session
+from csi.sidecar.passing import Passing
 from csi.sidecar.questions import Questions
 from csi.volume.units import Seconds
 
@@ -33,14 +35,15 @@ _LONGEST_WAIT = Seconds(3600.0)
 
 class NodeLink:
     """`_lock` guards `_channel`; it is not held while sending. `directory` is a descriptor, `name` the socket in it.
-    `questions` are asked over the connection there is. `session` is which code is to serve the volume, as the node
-    plugin said with it; '' when it did not."""
+    `questions` are asked and files for `passing` registered over the connection there is. `session` is which code is to
+    serve the volume, as the node plugin said with it; '' when it did not."""
 
     def __init__(self, directory: int, name: str) -> None:
         self._path = f"/proc/self/fd/{directory}/{name}"
         self._lock = threading.Lock()
         self._channel: Channel | None = None
         self.questions = Questions()
+        self.passing = Passing()
         self.session = ""
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
@@ -57,7 +60,7 @@ class NodeLink:
         end = time.monotonic() + patience
         pause = _FIRST_PAUSE
         while not self._interrupted():
-            channel = self._connect(Hello(VERSION, os.getpid(), asks=True, chooses=True))
+            channel = self._connect(Hello(VERSION, os.getpid(), asks=True, chooses=True, passes=True))
             volume = self._receive_volume(channel, end) if channel is not None else None
             if volume is not None:
                 return volume
@@ -74,7 +77,7 @@ class NodeLink:
     def attend(self, volume: Mount, on_drain: Callable[[Seconds], None], on_return: Callable[[], None]) -> None:
         """From now on, on a thread: hear DRAIN, reconnect after a loss as the sidecar that serves `volume`, and call
         `on_return` whenever that succeeded."""
-        hello = Hello(VERSION, os.getpid(), True, volume.volume_id, volume.spec_hash, asks=True)
+        hello = Hello(VERSION, os.getpid(), True, volume.volume_id, volume.spec_hash, asks=True, passes=True)
         self._thread = threading.Thread(
             target=self._run, args=(hello, on_drain, on_return), name="node link", daemon=True
         )
@@ -112,6 +115,7 @@ class NodeLink:
     def _receive_volume(self, channel: Channel, end: float) -> tuple[Mount, int] | None:
         """None when the other end closed, or nothing came in time."""
         self.session = ""
+        passing = False
         try:
             while not self._interrupted() and time.monotonic() < end:
                 try:
@@ -124,8 +128,13 @@ class NodeLink:
                 if isinstance(received.message, Session):
                     self.session = received.message.name
                     continue
+                if isinstance(received.message, wire.Passing):
+                    passing = True
+                    continue
                 volume = _volume_in(received)
                 self._replace(channel)
+                if passing:
+                    self.passing.begin(channel)
                 return volume
         except (ProtocolError, SidecarFailed, OSError):
             channel.close()
@@ -192,9 +201,12 @@ class NodeLink:
             self.questions.begin(channel)
         elif isinstance(message, Answer):
             self.questions.answered(message)
+        elif isinstance(message, wire.Passing):
+            self.passing.begin(channel)
+        elif isinstance(message, Registered):
+            self.passing.answered(message)
         else:
-            if received.descriptor is not None:
-                os.close(received.descriptor)
+            received.close()
             raise ProtocolError(f"a node plugin does not send {type(message).__name__} now")
 
     def _connect(self, hello: Hello) -> Channel | None:
@@ -213,6 +225,7 @@ class NodeLink:
             previous, self._channel = self._channel, channel
         if channel is not previous:
             self.questions.end()
+            self.passing.end()
         if previous is not None and previous is not channel:
             previous.close()
 

@@ -17,6 +17,7 @@ import os
 import threading
 
 from csi.errors import CredentialsMissing
+from csi.fuse.own.passthrough import Registrar
 from csi.fuse.pyfuse3_session import Pyfuse3Session
 from csi.handover.wire import Mount
 from csi.sidecar.health import Activity
@@ -70,6 +71,7 @@ def assemble(
     informant: Informant | None = None,
     *,
     wanted: str = "",
+    registrar: Registrar | None = None,
 ) -> TreeVolume:
     behaviour = decode_spec(volume.spec).location.bucket
     if behaviour == "refuses":

@@ -69,7 +69,9 @@ class FileHandlers:
         finish = functools.partial(self._opened, inode, reading)
         opened = self._filesystem.open_cached(inode, flags)
         if opened is not None:
-            return finish(opened)
+            if self._passthrough is None:
+                return finish(opened)
+            return Later(self._lanes.names, lambda: opened, finish, long=False)
         lane = self._lanes.names if reading else self._lanes.opens
         work = call(self._filesystem.open, inode, flags, caller_of(header))
         return Later(lane, work, finish, interruptible=not flags & os.O_TRUNC)

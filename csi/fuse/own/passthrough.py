@@ -6,6 +6,9 @@ rule fails with EIO. So this counts the opens of every inode. An open that finds
 answered with that file too, but as direct I/O, which sends its reads here; only a mapping of it shows what the others
 have.
 
+Where this process may not register local files, somebody else may do it for it. That can take a moment, or fail: the
+file is then read through this server, as long as an open of it lasts.
+
 An open for writing would have to name the local file as well, and a shared mapping of it would change that file. So
 only mounts that are read-only pass anything through.
 """
@@ -21,9 +24,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from csi.fs.types import OpenFile
+from csi.fs.types import Backing, OpenFile
 from csi.fuse.protocol import replies
 from csi.fuse.protocol.constants import DEV_IOC_BACKING_CLOSE, DEV_IOC_BACKING_OPEN, OpenFlag
+from csi.fuse.requests import PassthroughStatistics
 from csi.fuse.served import Backed
 from csi.volume.units import FileHandle, InodeNumber
 
@@ -38,11 +42,24 @@ _NEVER: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOTTY, errno.EI
 
 
 class BackingFiles(Protocol):
-    """Where local files get the numbers by which answers name them. Raises OSError."""
+    """Where local files get the numbers by which answers name them. Raises OSError. For any thread."""
 
-    def register(self, descriptor: int) -> int: ...
+    def register(self, descriptor: int) -> int:
+        """0: not now, and that is all there is to say. May take a moment."""
 
     def unregister(self, number: int) -> None: ...
+
+    def close(self) -> None:
+        """The device is about to be closed; nothing is done any more when this returns."""
+
+
+class Registrar(Protocol):
+    """Another process that may do it (`csi/sidecar/passing.py`)."""
+
+    def is_there(self) -> bool: ...
+
+    def files(self, device: int) -> BackingFiles:
+        """For the connection of that descriptor, until they are closed."""
 
 
 class Controlled(Protocol):
@@ -63,6 +80,9 @@ class KernelBackingFiles:
     def unregister(self, number: int) -> None:
         self._device.control(DEV_IOC_BACKING_CLOSE, struct.pack("<I", number))
 
+    def close(self) -> None:
+        """The device itself says that it is closed."""
+
 
 def may_register(process: Path = Path("/proc/self")) -> bool:
     """Whether the kernel lets this process register local files."""
@@ -74,65 +94,52 @@ def may_register(process: Path = Path("/proc/self")) -> bool:
 @dataclass(slots=True)
 class _Inode:
     """`opens` of any kind. `number` of the local file they are passed through to, 0 for none; `content` is what it
-    holds."""
+    holds. `deciding`: its first open is finding out, and the others wait for that."""
 
     opens: int = 0
     number: int = 0
     content: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class PassthroughStatistics:
-    """`passed` opens since the start, `direct` ones that found another version passed through; `inodes` open now."""
-
-    passed: int
-    direct: int
-    inodes: int
+    deciding: bool = False
 
 
 class Passthrough:
-    """`_lock` guards everything else; no call of the filesystem is made with it."""
+    """`_changed` guards everything else, and is notified when something is decided. Neither the filesystem nor `files`
+    is called with it."""
 
     def __init__(self, filesystem: Backed, files: BackingFiles) -> None:
         self._filesystem = filesystem
         self._files = files
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
         self._inodes: dict[int, _Inode] = {}
         self._handles: dict[int, int] = {}
         self._refused = False
+        self._said = 0
         self._passed = 0
         self._direct = 0
 
     def opened(self, inode: InodeNumber, opened: OpenFile, flags: int) -> tuple[int, int]:
         """Flags and number of the answer to an open for reading that would be answered with `flags`. To be followed by
-        `released`, whatever becomes of the answer."""
+        `released`, whatever becomes of the answer. May take a moment."""
         backing = None
         if not opened.direct_io and not self._refused:
             backing = self._filesystem.backing(opened.handle)
         try:
-            with self._lock:
-                found = self._inodes.setdefault(inode, _Inode())
-                if backing is not None and found.opens == 0:
-                    found.number = self._register(backing.descriptor)
-                    found.content = backing.content
-                found.opens += 1
-                self._handles[opened.handle] = inode
-                if not found.number:
-                    return flags, 0
-                flags = flags & _ALLOWED | OpenFlag.PASSTHROUGH
-                if backing is None or backing.content != found.content:
-                    self._direct += 1
-                    flags |= OpenFlag.DIRECT_IO
-                else:
-                    self._passed += 1
-                return flags, found.number
+            found = self._decided(inode, opened.handle, backing)
         finally:
             if backing is not None:
                 os.close(backing.descriptor)
+        if not found.number:
+            return flags, 0
+        flags = flags & _ALLOWED | OpenFlag.PASSTHROUGH
+        differs = backing is None or backing.content != found.content
+        with self._changed:
+            self._direct += differs
+            self._passed += not differs
+        return flags | (OpenFlag.DIRECT_IO if differs else 0), found.number
 
     def released(self, handle: FileHandle) -> None:
         """The kernel has let go of it, or never got it."""
-        with self._lock:
+        with self._changed:
             inode = self._handles.pop(handle, None)
             if inode is None:
                 return
@@ -141,26 +148,50 @@ class Passthrough:
             if found.opens:
                 return
             del self._inodes[inode]
-            if found.number:
-                try:
-                    self._files.unregister(found.number)
-                except OSError as error:
-                    _log.debug("backing file %d was not let go: %s", found.number, error)
+        if found.number:
+            try:
+                self._files.unregister(found.number)
+            except OSError as error:
+                _log.debug("backing file %d was not let go: %s", found.number, error)
+
+    def close(self) -> None:
+        """Before the device is closed."""
+        self._files.close()
 
     def statistics(self) -> PassthroughStatistics:
-        with self._lock:
+        with self._changed:
             passed = sum(found.number != 0 for found in self._inodes.values())
             return PassthroughStatistics(self._passed, self._direct, passed)
+
+    def _decided(self, inode: int, handle: int, backing: Backing | None) -> _Inode:
+        """What all opens of `inode` are, of which this is one now. `number` and `content` stay while it is one."""
+        with self._changed:
+            found = self._inodes.setdefault(inode, _Inode())
+            deciding = backing is not None and found.opens == 0
+            found.opens += 1
+            self._handles[handle] = inode
+            if backing is None or not deciding:
+                self._changed.wait_for(lambda: not found.deciding)
+                return found
+            found.deciding = True
+        number = 0
+        try:
+            number = self._register(backing.descriptor)
+        finally:
+            with self._changed:
+                found.number, found.content, found.deciding = number, backing.content, False
+                self._changed.notify_all()
+        return found
 
     def _register(self, descriptor: int) -> int:
         """0 when the kernel does not take it: it is read through this server then."""
         try:
             return self._files.register(descriptor)
         except OSError as error:
-            self._refused = error.errno in _NEVER
-            _log.warning(
-                "the kernel does not pass %s through to the disk cache: %s",
-                "files" if self._refused else "a file",
-                error.strerror,
-            )
+            number = error.errno or 0
+            self._refused = number in _NEVER
+            if number != self._said:  # every open of every file may meet the same
+                self._said = number
+                what = "files" if self._refused else "a file"
+                _log.warning("the kernel does not pass %s through to the disk cache: %s", what, os.strerror(number))
             return 0

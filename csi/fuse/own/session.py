@@ -29,7 +29,7 @@ from csi.fuse.own.files import FileHandlers
 from csi.fuse.own.handshake import Handshake
 from csi.fuse.own.interrupts import PATIENCE, Interrupts
 from csi.fuse.own.names import NameHandlers
-from csi.fuse.own.passthrough import KernelBackingFiles, Passthrough, may_register
+from csi.fuse.own.passthrough import KernelBackingFiles, Passthrough, Registrar, may_register
 from csi.fuse.own.work import Lanes
 from csi.fuse.protocol.constants import InitFlag
 from csi.fuse.protocol.negotiation import InitResult
@@ -62,10 +62,10 @@ class OwnSession:
 
     `descriptor` is an open /dev/fuse whose mount(2) is done; the session owns it from `serve` on and closes it at the
     end. INIT is not answered yet, or `resume` is what it was answered with. `answers` are the tables that `filesystem`
-    publishes in. `may_register`: whether the kernel lets this process pass files through. `workers` is the number of
-    threads of each lane. `on_started` is called once, on a thread of its own, when requests can be answered; what it
-    raises ends `serve`. `stop_grace`: after `stop`, or when the connection was aborted, how long requests under way may
-    take before they are answered with EIO.
+    publishes in. `registrar` sees to it that the kernel passes files through; None: this process does, where
+    `may_register` says that the kernel lets it. `workers` is the number of threads of each lane. `on_started` is called
+    once, on a thread of its own, when requests can be answered; what it raises ends `serve`. `stop_grace`: after
+    `stop`, or when the connection was aborted, how long requests under way may take before they are answered with EIO.
 
     Threads: `serve` waits on the thread that calls it, `stop` and `statistics` may be called from any other.
     `_stopping` and `_device` need no lock: each is set once, in an order that loses no `stop`.
@@ -84,6 +84,7 @@ class OwnSession:
         stop_grace: Seconds = STOP_GRACE,
         interrupt_patience: Seconds = PATIENCE,
         may_register: Callable[[], bool] = may_register,
+        registrar: Registrar | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if resume is not None and resume.has(InitFlag.PASSTHROUGH):
@@ -97,6 +98,8 @@ class OwnSession:
         self._stop_grace = stop_grace
         self._interrupt_patience = interrupt_patience
         self._may_register = may_register
+        self._registrar = registrar
+        self._passthrough: Passthrough | None = None
         self._clock = clock
         self._lanes = Lanes(workers, max(workers, _READS))
         self._reporter = ErrorReporter(_log, clock)
@@ -148,6 +151,8 @@ class OwnSession:
                 self._answers.couriers.close()
             self._answers.close()
             self._lanes.close()
+            if self._passthrough is not None:
+                self._passthrough.close()
             device.close(_CLOSING_GRACE)
         if self._failure is not None:
             raise self._failure
@@ -166,7 +171,8 @@ class OwnSession:
         if self._exchanges is None:
             return SessionStatistics({}, 0, "", Seconds(0.0))
         found = self._exchanges.statistics()
-        return replace(found, answered=dict(Counter(found.answered) + Counter(by_tables)))
+        passed = self._passthrough.statistics() if self._passthrough is not None else None
+        return replace(found, answered=dict(Counter(found.answered) + Counter(by_tables)), passthrough=passed)
 
     def wait_for_closes(self, patience: Seconds) -> None:
         """Until no file is being closed or synced, for at most `patience`; from any thread but the session's."""
@@ -214,11 +220,13 @@ class OwnSession:
     def _dispatch(self, device: Device, interrupts: Interrupts, agreed: InitResult) -> Dispatch:
         assert self._exchanges is not None  # noqa: S101 - made by `serve` before its threads
         names = NameHandlers(self._filesystem, self._arguments, self._lanes)
-        passthrough = None
         if isinstance(self._filesystem, Backed) and agreed.has(InitFlag.PASSTHROUGH):
-            passthrough = Passthrough(self._filesystem, KernelBackingFiles(device))
+            registrar = self._registrar
+            backing = registrar.files(self._descriptor) if registrar is not None else KernelBackingFiles(device)
+            self._passthrough = Passthrough(self._filesystem, backing)
         files = FileHandlers(
-            *(self._filesystem, self._arguments, self._lanes, self._reporter, device.has_spare_buffer), passthrough
+            *(self._filesystem, self._arguments, self._lanes, self._reporter, device.has_spare_buffer),
+            self._passthrough,
         )
         kept = Seconds(0.0) if agreed.minor in _NEVER_DROPS_LISTINGS else self._arguments.entry_timeout
         directories = DirectoryHandlers(
@@ -238,9 +246,9 @@ class OwnSession:
         """Of volumes that cannot be written; see `csi/fuse/own/passthrough.py`."""
         if not isinstance(self._filesystem, Backed) or not self._arguments.read_only:
             return False
-        able = self._may_register()
+        able = self._registrar.is_there() if self._registrar is not None else self._may_register()
         if not able:
-            # debug: of sidecars, which have no rights at all, this is so
+            # debug: so it is for every volume without a disk cache
             _log.debug("files of the disk cache are not passed through: that takes CAP_SYS_ADMIN on the node")
         return able
 

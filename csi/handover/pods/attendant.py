@@ -27,6 +27,7 @@ from csi.handover.pods.layers import Layers
 from csi.handover.pods.notes import Note, Notes
 from csi.handover.pods.peers import in_pod
 from csi.handover.process import SidecarFinder, SidecarProcess
+from csi.handover.registrar import KernelFiles, LinuxKernelFiles, Registrar
 from csi.handover.types import Incident, IncidentReporter
 from csi.handover.wire import Bye, Failed, Health, Ready
 from csi.volume.units import Seconds
@@ -38,7 +39,7 @@ _log = logging.getLogger(__name__)
 class Surroundings:
     """What the attendants of a node share. `membership` is `read_membership`; a sidecar silent for `silence` is hung,
     one not ready `start_limit` after it got the volume too. `session` is which code is to serve the volumes, '' if
-    that is left to the sidecars."""
+    that is left to the sidecars. `files` is where files of disk caches are registered."""
 
     layers: Layers
     connections: FuseConnections
@@ -48,6 +49,7 @@ class Surroundings:
     silence: Seconds
     start_limit: Seconds = START_LIMIT
     session: str = ""
+    files: KernelFiles = LinuxKernelFiles()
 
 
 class PodAttendant(Conversation):
@@ -58,7 +60,14 @@ class PodAttendant(Conversation):
         self, note: Note, notes: Notes, listener: SidecarListener, session: KernelSession | None, around: Surroundings
     ) -> None:
         frame = note.frame
-        super().__init__(frame.volume_id, frame.spec_hash, listener, Situation(), f"attendant {note.place.container}")
+        registrar = Registrar(
+            frame.volume_id,
+            read_only=note.order.read_only,
+            minors=lambda: around.layers.minors(note.order.target),
+            files=around.files,
+        )
+        name = f"attendant {note.place.container}"
+        super().__init__(frame.volume_id, frame.spec_hash, listener, Situation(), name, registrar)
         self.note = note
         self._notes = notes
         self._fresh = session

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import os
+import socket
 
 import pytest
 
@@ -8,10 +10,26 @@ from csi.errors import DeadlineExceeded, SidecarFailed
 from csi.handover.attendant import Attendant, Attended
 from csi.handover.cgroup import MemoryCgroup
 from csi.handover.listener import SidecarListener
-from csi.handover.wire import Answer, Answering, Bye, Drain, Failed, Health, Mount, Question, Ready
+from csi.handover.wire import (
+    Answer,
+    Answering,
+    Bye,
+    Drain,
+    Failed,
+    Health,
+    Mount,
+    Passing,
+    Question,
+    Ready,
+    Register,
+    Registered,
+    Unregister,
+    encode,
+)
 from csi.volume.units import Seconds
 from tests.support.descriptors import open_files
 from tests.support.fake_kernel import FakeKernel
+from tests.support.pretend_kernel_files import PretendKernelFiles
 from tests.support.pretend_sidecar import SOON, PretendProcess, PretendSidecar
 
 MOUNT = Mount(1, "vol", "hash", "{}", False, "credentials", 256 << 20, 30.0)
@@ -25,17 +43,18 @@ class Stage:
         self.cgroup = directory / "cgroup"
         self.cgroup.mkdir()
         self.process = PretendProcess()
+        self.files = PretendKernelFiles()
         self.closables = []
 
-    def attend(self, *, handover=True):
+    def attend(self, *, handover=True, read_only=True):
         runtime = self.directory / "runtime"
         runtime.mkdir(exist_ok=True)
         listener = SidecarListener(runtime, "s", uid=os.getuid(), gid=os.getgid(), kernel=FakeKernel())
-        attended = Attended("vol", "hash", self.process, MemoryCgroup(self.cgroup, 2), listener)
+        attended = Attended("vol", "hash", self.process, MemoryCgroup(self.cgroup, 2), listener, read_only, 45)
         self.watched, given = os.pipe()
         if not handover:
             os.close(given)
-        attendant = Attendant(attended, (MOUNT, given) if handover else None)
+        attendant = Attendant(attended, (MOUNT, given) if handover else None, self.files)
         attendant.start()
         self.closables.append(attendant)
         return attendant
@@ -271,3 +290,53 @@ def test_a_sidecar_of_an_older_version_hears_nothing_it_does_not_know(stage):
     until(attendant, lambda now: now.ready)
     attendant.drain(Seconds(3.0))
     assert sidecar.hear() == Drain(3.0)
+
+
+# --- files that the kernel reads itself ---
+
+
+def test_a_sidecar_that_passes_files_is_told_so_before_the_volume_and_when_it_comes_back(stage):
+    attendant = stage.attend()
+    first = stage.sidecar().hello(passes=True)
+    assert (first.hear(), first.hear()) == (Passing(), MOUNT)
+    first.close()
+    until(attendant, lambda now: not now.connected)
+    assert stage.sidecar().hello(resume=True, volume_id="vol", spec_hash="hash", passes=True).hear() == Passing()
+
+
+@pytest.mark.parametrize(
+    ("read_only", "allowed"), [(False, True), (True, False)], ids=["it can be written", "the kernel would refuse"]
+)
+def test_where_nothing_is_passed_nothing_is_said_of_it(stage, read_only, allowed):
+    stage.files.allowed = allowed
+    stage.attend(read_only=read_only)
+    assert stage.sidecar().hello(passes=True).hear() == MOUNT
+
+
+def test_what_comes_behind_nonsense_is_closed(stage):
+    stage.attend()
+    sidecar = stage.sidecar().hello()
+    assert sidecar.hear() == MOUNT
+    with open(__file__, "rb") as file:
+        data = encode(Drain(1.0)) + encode(Register(1))
+        socket.send_fds(sidecar.channel._socket, [data], [file.fileno(), file.fileno()])
+    assert sidecar.hear() is None  # and the fixture looks for descriptors that are left
+
+
+def test_a_file_is_registered_and_given_back_and_no_descriptor_of_it_or_of_the_device_kept(stage):
+    stage.attend()
+    sidecar = stage.sidecar().hello(passes=True)
+    assert (sidecar.hear(), sidecar.hear()) == (Passing(), MOUNT)
+    device, file = os.open("/dev/fuse", os.O_RDWR), os.open(__file__, os.O_RDONLY)
+    sidecar.say(Question(1, os.getpid(), 0)).hear()  # the volume's own descriptor is closed by now
+    before = open_files()
+    sidecar.channel.send(Register(1), (device, file))
+    assert sidecar.hear() == Registered(1, number=1)
+    sidecar.channel.send(Unregister(2, 1), (device,))
+    assert sidecar.hear() == Registered(2)
+    sidecar.channel.send(Register(3), (file, file))
+    assert sidecar.hear() == Registered(3, error=errno.EINVAL)
+    sidecar.say(Question(2, os.getpid(), 0)).hear()  # and what came before it is done with
+    assert open_files() == before
+    os.close(device)
+    os.close(file)

@@ -9,7 +9,7 @@ import pytest
 
 from csi.errors import ProtocolError
 from csi.handover.channel import Channel
-from csi.handover.wire import MAX_FRAME, Bye, Drain, Mount, Ready, encode
+from csi.handover.wire import MAX_FRAME, Bye, Drain, Mount, Ready, Register, encode
 from csi.volume.units import Seconds
 from tests.support.descriptors import open_files
 
@@ -64,6 +64,19 @@ def test_a_descriptor_arrives_once_when_its_frame_comes_in_pieces(ends, device):
     assert first.descriptor is not None
     assert second.descriptor is None
     os.close(first.descriptor)
+
+
+def test_two_descriptors_arrive_in_the_order_in_which_they_were_sent(ends, device, tmp_path):
+    left, channel = ends
+    file = os.open(tmp_path, os.O_RDONLY)
+    before = open_descriptors()
+    Channel(left.dup()).send(Register(1), (device, file))
+    received = channel.receive(SOON)
+    assert received is not None
+    assert [os.fstat(one).st_ino for one in received.descriptors] == [os.fstat(one).st_ino for one in (device, file)]
+    received.close()
+    assert open_descriptors() == before
+    os.close(file)
 
 
 @pytest.mark.parametrize("count", [0, 2, 5, 30])

@@ -19,9 +19,13 @@ from csi.handover.wire import (
     Hello,
     Message,
     Mount,
+    Passing,
     Question,
     Ready,
+    Register,
+    Registered,
     Session,
+    Unregister,
     decode,
     encode,
     take_frame,
@@ -41,6 +45,12 @@ EXAMPLES = [
     Answering(),
     Hello(1, 4711, chooses=True),
     Session("pyfuse3"),
+    Hello(1, 4711, passes=True),
+    Passing(),
+    Register(1),
+    Unregister(2, 7),
+    Registered(1, 7),
+    Registered(2, error=9),
 ]
 
 
@@ -75,7 +85,7 @@ def test_garbage_is_a_protocol_error_or_waits_for_more(data):
 
 
 @given(
-    kind=st.integers(0, 12),
+    kind=st.integers(0, 16),
     content=st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
         lambda inner: (

@@ -10,7 +10,21 @@ import pytest
 
 from csi.errors import ProtocolError, SidecarFailed
 from csi.handover.listener import SidecarListener
-from csi.handover.wire import Answer, Answering, Bye, Drain, Hello, Mount, Question, Ready, Session
+from csi.handover.wire import (
+    Answer,
+    Answering,
+    Bye,
+    Drain,
+    Hello,
+    Mount,
+    Passing,
+    Question,
+    Ready,
+    Register,
+    Registered,
+    Session,
+    Unregister,
+)
 from csi.sidecar.node_link import NodeLink
 from csi.volume.units import Seconds
 from tests.support.fake_kernel import FakeKernel
@@ -94,7 +108,7 @@ def take(link, plugin):
 
 def test_the_volume_is_taken_with_its_descriptor(link, plugin):
     _, hello, volume = take(link, plugin)
-    assert hello == Hello(1, os.getpid(), asks=True, chooses=True)
+    assert hello == Hello(1, os.getpid(), asks=True, chooses=True, passes=True)
     assert volume == MOUNT
 
 
@@ -191,7 +205,7 @@ def test_a_lost_connection_is_made_again_as_the_one_who_serves(link, plugin):
     link.attend(volume, lambda _grace: None, returned.set)
     channel.close()
     again = plugin.accept()
-    assert again.receive(SOON).message == Hello(1, os.getpid(), True, "vol", "hash", asks=True)
+    assert again.receive(SOON).message == Hello(1, os.getpid(), True, "vol", "hash", asks=True, passes=True)
     assert returned.wait(SOON)
     assert link.send(Ready())
     assert again.receive(SOON).message == Ready()
@@ -294,3 +308,50 @@ def test_a_node_plugin_that_reads_nothing_is_not_waited_for(link, plugin):
     while link.questions.ask(7, 0) is not None:
         asked += 1
     assert 1 < asked <= 4096
+
+
+# --- files that the kernel reads itself ---
+
+
+def passing(link, plugin):
+    """A link whose node plugin registers files, and the plugin's end of it."""
+    answers = in_background(link.take_volume, SOON)
+    channel, _ = plugin.offer(Passing())
+    volume, descriptor = answers.get(timeout=SOON)
+    os.close(descriptor)
+    link.attend(volume, lambda _grace: None, lambda: None)
+    return channel
+
+
+def heard(channel):
+    received = channel.receive(SOON)
+    received.close()
+    return received.message
+
+
+def test_a_node_plugin_that_does_not_say_that_it_registers_files_is_not_asked_to(link, plugin):
+    take(link, plugin)
+    assert not link.passing.is_there()
+
+
+def test_one_that_says_so_with_the_volume_is_asked_and_answers(link, plugin):
+    channel = passing(link, plugin)
+    assert link.passing.is_there()
+    with open("/dev/null", "rb") as null:
+        answers = in_background(link.passing.files(null.fileno()).register, null.fileno())
+        assert heard(channel) == Register(1)
+        channel.send(Registered(1, number=5))
+        assert answers.get(timeout=SOON) == 5
+
+
+def test_its_successor_gets_what_was_to_be_given_back_when_it_says_so(link, plugin):
+    channel = passing(link, plugin)
+    with open("/dev/null", "rb") as null:
+        link.passing.files(null.fileno())
+        channel.close()
+        again = plugin.accept()
+        assert again.receive(SOON).message.resume
+        link.passing.unregister(5)
+        again.send(Passing())
+        assert heard(again) == Unregister(1, 5)
+        link.passing.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import struct
 import threading
 import time
@@ -16,6 +17,7 @@ from csi.fuse.native.answers import Answers
 from csi.fuse.own.session import OwnSession
 from csi.fuse.protocol.constants import InitFlag, Opcode
 from csi.fuse.protocol.negotiation import InitResult, VersionNotSupported
+from csi.fuse.requests import PassthroughStatistics
 from csi.volume.spec import MountArguments
 from csi.volume.units import InodeNumber, Seconds
 from tests.support.kernel_end import KernelEnd, read_body
@@ -295,6 +297,52 @@ def test_passthrough_is_agreed_on_where_it_can_be(
     assert bool(flags & InitFlag.PASSTHROUGH >> 32) is expected
     assert depth == expected
     assert ("CAP_SYS_ADMIN" in caplog.text) is (not may)
+
+
+class Elsewhere:
+    """Implements `Registrar`, and `BackingFiles`."""
+
+    def __init__(self, *, there: bool) -> None:
+        self.there = there
+        self.device = -1
+        self.closed = False
+
+    def is_there(self) -> bool:
+        return self.there
+
+    def files(self, device: int) -> Elsewhere:
+        os.fstat(device)
+        self.device = device
+        return self
+
+    def register(self, descriptor: int) -> int:
+        return 0
+
+    def unregister(self, number: int) -> None: ...
+
+    def close(self) -> None:
+        os.fstat(self.device)  # not before
+        self.closed = True
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_where_this_process_has_no_right_another_one_may_register_files(there: bool) -> None:
+    elsewhere = Elsewhere(there=there)
+    serving = Serving(
+        filesystem=OnDisk(),
+        arguments=MountArguments(read_only=True),
+        may_register=lambda: False,
+        registrar=elsewhere,
+    )
+    answered = serving.kernel.init()
+    serving.kernel.ask(Opcode.LOOKUP, b"file\0")
+    passed = serving.session.statistics().passthrough
+    serving.close()
+
+    (flags,) = struct.unpack_from("<I", answered.body, 32)
+    assert bool(flags & InitFlag.PASSTHROUGH >> 32) is there
+    assert passed == (PassthroughStatistics(0, 0, 0) if there else None)
+    assert elsewhere.closed is there
 
 
 def test_a_session_that_passes_files_through_is_not_taken_over() -> None:

@@ -13,11 +13,12 @@ from csi.handover.mounting import KernelSession, MountOrder
 from csi.handover.pods.attendant import PodAttendant, Surroundings
 from csi.handover.pods.notes import Note
 from csi.handover.types import IncidentKind, PodReference, SidecarPlace
-from csi.handover.wire import Answer, Answering, Bye, Failed, Health, Mount, Question, Ready, Session
+from csi.handover.wire import Answer, Answering, Bye, Failed, Health, Mount, Passing, Question, Ready, Session
 from csi.volume.units import MIB, Bytes, Seconds
 from tests.support.descriptors import open_files
 from tests.support.fake_kernel import FakeKernel
 from tests.support.pods import Reporter
+from tests.support.pretend_kernel_files import PretendKernelFiles
 from tests.support.pretend_sidecar import PretendProcess, PretendSidecar
 from tests.support.published_volume import until
 
@@ -80,7 +81,7 @@ class Stage:
         self.found = []
         self.closables = []
 
-    def attend(self, *, fresh=True, silence=60.0, start_limit=60.0, session=""):
+    def attend(self, *, fresh=True, silence=60.0, start_limit=60.0, session="", note=NOTE):
         listener = SidecarListener(
             self.directory, "s", uid=os.getuid(), gid=os.getgid(), kernel=FakeKernel(), any_user=True
         )
@@ -93,9 +94,10 @@ class Stage:
             Seconds(silence),
             Seconds(start_limit),
             session,
+            PretendKernelFiles(),
         )
         session = self.layers.renew(NOTE.order) if fresh else None
-        attendant = PodAttendant(NOTE, self.notes, listener, session, around)
+        attendant = PodAttendant(note, self.notes, listener, session, around)
         attendant.start()
         self.closables.append(attendant)
         return attendant
@@ -308,6 +310,24 @@ def test_a_sidecar_that_is_too_old_to_choose_gets_its_volume_and_the_log_says_so
     stage.attend(session="pyfuse3")
     assert stage.sidecar().hello().hear() == NOTE.frame
     assert "too old to be told that pyfuse3" in caplog.text
+
+
+# --- files that the kernel reads itself ---
+
+
+def test_a_sidecar_of_a_volume_that_is_mounted_read_only_may_have_files_registered(stage):
+    note = replace(NOTE, order=replace(NOTE.order, read_only=True))
+    attendant = stage.attend(note=note, session="own")
+    first = stage.sidecar().hello(passes=True, chooses=True)
+    assert [first.hear() for _ in range(3)] == [Session("own"), Passing(), NOTE.frame]
+    first.close()
+    until(lambda: not attendant.situation.connected)
+    assert stage.sidecar().hello(resume=True, volume_id="vol", spec_hash="hash", passes=True).hear() == Passing()
+
+
+def test_one_of_a_volume_that_can_be_written_hears_nothing_of_that(stage):
+    stage.attend()
+    assert stage.sidecar().hello(passes=True).hear() == NOTE.frame
 
 
 # --- what it asks ---
