@@ -14,10 +14,12 @@ from tests.cluster import workloads
 from tests.cluster.harness.client import Cluster
 from tests.cluster.harness.driver import CACHES, Driver
 from tests.cluster.harness.failures import ClusterFailed
+from tests.cluster.harness.node import Node
 from tests.cluster.tenant import Tenant
 from tests.cluster.workloads import Folder
 from tests.support.emulator import RunningEmulator
-from tests.support.engines import content
+from tests.support.engines import content, until
+from tests.support.linux_releases import needs_linux
 
 SIZE = 24 << 20  # more than a sidecar of 512Mi keeps in memory
 READ = "dd if=/data/big bs=1M iflag=direct 2>/dev/null | wc -c; cat /data/small | md5sum"
@@ -81,6 +83,19 @@ def test_a_pod_reads_a_second_time_from_its_empty_dir_which_nobody_else_may_moun
     words = ("patch", "pod", "app", f"--namespace={tenant.namespace}", "--subresource=ephemeralcontainers")
     with pytest.raises(ClusterFailed, match="container debug mounts the disk cache of a sidecar"):
         tenant.cluster.kubectl(*words, "--type=strategic", f"--patch={patch}")
+
+
+@needs_linux(6, 9, "FUSE passthrough")
+def test_the_kernel_reads_what_is_whole_in_the_cache_by_itself(node: Node, tenant: Tenant) -> None:
+    """The node plugin sees to that, for a sidecar that has no rights at all."""
+    give_cached_volume(tenant, "emptyDir")
+    tenant.start_pod("app")
+
+    def passed() -> bool:
+        assert tenant.sh("app", "cat /data/big | wc -c").strip() == str(SIZE)
+        return "the kernel reads files that are whole in the disk cache by itself" in tenant.logs("app", "ossfuse-data")
+
+    until(passed)
 
 
 def test_pods_of_a_node_share_a_host_path_and_the_second_reads_what_the_first_has_read(

@@ -135,6 +135,9 @@ class Passthrough:
         with self._changed:
             self._direct += differs
             self._passed += not differs
+            first = self._passed == 1 and not differs
+        if first:
+            _log.info("the kernel reads files that are whole in the disk cache by itself")
         return flags | (OpenFlag.DIRECT_IO if differs else 0), found.number
 
     def released(self, handle: FileHandle) -> None:

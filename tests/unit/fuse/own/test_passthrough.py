@@ -90,6 +90,17 @@ def test_all_opens_of_a_version_name_the_same_file_until_the_last_is_released(op
     assert opens.open(3) == (PASSED, 2)
 
 
+def test_the_log_says_once_that_files_are_passed(opens: Opens, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        opens.open(1)
+        opens.open(2)
+        opens.open(3, node=InodeNumber(6))
+
+    assert [record.message for record in caplog.records] == [
+        "the kernel reads files that are whole in the disk cache by itself"
+    ]
+
+
 def test_every_descriptor_that_was_given_is_closed(opens: Opens) -> None:
     opens.open(1)
     opens.open(2)
