@@ -1,8 +1,8 @@
 """What to ask for: follows the streams of reads of one open file and keeps the right blocks coming.
 
 - An object no larger than a megabyte: all of it, by one request, whatever is read.
-- At the start of a larger one: `first` bytes, so that the first byte is early; then, read on, a window that doubles
-  with every byte read (`window`), in requests of up to the read-ahead size.
+- At the start of a larger one: `first` bytes, so that the first byte is early; then, read on, a window that grows with
+  every byte read (`window`), in requests of up to the read-ahead size.
 - Anywhere else: what is read, rounded to 8 KiB (not at all when `exact`), until reads follow one another; and where
   they are at equal distances, the next ones (`stride`).
 
@@ -193,7 +193,7 @@ class Pattern:
         if self._exact or cursor.frontier >= self._size:
             return
         floor = plan.first if cursor.position <= WHOLE else UNIT
-        want = min(cursor.reach, max(cursor.run, floor))
+        want = cursor.wanted(floor, self._cache.pace.quickest(plan.first))
         if cursor.frontier >= cursor.position + want:
             if want == cursor.reach and cursor.blocks and cursor.blocks[-1].view is not None:
                 cursor.filled()

@@ -3,7 +3,9 @@
 A *cursor* follows one stream of reads through a file (a file may be read at several places at once, and the kernel
 reorders what it asks for). Its *run* is how many bytes were read one after another; skipping forward takes from it.
 The window is never larger than the run, so what is fetched in vain is never more than what was read: that is the
-doubling of a window and the bound on waste for random readers in one rule. Pure bookkeeping: fetches nothing.
+doubling of a window and the bound on waste for random readers in one rule. Who reads a file from its start will mostly
+read on, and where requests take long each doubling is one to wait for: there it may be four times the run. Pure
+bookkeeping: fetches nothing.
 """
 
 from __future__ import annotations
@@ -24,6 +26,11 @@ SLACK = 2 * UNIT
 """A read this far beyond what was asked for is the kernel's reordering, not a jump. At the start of a stream, where it
 would make one of random reads near each other, it is two of the reads."""
 
+
+FAR = Seconds(0.004)
+"""What the quickest request takes where a window may be larger than the run."""
+
+_TRUSTED = 4  # times the run, from the start of a file
 
 RHYTHM = Seconds(0.05)
 """How long the network has to stand still before a larger window is of use."""
@@ -84,6 +91,11 @@ class Cursor:
     def goes_on(self) -> bool:
         """What comes next is worth reading ahead."""
         return self.sequential and self.position > self.record
+
+    def wanted(self, floor: int, quickest: float) -> int:
+        """The window, at least `floor` bytes, where a small request takes `quickest` seconds."""
+        run = self.run * _TRUSTED if self.begin == 0 and quickest >= FAR else self.run
+        return min(self.reach, max(run, floor))
 
     def bound(self) -> None:
         """After a change of `position`, `frontier` or `hits`: what belongs to this stream now."""

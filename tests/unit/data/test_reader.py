@@ -69,7 +69,7 @@ def test_the_first_request_of_a_large_object_is_small() -> None:
 def test_the_window_never_exceeds_what_was_read_by_more_than_a_request() -> None:
     store = MemoryStore()
     version = seeded(store, "large", content(40 * MIB))
-    with engine_over(store, budget=256 * MIB) as engine:
+    with engine_over(store, budget=256 * MIB, clock=ManualClock()) as engine:
         reader = engine.open_reader(version)
         for offset in range(0, 20 * MIB, READ):
             reader.read(offset, READ)
@@ -77,6 +77,42 @@ def test_the_window_never_exceeds_what_was_read_by_more_than_a_request() -> None
             asked = max(start + length for _, start, length in store.ranges)
             read = offset + READ
             assert asked <= read + max(read, 1 * MIB) + 4 * MIB
+
+
+@pytest.mark.parametrize(("took", "asked"), [(0.02, 5), (0.001, 2)])
+def test_from_the_start_of_a_file_that_is_far_away_more_is_asked_for_at_once(took: float, asked: int) -> None:
+    clock = ManualClock()
+    store = _far(clock, took)
+    version = seeded(store, "large", content(5 * MIB))
+    with engine_over(store, budget=256 * MIB, clock=clock) as engine:
+        reader = engine.open_reader(version)
+        for offset in range(0, 1 * MIB, READ):
+            reader.read(offset, READ)
+        settle(engine)
+        assert max(start + length for _, start, length in store.ranges) == asked * MIB
+
+
+@pytest.mark.parametrize(("begin", "most"), [(0, 2), (8 * MIB, 1)])
+def test_who_reads_little_from_far_away_is_not_sent_much(begin: int, most: int) -> None:
+    """The head of a file, and a record in the middle of one."""
+    clock = ManualClock()
+    store = _far(clock, 0.02)
+    version = seeded(store, "large", content(40 * MIB))
+    with engine_over(store, budget=256 * MIB, clock=clock) as engine:
+        reader = engine.open_reader(version)
+        for offset in range(begin, begin + 256 * KIB, READ):
+            reader.read(offset, READ)
+        settle(engine)
+        assert sum(length for _, _, length in store.ranges) <= most * MIB
+
+
+def _far(clock: ManualClock, took: float) -> MemoryStore:
+    """A store whose requests take `took` seconds of `clock`."""
+
+    def wait(operation: str, _key: str) -> None:
+        clock.now += took if operation == "GetObject" else 0.0
+
+    return MemoryStore(before=wait)
 
 
 def test_requests_grow_to_the_read_ahead_size_and_overlap_nowhere() -> None:
