@@ -8,6 +8,7 @@ from benchmarks.model import Work
 from benchmarks.works.cached_read import CachedRead
 from benchmarks.works.first_byte import FirstByte
 from benchmarks.works.listing import Listing
+from benchmarks.works.medium_files import MediumFiles
 from benchmarks.works.memory import Memory
 from benchmarks.works.random_read import RandomRead
 from benchmarks.works.sequential_read import SequentialRead
@@ -22,6 +23,7 @@ WORKS: Sequence[Work] = (
     SequentialRead(),
     SmallFiles(),
     Siblings(),
+    MediumFiles(),
     RandomRead(),
     SequentialWrite(),
     SmallWrite(),
