@@ -108,7 +108,9 @@ class Pattern:
                 return False
             pinned.append(block)
             position = block.end
-        if cursor.goes_on:
+        if cursor.promises(offset, end):
+            self._extend(cursor, end - offset)
+        elif cursor.goes_on:
             self._extend(cursor)
         self._stride.extend()
         return True
@@ -187,14 +189,16 @@ class Pattern:
             cursor.frontier = position
             cursor.bound()
 
-    def _extend(self, cursor: Cursor) -> None:
-        """Ask for more ahead of a sequential cursor, as far as its run, its reach and the memory allow."""
+    def _extend(self, cursor: Cursor, coming: int = 0) -> None:
+        """Ask for more ahead of a sequential cursor, as far as its run, its reach and the memory allow. `coming` bytes
+        are being read."""
         plan = self._plan
         if self._exact or cursor.frontier >= self._size:
             return
-        floor = plan.first if cursor.position <= WHOLE else UNIT
-        want = cursor.wanted(floor, self._cache.pace.quickest(plan.first))
-        if cursor.frontier >= cursor.position + want:
+        floor = plan.first if cursor.hits and cursor.position <= WHOLE else UNIT
+        want = cursor.wanted(floor, self._cache.pace.quickest(plan.first), coming)
+        position = cursor.position + coming
+        if cursor.frontier >= position + want:
             if want == cursor.reach and cursor.blocks and cursor.blocks[-1].view is not None:
                 cursor.filled()
             return
@@ -204,8 +208,8 @@ class Pattern:
         chunk = min(plan.chunk, floor_power(max(want // 2, min(want, plan.first), 1)))
         if chunk < UNIT:
             return
-        target = min(cursor.position + want, self._size)
-        cursor.frontier = max(cursor.frontier, cursor.position)
+        target = min(position + want, self._size)
+        cursor.frontier = max(cursor.frontier, position)
         while cursor.frontier < target:
             start = cursor.frontier - cursor.frontier % UNIT
             distance = 1 + (start - cursor.position) // UNIT

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from csi.data.shelves import UNIT, Block
-from csi.volume.units import MIB, Seconds
+from csi.volume.units import KIB, MIB, Seconds
 
 BACKWARD = 1 * MIB
 """Going back this far is still the same stream."""
@@ -31,6 +31,8 @@ FAR = Seconds(0.004)
 """What the quickest request takes where a window may be larger than the run."""
 
 _TRUSTED = 4  # times the run, from the start of a file
+_BULK = 256 * KIB
+"""Who asks for so much at once, at the start of a file, reads it through."""
 
 RHYTHM = Seconds(0.05)
 """How long the network has to stand still before a larger window is of use."""
@@ -92,10 +94,15 @@ class Cursor:
         """What comes next is worth reading ahead."""
         return self.sequential and self.position > self.record
 
-    def wanted(self, floor: int, quickest: float) -> int:
-        """The window, at least `floor` bytes, where a small request takes `quickest` seconds."""
-        run = self.run * _TRUSTED if self.begin == 0 and quickest >= FAR else self.run
-        return min(self.reach, max(run, floor))
+    def promises(self, offset: int, end: int) -> bool:
+        """Whether it is seen before `offset`..`end` is read that what comes next is worth reading ahead."""
+        return self.begin == 0 and offset == self.position and (self.hits > 0 or end - offset >= _BULK)
+
+    def wanted(self, floor: int, quickest: float, coming: int) -> int:
+        """The window, at least `floor` bytes, where a small request takes `quickest` seconds. `coming` bytes are being
+        read."""
+        run = self.run + coming
+        return min(self.reach, max(run * _TRUSTED if self.begin == 0 and quickest >= FAR else run, floor))
 
     def bound(self) -> None:
         """After a change of `position`, `frontier` or `hits`: what belongs to this stream now."""

@@ -92,6 +92,30 @@ def test_from_the_start_of_a_file_that_is_far_away_more_is_asked_for_at_once(too
         assert max(start + length for _, start, length in store.ranges) == asked * MIB
 
 
+@pytest.mark.parametrize(("took", "asked"), [(0.02, 5), (0.001, 2)])
+def test_who_asks_for_much_at_once_is_read_ahead_for_before_the_first_bytes_are_here(took: float, asked: int) -> None:
+    clock = ManualClock()
+    store = _far(clock, took)
+    first, second = seeded(store, "first", content(5 * MIB)), seeded(store, "second", content(8 * MIB))
+    with engine_over(store, budget=256 * MIB, clock=clock) as engine:
+        engine.open_reader(first).read(0, 1 * MIB)  # now it is known how long requests take
+        settle(engine)
+        engine.open_reader(second).read(0, 1 * MIB)
+        settle(engine)
+        assert sum(length for key, _, length in store.ranges if key == "second") == asked * MIB
+
+
+def test_one_read_in_the_middle_of_a_file_promises_nothing() -> None:
+    store = MemoryStore()
+    version = seeded(store, "large", content(40 * MIB))
+    with engine_over(store, budget=256 * MIB) as engine:
+        reader = engine.open_reader(version)
+        for megabyte in (8, 13, 21, 36):
+            reader.read(megabyte * MIB, 1 * MIB)
+        settle(engine)
+        assert sum(length for _, _, length in store.ranges) == 4 * MIB
+
+
 @pytest.mark.parametrize(("begin", "most"), [(0, 2), (8 * MIB, 1)])
 def test_who_reads_little_from_far_away_is_not_sent_much(begin: int, most: int) -> None:
     """The head of a file, and a record in the middle of one."""
