@@ -79,6 +79,15 @@ class ManualClock:
         return self.now
 
 
+def far_store(clock: ManualClock, took: float) -> MemoryStore:
+    """A store whose requests take `took` seconds of `clock`."""
+
+    def wait(operation: str, _key: str) -> None:
+        clock.now += took if operation == "GetObject" else 0.0
+
+    return MemoryStore(before=wait)
+
+
 def content(size: int, seed: int = 0) -> bytes:
     """`size` bytes that are different at every offset a mistake could confuse."""
     return random.Random(seed).randbytes(size)

@@ -13,7 +13,7 @@ from csi.errors import BadHandle, DeadlineExceeded, ObjectNotFound, Precondition
 from csi.oss.store import ObjectVersion
 from csi.volume.spec import ReadOptions
 from csi.volume.units import KIB, MIB, Bytes
-from tests.support.engines import Hold, ManualClock, Running, content, engine_over, seeded, until
+from tests.support.engines import Hold, ManualClock, Running, content, engine_over, far_store, seeded, until
 from tests.support.memory_store import MemoryStore
 
 READ = 128 * KIB
@@ -82,7 +82,7 @@ def test_the_window_never_exceeds_what_was_read_by_more_than_a_request() -> None
 @pytest.mark.parametrize(("took", "asked"), [(0.02, 5), (0.001, 2)])
 def test_from_the_start_of_a_file_that_is_far_away_more_is_asked_for_at_once(took: float, asked: int) -> None:
     clock = ManualClock()
-    store = _far(clock, took)
+    store = far_store(clock, took)
     version = seeded(store, "large", content(5 * MIB))
     with engine_over(store, budget=256 * MIB, clock=clock) as engine:
         reader = engine.open_reader(version)
@@ -95,7 +95,7 @@ def test_from_the_start_of_a_file_that_is_far_away_more_is_asked_for_at_once(too
 @pytest.mark.parametrize(("took", "asked"), [(0.02, 5), (0.001, 2)])
 def test_who_asks_for_much_at_once_is_read_ahead_for_before_the_first_bytes_are_here(took: float, asked: int) -> None:
     clock = ManualClock()
-    store = _far(clock, took)
+    store = far_store(clock, took)
     first, second = seeded(store, "first", content(5 * MIB)), seeded(store, "second", content(8 * MIB))
     with engine_over(store, budget=256 * MIB, clock=clock) as engine:
         engine.open_reader(first).read(0, 1 * MIB)  # now it is known how long requests take
@@ -120,7 +120,7 @@ def test_one_read_in_the_middle_of_a_file_promises_nothing() -> None:
 def test_who_reads_little_from_far_away_is_not_sent_much(begin: int, most: int) -> None:
     """The head of a file, and a record in the middle of one."""
     clock = ManualClock()
-    store = _far(clock, 0.02)
+    store = far_store(clock, 0.02)
     version = seeded(store, "large", content(40 * MIB))
     with engine_over(store, budget=256 * MIB, clock=clock) as engine:
         reader = engine.open_reader(version)
@@ -128,15 +128,6 @@ def test_who_reads_little_from_far_away_is_not_sent_much(begin: int, most: int) 
             reader.read(offset, READ)
         settle(engine)
         assert sum(length for _, _, length in store.ranges) <= most * MIB
-
-
-def _far(clock: ManualClock, took: float) -> MemoryStore:
-    """A store whose requests take `took` seconds of `clock`."""
-
-    def wait(operation: str, _key: str) -> None:
-        clock.now += took if operation == "GetObject" else 0.0
-
-    return MemoryStore(before=wait)
 
 
 def test_requests_grow_to_the_read_ahead_size_and_overlap_nowhere() -> None:
