@@ -8,7 +8,7 @@ from dataclasses import asdict
 from benchmarks.model import Row
 from benchmarks.session.cases import selected
 from benchmarks.session.compare import measure as measure_session
-from benchmarks.session.mounting import OURS, SERVERS
+from benchmarks.session.mounting import COMPARED, OURS, SERVERS
 from benchmarks.session.results import rows as session_rows
 
 NAME = "session"
@@ -18,7 +18,7 @@ SECONDS, QUICK_SECONDS = 0.7, 0.25
 
 def measure(rounds: int, tell: Callable[[str], None], *, quick: bool) -> tuple[list[Row], list[str]]:
     ours = OURS if OURS in SERVERS else "pyfuse3"
-    samples = measure_session(rounds, selected(frozenset()), list(SERVERS), QUICK_SECONDS if quick else SECONDS, tell)
+    samples = measure_session(rounds, selected(frozenset()), COMPARED, QUICK_SECONDS if quick else SECONDS, tell)
     rows = [Row(**asdict(row)) for row in session_rows(samples, ours)]
     lines = [
         f"## {TITLE}",

@@ -13,7 +13,7 @@ from rich.console import Console
 from benchmarks import report
 from benchmarks.session.cases import selected
 from benchmarks.session.compare import measure
-from benchmarks.session.mounting import OURS, SERVERS
+from benchmarks.session.mounting import COMPARED, OURS, SERVERS
 from benchmarks.session.results import rows, tables
 
 _SECONDS, _QUICK_SECONDS = 0.9, 0.3
@@ -24,7 +24,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--cases", default="", help="kinds, names or quiet and busy, with commas; default: all")
-    parser.add_argument("--servers", default=",".join(SERVERS), help=f"of {', '.join(SERVERS)}; default: all")
+    parser.add_argument("--servers", default=",".join(COMPARED), help=f"of {', '.join(SERVERS)}")
     parser.add_argument("--ours", default=OURS if OURS in SERVERS else "pyfuse3", help="which of them is compared")
     parser.add_argument(
         "--quick", action="store_true", help="a quarter of a second a case: is it alive, roughly how fast"

@@ -26,14 +26,17 @@ _ROOT = _HERE.parents[1]
 _MOUNT_DATA = "fd={},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions"
 _ENDING_SECONDS = 10
 
-OURS, PYFUSE3, C_SINGLE, C_MULTI = "own", "pyfuse3", "c-single", "c-multi"
+OURS, PYFUSE3, C_SINGLE, C_MULTI, C_SHARED = "own", "pyfuse3", "c-single", "c-multi", "c-shared"
 _OUR_SERVER = (sys.executable, "-m", "benchmarks.session.server", "--descriptor", "{fd}", "--copying", "{copying}")
 SERVERS: Mapping[str, Sequence[str]] = {
     OURS: (*_OUR_SERVER, "--session", "own"),
     PYFUSE3: (*_OUR_SERVER, "--session", "pyfuse3"),
-    C_SINGLE: ("{reference}", "{fd}", "0"),
-    C_MULTI: ("{reference}", "{fd}", str(C_THREADS)),
+    C_SINGLE: ("{reference}", "{fd}", "0", "0"),
+    C_MULTI: ("{reference}", "{fd}", str(C_THREADS), "1"),
+    C_SHARED: ("{reference}", "{fd}", str(C_THREADS), "0"),
 }
+COMPARED = (OURS, PYFUSE3, C_SINGLE, C_MULTI)
+"""All but `C_SHARED`, whose threads share one descriptor as ours do: for what clones of it are worth."""
 
 
 @dataclass(frozen=True, slots=True)

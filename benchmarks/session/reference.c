@@ -1,7 +1,8 @@
 /* The measure: the tree of tree.h on libfuse's low-level API, as good as a C program on this libfuse gets.
  *
- *   reference DESCRIPTOR THREADS    an open /dev/fuse whose mount(2) is done; 0 threads is the single-threaded loop,
- *                                   otherwise libfuse's threads, each with a descriptor of its own (clone_fd)
+ *   reference DESCRIPTOR THREADS CLONES    an open /dev/fuse whose mount(2) is done; 0 threads is the single-threaded
+ *                                          loop, otherwise libfuse's threads; CLONES 1: each with a descriptor of its own
+ *                                          (clone_fd), 0: all with this one
  *
  * Reads are answered from memory without a copy in user space, close(2) of a reader asks nothing (noflush), the kernel
  * may have 64 requests in the background. Names and attributes of files are never cached by the kernel: each one is
@@ -261,12 +262,12 @@ static void make_span(void) {
 }
 
 int main(int count, char **words) {
-    if (count != 3) {
-        fprintf(stderr, "usage: reference DESCRIPTOR THREADS\n");
+    if (count != 4) {
+        fprintf(stderr, "usage: reference DESCRIPTOR THREADS CLONES\n");
         return 2;
     }
     char device[32];
-    int threads = atoi(words[2]);
+    int threads = atoi(words[2]), clones = atoi(words[3]);
     snprintf(device, sizeof device, "/dev/fd/%s", words[1]);
     make_span();
     struct fuse_args arguments = FUSE_ARGS_INIT(1, words);
@@ -277,7 +278,7 @@ int main(int count, char **words) {
     int result;
     if (threads) {
         struct fuse_loop_config *loop = fuse_loop_cfg_create();
-        fuse_loop_cfg_set_clone_fd(loop, 1);
+        fuse_loop_cfg_set_clone_fd(loop, clones);
         fuse_loop_cfg_set_max_threads(loop, threads);
         result = fuse_session_loop_mt(session, loop);
         fuse_loop_cfg_destroy(loop);
