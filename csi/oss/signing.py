@@ -93,11 +93,17 @@ def encode_query(query: Sequence[tuple[str, str]]) -> str:
 
 
 class V1Signer:
-    """`OSS ID:base64(HMAC-SHA1(secret, text))`."""
+    """`OSS ID:base64(HMAC-SHA1(secret, text))`. A second is put into words once, and GETs of an object are signed once in
+    it: ranges have one signature."""
+
+    def __init__(self) -> None:
+        # each is replaced as a whole, so threads see either the old or the new one
+        self._date: tuple[int, str] = (-1, "")
+        self._last_get: tuple[str, bool, Credentials, str, str] | None = None  # resource, ranged, …, date, lines
 
     def sign(self, request: Unsigned, credentials: Credentials, now: float) -> None:
         headers = request.headers
-        headers["date"] = formatdate(now, usegmt=True)
+        headers["date"] = self._in_words(now)
         if credentials.security_token:
             headers["x-oss-security-token"] = credentials.security_token
         text = "\n".join(
@@ -114,12 +120,17 @@ class V1Signer:
         headers["authorization"] = f"OSS {credentials.access_key_id}:{base64.b64encode(digest).decode()}"
 
     def lines_of_get(self, bucket: str, key: str, *, ranged: bool, credentials: Credentials, now: float) -> str:
+        date, resource, last = self._in_words(now), f"{bucket}/{key}", self._last_get
+        if last is not None and last[2] is credentials and last[:2] == (resource, ranged) and last[3] == date:
+            return last[4]
         headers = dict([RANGE_BEHAVIOR]) if ranged else {}
         self.sign(Unsigned("GET", bucket, key, (), headers), credentials, now)
-        return "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        self._last_get = (resource, ranged, credentials, headers["date"], lines)
+        return lines
 
     def recipe_of_gets(self, credentials: Credentials, now: float) -> GetRecipe:
-        headers = {"date": formatdate(now, usegmt=True)}
+        headers = {"date": self._in_words(now)}
         signed = ""
         if credentials.security_token:
             headers["x-oss-security-token"] = credentials.security_token
@@ -133,6 +144,13 @@ class V1Signer:
             f"{lines}authorization: OSS {credentials.access_key_id}:".encode(*_ENCODED),
             credentials.access_key_secret.encode(),
         )
+
+    def _in_words(self, now: float) -> str:
+        second, date = self._date
+        if second != int(now):
+            second, date = int(now), formatdate(now, usegmt=True)
+            self._date = (second, date)
+        return date
 
     @staticmethod
     def _resource(request: Unsigned) -> str:

@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Who of the device's threads reads: a few at a time, about as many as there are processors.
+"""Who of the device's threads reads: a few at a time, some for each processor.
 
 The kernel wakes exactly one of those that wait in read(2) for a request, which costs less than handing requests over.
 Each has a turn, and keeps it while it calls Python, which is a matter of microseconds when nobody else holds the

@@ -3,7 +3,8 @@
 mount(2) was done by somebody else, perhaps in another process; the session gets the descriptor, answers INIT (or is
 told what a predecessor answered) and then requests until the mount is gone. It mounts and unmounts nothing. What the
 filesystem has published is answered by `csi/fuse/native`; the rest comes to `csi/fuse/own/dispatch.py`. All threads
-share the one descriptor: a clone would take its requests with it when this process dies and another takes over.
+share the one descriptor: a clone would take its requests with it when this process dies and another takes over, and is
+worth nothing (`c-shared` of `benchmarks/session`).
 """
 
 from __future__ import annotations
@@ -130,7 +131,7 @@ class OwnSession:
             passthrough=self._wants_passthrough(),
             resume=self._resume,
         )
-        turns = min(2 * len(os.sched_getaffinity(0)), _MOST_TURNS)  # measured on two processors
+        turns = min(4 * len(os.sched_getaffinity(0)), _MOST_TURNS)  # measured on two processors
         buffers = _THREADS + _KEPT_BUFFERS
         device = Device(self._descriptor, self._answers, handshake.buffer_size + _HEADERS, buffers, turns)
         self._exchanges = Exchanges(device, self._clock)

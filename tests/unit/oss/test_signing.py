@@ -162,6 +162,28 @@ def test_a_key_that_is_not_unicode_can_be_signed(signer):
     assert request.headers["authorization"]
 
 
+@pytest.mark.parametrize("make", [V1Signer, lambda: V4Signer("r")])
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["", "b", "b/c"]),
+            st.sampled_from(["k", "c/k", "é"]),
+            st.booleans(),
+            st.sampled_from(
+                [Credentials("id", "secret"), Credentials("id", "other"), Credentials("id", "secret", "t")]
+            ),
+            st.sampled_from([0.0, 0.9, 1.0, 86_399.5, 86_400.0]),
+        ),
+        max_size=12,
+    )
+)
+def test_what_is_kept_from_get_to_get_changes_no_signature(make, gets):
+    signer = make()
+    for bucket, key, ranged, credentials, now in gets:
+        new = make().lines_of_get(bucket, key, ranged=ranged, credentials=credentials, now=now)
+        assert signer.lines_of_get(bucket, key, ranged=ranged, credentials=credentials, now=now) == new
+
+
 def test_a_query_is_encoded_once_and_ordered():
     assert encode_query([("uploads", ""), ("prefix", "a b/+%&é"), ("delimiter", "/")]) == (
         "delimiter=%2F&prefix=a%20b%2F%2B%25%26%C3%A9&uploads"
