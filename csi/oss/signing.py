@@ -93,8 +93,8 @@ def encode_query(query: Sequence[tuple[str, str]]) -> str:
 
 
 class V1Signer:
-    """`OSS ID:base64(HMAC-SHA1(secret, text))`. A second is put into words once, and GETs of an object are signed once in
-    it: ranges have one signature."""
+    """`OSS ID:base64(HMAC-SHA1(secret, text))`. A second is put into words once, and the GETs of an object are signed
+    once in it: ranges have one signature."""
 
     def __init__(self) -> None:
         # each is replaced as a whole, so threads see either the old or the new one
