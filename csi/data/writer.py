@@ -197,13 +197,14 @@ class PartWriter:
     def _more(self) -> None:
         """Get one more buffer: from the allotment, from a part that arrives, or by sending this part early."""
         upload = self._upload
+        under_way = upload.in_flight  # before `take`: of a part that ends in between, the buffers are there by then
         while (buffer := self._allotment.take()) is None:
-            under_way = upload.in_flight
             if under_way:
                 upload.wait_below(under_way)
                 self._check()
             else:
                 self._send_part()
+            under_way = upload.in_flight
         self._buffers.append(buffer)
 
     def _send_part(self) -> None:

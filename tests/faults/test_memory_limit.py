@@ -109,8 +109,9 @@ def test_readers_and_writers_of_large_files_stay_under_a_small_limit(tmp_path, e
         (cgroup,) = node.cgroups()
         memory = memory_history(cgroup)
         plugin.unpublish("pv-memory", node.target)
-    assert load.returncode == 0, load.stdout + load.stderr
-    assert not ended.abnormal, f"{ended.message}; {memory}; {node.log()[-2000:]}"
+        log = node.log()[-4000:]
+    assert load.returncode == 0, f"{load.stdout}{load.stderr}; {memory}; {log}"
+    assert not ended.abnormal, f"{ended.message}; {memory}; {log}"
     assert ended.sidecar_pid == started.sidecar_pid
     assert ended.memory_limit == 256 * MIB
     assert memory["oom_kills"] == 0

@@ -11,7 +11,15 @@ from dataclasses import dataclass, field
 
 import fastcrc
 
-from csi.errors import AppendConflict, ObjectExists, ObjectNotFound, PreconditionFailed, RangeNotSatisfiable
+from csi.data.plan import SMALLEST_PART
+from csi.errors import (
+    AppendConflict,
+    ObjectExists,
+    ObjectNotFound,
+    PreconditionFailed,
+    RangeNotSatisfiable,
+    RequestRejected,
+)
 from csi.oss.cancellation import Cancellation
 from csi.oss.store import (
     AppendResult,
@@ -270,6 +278,8 @@ class MemoryStore:
             if forbid_overwrite and key in self.objects:
                 raise ObjectExists(f"{key} exists", status=409, code="FileAlreadyExists", key=key)
             _, have, user, content_type = self._upload(key, upload_id)
+            if any(len(have[number]) < SMALLEST_PART for number, _ in parts[:-1]):
+                raise RequestRejected(f"{key}: a part is too small", status=400, code="EntityTooSmall", key=key)
             data = b"".join(have[number] for number, _ in parts)
             del self.uploads[upload_id]
             etag = self._store(key, data, type="Multipart", user=user, content_type=content_type)

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from csi.data.staging import Allotment
 from csi.errors import (
     BadHandle,
     ChecksumMismatch,
@@ -343,6 +344,28 @@ def test_many_writers_and_readers_with_little_memory_all_finish(budget: int) -> 
         figures = engine.statistics()
         assert figures.memory.peak <= budget
         assert (figures.staging.held, figures.memory_in_use, figures.writers) == (0, 0, 0)
+
+
+def test_a_part_that_arrives_while_memory_is_asked_for_is_waited_for_and_no_empty_one_is_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = MemoryStore()
+    data = content(1 * MIB)
+    take = Allotment.take
+    with engine_over(store, budget=512 * KIB) as engine:
+        writer = engine.open_writer(KEY)
+
+        def refused_and_then_overtaken(allotment: Allotment) -> memoryview | None:
+            buffer = take(allotment)
+            if buffer is None:  # it was refused because parts were under way; before anybody looks, they have arrived
+                until(lambda: writer.statistics().under_way == 0)
+            return buffer
+
+        monkeypatch.setattr(Allotment, "take", refused_and_then_overtaken)
+        for piece in in_chunks(data, 100_000):
+            writer.write(piece)
+        writer.finish()
+    assert store.data(KEY) == data
 
 
 def test_more_writers_than_the_memory_can_serve_are_refused_at_open() -> None:
