@@ -16,6 +16,7 @@ SOURCES = (
     "csi/fuse/native/tables",
     "csi/fuse/native/sending",
     "csi/fuse/native/fetches",
+    "csi/fuse/native/scattered",
     "csi/fuse/native/quick",
     "csi/fuse/native/answers",
     "csi/fuse/native/turns",

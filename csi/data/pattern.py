@@ -25,6 +25,9 @@ from csi.volume.units import MIB
 WHOLE = 1 * MIB
 """Objects up to this size are fetched by one request."""
 
+_SCATTERED = 16
+"""Reads one after another that belong to no stream: those that follow will not either."""
+
 _MOST_CURSORS = 32
 _LOOKED_AT = 4
 _STEPS = 8  # how many times on its length a window is moved along
@@ -64,6 +67,12 @@ class Pattern:
         self._clock = clock
         self._cursors: list[Cursor] = []  # most recently used last
         self._stride = Stride(shelf, cache, streams)
+        self._strays = 0  # reads that belonged to no stream, since the last that did
+
+    @property
+    def scattered(self) -> bool:
+        """See `csi.data.streams.Reader`."""
+        return self._strays >= _SCATTERED and not self._stride.is_steady
 
     def off_grid(self) -> Iterator[Block]:
         """The latest blocks that only this reader knows. May be called without the lock: a block missed is a block
@@ -92,6 +101,7 @@ class Pattern:
             self._cache.leave(cursor.blocks.popleft())
         if not cursor.goes_on or self._exact:
             return 0
+        self._strays = 0
         self._extend(cursor)
         return cursor.position + max(UNIT, min(cursor.run, cursor.reach) // _STEPS)
 
@@ -245,6 +255,7 @@ class Pattern:
             self._retire(cursors.pop(0))
         cursor = Cursor(offset, end, self._plan.reach, self._clock())
         cursors.append(cursor)
+        self._strays += 1
         if not self._exact:
             self._stride.jumped(cursor, offset, end)
         return cursor

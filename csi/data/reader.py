@@ -55,6 +55,7 @@ class BlockReader:
         self._open = True
         self._shown = False
         self.notice = 0
+        self.scattered = False
 
     @property
     def version(self) -> ObjectVersion:
@@ -104,6 +105,7 @@ class BlockReader:
         with self._lock:
             if self._open:
                 self.notice = self._pattern.reached(offset, end)
+                self.scattered = self._pattern.scattered
             return self.notice
 
     def close(self) -> None:
@@ -160,6 +162,7 @@ class BlockReader:
             with self._lock:
                 if self._open:
                     self.notice = self._pattern.read(offset, end)
+                    self.scattered = self._pattern.scattered
         if block is not None and not block.users:
             self._cache.touch(block)
 

@@ -44,6 +44,10 @@ class Reader(Protocol):
         """Reads are worth answering from published blocks: whoever does it says `reached` when one ends beyond this
         offset. 0: they are not."""
 
+    @property
+    def scattered(self) -> bool:
+        """Reads are at random places, as far as can be seen: each is a request for just its bytes, whoever makes it."""
+
     def publish(self) -> int | None:
         """Publish the blocks there are, and from now on those that come, until `close`: by which content number.
         None when the engine was given nothing to publish to."""

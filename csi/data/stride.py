@@ -47,7 +47,8 @@ class Stride:
         self._holes = 0  # bytes that short jumps left out
 
     @property
-    def _is_steady(self) -> bool:
+    def is_steady(self) -> bool:
+        """Records are fetched ahead."""
         return self._jumps >= _ENOUGH
 
     @property
@@ -80,7 +81,7 @@ class Stride:
 
     def extend(self) -> None:
         """Ask for records ahead, as far as the stride has proved itself and the memory allows."""
-        if not self._is_steady or self._length > BYTES_AHEAD:
+        if not self.is_steady or self._length > BYTES_AHEAD:
             return
         most = min(self._right, MOST_AHEAD, max(1, BYTES_AHEAD // charged_size(self._length)))
         self._asked = max(self._asked, self._jumps)
@@ -143,7 +144,7 @@ class Stride:
             self._start = offset
             self._jumps += steps
         self._right += 1
-        if self._is_steady:
+        if self.is_steady:
             self._streams.stride_goes_on(self)
 
     def _break(self, offset: int) -> None:

@@ -31,6 +31,7 @@ class WholeReader:
         "_size",
         "_store",
         "notice",
+        "scattered",
         "version",
     )
 
@@ -54,6 +55,7 @@ class WholeReader:
         self._open = True
         self._shown = False
         self.notice = 0
+        self.scattered = False
 
     def try_read(self, offset: int, size: int) -> Buffer | None:
         end = min(offset + size, self._size)

@@ -25,11 +25,11 @@ _log = logging.getLogger(__name__)
 @dataclass(slots=True, eq=False)
 class OpenHandle:
     """One open(2). `facts` are those of the node when `version` was taken from it; the same value means that nothing
-    was learned since. `shown`: the kernel session may answer reads by itself (`InodeTable.show`). `failed` is why what
-    was written through this handle will never be an object. `deserted`: whether the last to close it was a program that
-    was being killed; None when nobody has closed it since something was written. `opens`: releases still to come, more
-    than one for a handle that the kernel session gave out by itself. `inherited`: why nothing is written through it,
-    which a predecessor opened."""
+    was learned since. `shown`: the kernel session may answer reads by itself (`InodeTable.show`); `scattered`: it may
+    make requests for them too. `failed` is why what was written through this handle will never be an object.
+    `deserted`: whether the last to close it was a program that was being killed; None when nobody has closed it since
+    something was written. `opens`: releases still to come, more than one for a handle that the kernel session gave out
+    by itself. `inherited`: why nothing is written through it, which a predecessor opened."""
 
     id: FileHandle
     node: Node
@@ -43,6 +43,7 @@ class OpenHandle:
     opener: Opener | None = None
     deserted: bool | None = None
     shown: bool = False
+    scattered: bool = False
     opens: int = 1
     inherited: OssFuseError | None = None
 

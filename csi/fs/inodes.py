@@ -304,11 +304,23 @@ class InodeTable:
             handle.shown = True
             return True
 
+    def scatter(self, handle: OpenHandle, reader: Reader) -> None:
+        """READs of `handle`, which `reader` is shown for, may be requests of the kernel session, or not any more."""
+        with self.lock:
+            if not handle.shown or handle.reader is not reader or handle.scattered == reader.scattered:
+                return
+            handle.scattered = reader.scattered
+            version = reader.version
+            if not handle.scattered:
+                self.published.retract_version(handle.id)
+            elif version.etag:
+                self.published.publish_version(handle.id, encode(version.key), version.etag)
+
     def conceal(self, handle: OpenHandle) -> None:
         """READs of `handle` come here again."""
         with self.lock:
             if handle.shown:
-                handle.shown = False
+                handle.shown = handle.scattered = False
                 self.published.withdraw_file(handle.id)
                 local = handle.node.local
                 if local is not None and local.shown is not None:

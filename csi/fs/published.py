@@ -202,6 +202,14 @@ class Published(Protocol):
         """READ of `handle`, opened for reading alone, may be answered from the blocks of `content`; the file ends at
         `size`. `content` is a number of the publisher's for one version of one object."""
 
+    def publish_version(self, handle: FileHandle, key: bytes, etag: str) -> bool:
+        """READs of `handle`, which was given to `publish_file`, are scattered: what no block answers may be asked for
+        from the object `key`, just those bytes. READs near each other or at equal distances come to the filesystem all
+        the same. False: they all do."""
+
+    def retract_version(self, handle: FileHandle) -> None:
+        """They are scattered no more; who waits for one already gets it."""
+
     def withdraw_file(self, handle: FileHandle) -> int:
         """READs of `handle` come to the filesystem again; how many opens of it (`publish_open`) the kernel has not
         released yet: each will be released through `Filesystem.release`. Take back `publish_open` first."""
@@ -307,6 +315,12 @@ class NothingPublished:
 
     def publish_file(self, handle: FileHandle, content: int, size: Bytes) -> bool:
         return False
+
+    def publish_version(self, handle: FileHandle, key: bytes, etag: str) -> bool:
+        return False
+
+    def retract_version(self, handle: FileHandle) -> None:
+        """Nothing is there."""
 
     def withdraw_file(self, handle: FileHandle) -> int:
         return 0

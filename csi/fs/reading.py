@@ -44,6 +44,7 @@ class Reading:
         self.siblings = Siblings(namespace.table, namespace.knowledge.listings, engine, namespace.knowledge.clock)
         self._published = namespace.table.published
         self._shows = type(self._published) is not NothingPublished
+        self._scatters = self._published.fetches
 
     def read_ready(self, number: FileHandle, offset: int, size: int) -> Buffer | None:
         """`read` if it needs no waiting; called on an event loop."""
@@ -56,7 +57,7 @@ class Reading:
         found = reader.try_read(offset, size)
         if offset == 0 and found is not None and reader.version.size <= LARGEST and self._reads_ahead:
             self.siblings.read(node)
-        if self._shows and found is not None and reader.notice:
+        if self._shows and found is not None:
             self._show(handle, reader)
         return found
 
@@ -67,10 +68,12 @@ class Reading:
             return
         handle = self._handles.find(number)
         reader = handle.reader if handle is not None else None
-        if reader is not None:
+        if handle is not None and reader is not None:
             notice = reader.reached(offset, end)
-            if notice:
+            if notice or handle.scattered:
                 self._published.tell_at(number, notice)
+            if handle.scattered and not reader.scattered:
+                self._table.scatter(handle, reader)
 
     def read(self, number: FileHandle, offset: int, size: int) -> Buffer:
         handle = self._handles.get(number)
@@ -98,7 +101,7 @@ class Reading:
                 if not self._has_grown(handle):
                     raise self._stale(handle) from error
             else:
-                if self._shows and reader.notice:
+                if self._shows:
                     self._show(handle, reader)
                 return read
 
@@ -115,7 +118,10 @@ class Reading:
     # --- private ---
 
     def _show(self, handle: OpenHandle, reader: Reader) -> None:
-        """Let the kernel session answer what is read ahead of `handle`."""
+        """Let the kernel session answer what is read ahead of `handle`, and what would be read at random places."""
+        notice, scattered = reader.notice, self._scatters and reader.scattered
+        if not (notice or scattered or handle.scattered):
+            return
         if not handle.shown:
             try:
                 content = reader.publish()
@@ -123,7 +129,9 @@ class Reading:
                 return
             if content is None or not self._table.show(handle, reader, content):
                 return
-        self._published.tell_at(handle.id, reader.notice)
+        self._published.tell_at(handle.id, notice)  # at 0 by the next read: who reads at random places may read on
+        if scattered != handle.scattered:
+            self._table.scatter(handle, reader)
 
     def check_readable(self, node: Node) -> None:
         draft = node.draft

@@ -1,4 +1,6 @@
-"""GETs of whole objects without the interpreter; see getting.pyx."""
+"""GETs without the interpreter; see getting.pyx."""
+
+from libc.stdint cimport uint64_t
 
 from csi.oss.digests cimport Keyed
 
@@ -30,6 +32,18 @@ cdef struct Recipe:
     double until
 
 
+cdef struct Wanted:
+    # `size` bytes from `begin` of an object of `total`, if it is the version of this ETag; all of them are not asked for
+    # as a range
+    const char* key
+    size_t key_size
+    const char* etag
+    size_t etag_size
+    uint64_t begin
+    size_t size
+    uint64_t total
+
+
 cdef struct Line:
     # a connection and what is known of it
     int descriptor
@@ -42,7 +56,4 @@ cdef class Stamp:
     cdef tuple held
 
 
-cdef int get_whole(
-    Line* line, Recipe* recipe, const char* key, size_t key_size, const char* etag, size_t etag_size,
-    char* target, size_t size
-) noexcept nogil
+cdef int get(Line* line, Recipe* recipe, Wanted* wanted, char* target) noexcept nogil

@@ -27,8 +27,18 @@ class Stamp:
         stall: Seconds,
         lasts: Seconds,
     ) -> None: ...
-    def request(self, key: bytes, etag: ETag) -> bytes:
-        """The head of a GET. Raises ValueError when it would be too long."""
-    def get(self, connection: socket.socket, key: bytes, etag: ETag, target: memoryview) -> tuple[int, bool]:
-        """A GET of an object as long as `target`: (0 when it is there and right, 1 when the connection had ended before
-        anything came, 2 when something else was answered; whether the connection can be used again)."""
+    def request(self, key: bytes, etag: ETag, span: tuple[int, int] | None = None) -> bytes:
+        """The head of a GET, of the bytes `span` (first, end) if that is given. Raises ValueError when it would be too
+        long."""
+    def get(
+        self,
+        connection: socket.socket,
+        key: bytes,
+        etag: ETag,
+        target: memoryview,
+        begin: int = 0,
+        total: int | None = None,
+    ) -> tuple[int, bool]:
+        """A GET of as many bytes as `target` has, from `begin`, of an object of `total` (None: of just those bytes): (0
+        when they are there and right, 1 when the connection had ended before anything came, 2 when something else was
+        answered; whether the connection can be used again)."""

@@ -1,8 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""GETs of whole objects in C: the head made and signed, the answer received where it is wanted and checked.
+"""GETs of objects in C: the head made and signed, the answer received where it is wanted and checked.
 
-What is accepted is a 200 of exactly the length and the ETag that were asked for and, where OSS tells one, with its CRC64.
-Everything else is unusual, and left to who can tell what it means (`csi/oss/reading.py`, which makes the request again).
+What is accepted is a 200 of exactly the length and the ETag that were asked for and, where OSS tells one, with its CRC64;
+for a range a 206 that begins where it should. Everything else is unusual, and left to who can tell what it means (`csi/oss/reading.py`, which makes the request again).
 No wait is unbounded: the times are those of `csi/oss/speaking.py`.
 """
 
@@ -57,6 +57,18 @@ cdef void put_quoted(Writer* out, const char* data, size_t size) noexcept nogil:
             put(out, coded, 3)
             first = at + 1
     put(out, data + first, size - first)
+
+
+cdef void put_number(Writer* out, uint64_t number) noexcept nogil:
+    cdef char digits[20]
+    cdef int at = 20
+    while True:
+        at -= 1
+        digits[at] = <char>(c"0" + number % 10)
+        number //= 10
+        if number == 0:
+            break
+    put(out, digits + at, 20 - at)
 
 
 cdef void put_hex(Writer* out, const uint8_t* data, int size) noexcept nogil:
@@ -123,9 +135,7 @@ cdef void put_signature(
     put_hex(out, digest, size)
 
 
-cdef size_t make_head(
-    char* head, Recipe* recipe, const char* key, size_t key_size, const char* etag, size_t etag_size
-) noexcept nogil:
+cdef size_t make_head(char* head, Recipe* recipe, Wanted* wanted) noexcept nogil:
     """A request in LONGEST_HEAD bytes: its length, 0 when it does not fit."""
     cdef Writer out
     cdef size_t quoted, quoted_size
@@ -135,15 +145,21 @@ cdef size_t make_head(
     out.full = False
     put(&out, recipe.path.data, recipe.path.size)
     quoted = out.size
-    put_quoted(&out, key, key_size)
+    put_quoted(&out, wanted.key, wanted.key_size)
     quoted_size = out.size - quoted
     put(&out, recipe.fixed.data, recipe.fixed.size)
     put(&out, "if-match: ", 10)
-    put(&out, etag, etag_size)
+    put(&out, wanted.etag, wanted.etag_size)
     put(&out, "\r\n", 2)
+    if not is_whole(wanted):
+        put(&out, "range: bytes=", 13)
+        put_number(&out, wanted.begin)
+        put(&out, "-", 1)
+        put_number(&out, wanted.begin + wanted.size - 1)
+        put(&out, "\r\n", 2)
     if recipe.kind:
         put(&out, recipe.lines.data, recipe.lines.size)
-        put_signature(&out, recipe, key, key_size, head + quoted, quoted_size)
+        put_signature(&out, recipe, wanted.key, wanted.key_size, head + quoted, quoted_size)
         put(&out, "\r\n", 2)
     put(&out, "\r\n", 2)
     return 0 if out.full else out.size
@@ -172,42 +188,59 @@ cdef bint find_field(const char* head, size_t size, const char* name, size_t nam
     return False
 
 
-cdef bint is_right(Exchange* x, Recipe* recipe, const char* etag, size_t etag_size) noexcept nogil:
+cdef bint is_right(Exchange* x, Recipe* recipe, Wanted* wanted) noexcept nogil:
     cdef Text value
     cdef uint64_t theirs = 0
-    cdef size_t at
+    if x.status != (200 if is_whole(wanted) else 206) or <size_t>x.received != wanted.size:
+        return False
     if not find_field(x.scratch, x.end, "etag:", 5, &value):
         return False
-    if value.size != etag_size or memcmp(value.data, etag, etag_size):
+    if value.size != wanted.etag_size or memcmp(value.data, wanted.etag, wanted.etag_size):
         return False
+    if not is_whole(wanted):  # whose checksum is not told
+        return (
+            find_field(x.scratch, x.end, "content-range:", 14, &value)
+            and value.size > 6
+            and memcmp(value.data, "bytes ", 6) == 0
+            and read_number(value.data + 6, value.size - 6, &theirs) > 0
+            and theirs == wanted.begin
+        )
     if not recipe.crc or not find_field(x.scratch, x.end, "x-oss-hash-crc64ecma:", 21, &value):
         return True
-    if value.size == 0 or value.size > 20:
-        return False
-    for at in range(value.size):
-        if not c"0" <= value.data[at] <= c"9":
-            return False
-        theirs = theirs * 10 + <uint64_t>(value.data[at] - c"0")
-    return crc64(<uint8_t*>x.target, x.received) == theirs
+    return (
+        read_number(value.data, value.size, &theirs) == value.size
+        and crc64(<uint8_t*>x.target, x.received) == theirs
+    )
 
 
-cdef int get_whole(
-    Line* line, Recipe* recipe, const char* key, size_t key_size, const char* etag, size_t etag_size,
-    char* target, size_t size
-) noexcept nogil:
-    """GOT: `size` bytes are in `target`. AGAIN: the connection had ended before anything of the answer came. UNUSUAL:
+cdef size_t read_number(const char* text, size_t size, uint64_t* number) noexcept nogil:
+    """How many digits it begins with, at most 20; `number` is theirs."""
+    cdef size_t at = 0
+    number[0] = 0
+    while at < size and at < 20 and c"0" <= text[at] <= c"9":
+        number[0] = number[0] * 10 + <uint64_t>(text[at] - c"0")
+        at += 1
+    return at
+
+
+cdef inline bint is_whole(Wanted* wanted) noexcept nogil:
+    return wanted.begin == 0 and wanted.size == wanted.total
+
+
+cdef int get(Line* line, Recipe* recipe, Wanted* wanted, char* target) noexcept nogil:
+    """GOT: the bytes are in `target`. AGAIN: the connection had ended before anything of the answer came. UNUSUAL:
     whatever else. After anything but GOT the connection is of no use any more."""
     cdef char head[LONGEST_HEAD]
     cdef char scratch[SCRATCH]
     cdef Exchange x
     cdef Text value
     cdef int outcome
-    cdef size_t length = make_head(head, recipe, key, key_size, etag, etag_size)
+    cdef size_t length = make_head(head, recipe, wanted)
     if length == 0:
         return UNUSUAL
     prepare(&x, line.descriptor, head, length, line.armed)
     x.target = target
-    x.target_size = size
+    x.target_size = wanted.size
     x.scratch = scratch
     x.room = SCRATCH
     x.timeout = recipe.timeout
@@ -217,17 +250,14 @@ cdef int get_whole(
     line.ends = True
     if outcome == GONE and x.filled == 0:
         return AGAIN
-    if outcome != DONE or x.status != 200 or <size_t>x.received != size:
+    if outcome != DONE or not is_right(&x, recipe, wanted):
         return UNUSUAL
     line.ends = (
         find_field(x.scratch, x.end, "connection:", 11, &value)
         and value.size == 5
         and strncasecmp(value.data, "close", 5) == 0
     )
-    if is_right(&x, recipe, etag, etag_size):
-        return GOT
-    line.ends = True
-    return UNUSUAL
+    return GOT
 
 
 cdef Text text_of(bytes data):
@@ -258,29 +288,42 @@ cdef class Stamp:
         self.recipe.stall = stall
         self.recipe.until = now() + lasts
 
-    def request(self, bytes key, str etag):
+    def request(self, bytes key, str etag, span=None):
         cdef char head[LONGEST_HEAD]
         cdef bytes expected = etag.encode()
-        cdef size_t length = make_head(head, &self.recipe, key, len(key), expected, len(expected))
+        cdef Wanted wanted = wanted_of(key, expected, span or (0, 0), 0)
+        cdef size_t length = make_head(head, &self.recipe, &wanted)
         if length == 0:
             raise ValueError(f"a head of more than {LONGEST_HEAD} bytes")
         return head[:length]
 
-    def get(self, connection, bytes key, str etag, target):
+    def get(self, connection, bytes key, str etag, target, begin=0, total=None):
         cdef Line line
         cdef Py_buffer into
         cdef bytes expected = etag.encode()
-        cdef const char* text = key
-        cdef const char* wanted = expected
-        cdef size_t size = len(key), length = len(expected)
+        cdef Wanted wanted
         cdef int outcome
         line.descriptor = connection.fileno()
         line.armed = -1.0
         line.ends = False
         PyObject_GetBuffer(target, &into, PyBUF_SIMPLE | PyBUF_WRITABLE)
         try:
+            wanted = wanted_of(key, expected, (begin, begin + into.len), into.len if total is None else total)
             with nogil:
-                outcome = get_whole(&line, &self.recipe, text, size, wanted, length, <char*>into.buf, into.len)
+                outcome = get(&line, &self.recipe, &wanted, <char*>into.buf)
         finally:
             PyBuffer_Release(&into)
         return outcome, not line.ends
+
+
+cdef Wanted wanted_of(bytes key, bytes etag, span, size_t total):
+    """What belongs to `key` and `etag` for as long as they are kept."""
+    cdef Wanted wanted
+    wanted.key = key
+    wanted.key_size = len(key)
+    wanted.etag = etag
+    wanted.etag_size = len(etag)
+    wanted.begin, end = span
+    wanted.size = end - wanted.begin
+    wanted.total = total
+    return wanted

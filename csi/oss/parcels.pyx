@@ -15,7 +15,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_CheckSignals
 from libc.string cimport memcpy
 
-from csi.oss.getting cimport AGAIN, GOT, Line, Recipe, Stamp, get_whole
+from csi.oss.getting cimport AGAIN, GOT, Line, Recipe, Stamp, Wanted, get
 from csi.oss.posix cimport (
     begin_condition, moment_in, pthread_cond_broadcast, pthread_cond_destroy, pthread_cond_signal, pthread_cond_t,
     pthread_cond_timedwait, pthread_cond_wait, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock,
@@ -50,12 +50,8 @@ cdef double GLANCE = 0.1
 
 
 cdef struct Job:
-    const char *key
-    size_t key_size
-    const char *etag
-    size_t etag_size
+    Wanted wanted
     char *target
-    size_t size
     int state
     int tries
     bint awaited
@@ -109,12 +105,13 @@ cdef class Parcels:
         cdef int needed
         parcel.target = PyBytes_FromStringAndSize(NULL, size)
         parcel.texts = (key, etag)
-        job.key = PyBytes_AS_STRING(key)
-        job.key_size = len(key)
-        job.etag = PyBytes_AS_STRING(etag)
-        job.etag_size = len(etag)
+        job.wanted.key = PyBytes_AS_STRING(key)
+        job.wanted.key_size = len(key)
+        job.wanted.etag = PyBytes_AS_STRING(etag)
+        job.wanted.etag_size = len(etag)
         job.target = PyBytes_AS_STRING(parcel.target)
-        job.size = size
+        job.wanted.begin = 0
+        job.wanted.size = job.wanted.total = size
         job.owner = <void *>parcel
         self.held[parcel] = slot
         pthread_mutex_lock(&self.lock)
@@ -335,15 +332,15 @@ cdef int serve_line(
         job.tries += 1
         pthread_mutex_unlock(&parcels.lock)
         began = now()
-        outcome = get_whole(line, recipe, job.key, job.key_size, job.etag, job.etag_size, job.target, job.size)
+        outcome = get(line, recipe, &job.wanted, job.target)
         seconds[0] = now() - began
         if outcome != GOT and (outcome != AGAIN or job.tries >= TRIES):
             failed[0] = job
             return FAILED  # still counted as busy, until it was handed over
         if seconds[0] >= slow:
-            key_size[0] = min(job.key_size, <size_t>1024)
-            memcpy(key, job.key, key_size[0])
-            size[0] = job.size
+            key_size[0] = min(job.wanted.key_size, <size_t>1024)
+            memcpy(key, job.wanted.key, key_size[0])
+            size[0] = job.wanted.size
         pthread_mutex_lock(&parcels.lock)
         if outcome == AGAIN:
             put_first(parcels, job)

@@ -108,5 +108,47 @@ def test_the_size_is_that_of_the_object(volume: MountedVolume) -> None:
     assert (volume.path / "big").stat().st_size == SIZE
 
 
+# --- what is asked for ---
+
+
+def places(seed: int, low: int, high: int, count: int) -> list[tuple[int, int]]:
+    return [(offset, 4096) for offset in random.Random(seed).sample(range(low, high, 65_536), count)]
+
+
+@pytest.mark.parametrize("arguments", ["", "-odirect_io"], ids=["pages", "direct"])
+def test_reads_at_random_places_fetch_what_is_asked_for_and_reading_on_goes_ahead_again(
+    arguments: str, tmp_path: Path, emulator: RunningEmulator
+) -> None:
+    with mounted_volume(tmp_path, emulator, arguments=arguments) as volume:
+        volume.put("big", DATA)
+        descriptor = os.open(volume.path / "big", os.O_RDONLY)
+        try:
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
+            wrong: list[int] = []
+
+            def read(reads: list[tuple[int, int]]) -> None:
+                for offset, size in reads:
+                    if os.pread(descriptor, size, offset) != DATA[offset : offset + size]:
+                        wrong.append(offset)
+
+            read(places(1, 0, SIZE // 2, 40))  # now they are known as such
+            emulator.reset_counters()
+            threads = [threading.Thread(target=read, args=(places(seed, 0, SIZE // 2, 100),)) for seed in (2, 3, 4, 5)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert wrong == []
+            assert emulator.counters()["operations"]["GetObject"]["bytes_out"] <= 2 * 400 * 4096
+
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_NORMAL)
+            emulator.reset_counters()
+            read(sequence(SIZE // 2, SIZE, 131_072))
+            assert wrong == []
+            assert emulator.count("GetObject") <= 40
+        finally:
+            os.close(descriptor)
+
+
 def _drop_page_cache() -> None:
     Path("/proc/sys/vm/drop_caches").write_text("1")

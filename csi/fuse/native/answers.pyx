@@ -11,12 +11,13 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
 from csi.fuse.native.fetches cimport (
-    ask_ahead, drop_unread, end_fetching, is_fetching, plan, refuse_waiting, serve_line, stop_fetching, tidy, wait_for_want,
+    ask_ahead, drop_unread, end_fetching, is_fetching, make_plan, plan, refuse_waiting, serve_line, stop_fetching, tidy,
+    wait_for_want,
 )
 from csi.fuse.native.tables cimport (
     KINDS, RING, Block, Content, Fetching, File, Inode, Link, Name, Parent, Plan, Tables, Told, Waiter,
-    add_file, add_inode, add_name, drop_children, drop_content, drop_name, find, find_name, free_tables, is_settled,
-    lead_name, leave_plan, make_tables, monotonic, name_hash, ossfuse_load, put_block, settle, take_block, take_plan,
+    add_file, add_inode, add_name, drop_children, drop_content, drop_name, find, find_name, free_tables, give_plan,
+    is_settled, lead_name, leave_plan, make_tables, monotonic, name_hash, ossfuse_load, put_block, settle, take_block, take_plan,
     unhook, unhook_inode, wait_for, wait_for_notes,
 )
 from csi.fuse.native.wire cimport KEEP_CACHE, NOFLUSH, Shape
@@ -399,10 +400,35 @@ cdef class Answers:
         if file == NULL:
             file = add_file(self.tables, handle)
         if file != NULL:
+            give_plan(file, NULL)
             file.content = content
             file.size = size
         pthread_mutex_unlock(&self.tables.lock)
         return file != NULL
+
+    def publish_version(self, uint64_t handle, bytes key, str etag):
+        cdef bytes tag = etag.encode()
+        cdef const char* text = key
+        cdef const char* letters = tag
+        cdef size_t length = len(key), tagged = len(tag)
+        cdef File* file
+        cdef Plan* made = NULL
+        pthread_mutex_lock(&self.tables.lock)
+        file = <File*>find(&self.tables.files, handle)
+        if file != NULL and self.tables.fetching.most > 0:
+            made = make_plan(text, length, letters, tagged, file.size)
+            if made != NULL:
+                give_plan(file, made)
+        pthread_mutex_unlock(&self.tables.lock)
+        return made != NULL
+
+    def retract_version(self, uint64_t handle):
+        cdef File* file
+        pthread_mutex_lock(&self.tables.lock)
+        file = <File*>find(&self.tables.files, handle)
+        if file != NULL:
+            give_plan(file, NULL)
+        pthread_mutex_unlock(&self.tables.lock)
 
     def withdraw_file(self, uint64_t handle):
         cdef File* file
@@ -411,6 +437,7 @@ cdef class Answers:
         file = <File*>find(&self.tables.files, handle)
         if file != NULL:
             unhook(&self.tables.files, &file.link)
+            give_plan(file, NULL)
         pthread_mutex_unlock(&self.tables.lock)
         if file == NULL:
             return 0

@@ -1,8 +1,8 @@
-"""Small files that are read here: opens, reads and the GETs they wait for; see fetches.pyx."""
+"""Files that are read here: opens, reads and the GETs they wait for; see fetches.pyx."""
 
 from libc.stdint cimport int64_t, uint64_t
 
-from csi.fuse.native.tables cimport Inode, Plan, Tables, Waiter
+from csi.fuse.native.tables cimport Inode, Job, Plan, Tables, Waiter
 from csi.fuse.native.wire cimport InHeader
 from csi.oss.getting cimport Line, Recipe
 
@@ -29,6 +29,11 @@ cdef bint plan(
     Inode* inode, const char* key, size_t key_size, const char* etag, size_t etag_size, size_t size, int64_t until, int keeps,
     bint opened
 ) noexcept nogil
+cdef Plan* make_plan(
+    const char* key, size_t key_size, const char* etag, size_t etag_size, uint64_t size
+) noexcept nogil
+cdef Job* make_job(Tables* tables, Plan* plan, uint64_t begin, size_t size) noexcept nogil
+cdef bint await_job(Tables* tables, Job* job, InHeader* header) noexcept nogil
 cdef bint ask_ahead(Tables* tables, Inode* inode, int64_t now) noexcept nogil
 cdef bint is_fetching(Tables* tables) noexcept nogil
 cdef bint may_open(Tables* tables, Plan* plan, int64_t now) noexcept nogil

@@ -23,7 +23,7 @@ from csi.fuse.native.tables cimport (
     CLASSES, LIGHT, Idler, Inode, Job, Jobs, Plan, Tables, Waiter, find, leave_plan, monotonic, note,
 )
 from csi.fuse.native.wire cimport InHeader, ReadIn
-from csi.oss.getting cimport AGAIN, GOT, Line, Recipe, get_whole
+from csi.oss.getting cimport AGAIN, GOT, Line, Recipe, Wanted, get
 from csi.oss.posix cimport (
     begin_condition, moment_in, nanosleep, posix_memalign, pthread_cond_broadcast, pthread_cond_destroy,
     pthread_cond_signal, pthread_cond_timedwait, pthread_mutex_lock, pthread_mutex_unlock, timespec,
@@ -31,9 +31,10 @@ from csi.oss.posix cimport (
 from csi.oss.wire cimport now as seconds
 
 cdef enum:
-    ASKED = 0
-    FLYING = 1
-    HERE = 2
+    NEW = 0
+    ASKED = 1
+    FLYING = 2
+    HERE = 3
 
 cdef enum:
     MESSAGE = 80  # sizeof(InHeader) + sizeof(ReadIn)
@@ -70,7 +71,9 @@ cdef bint plan(
     return True
 
 
-cdef Plan* make_plan(const char* key, size_t key_size, const char* etag, size_t etag_size, size_t size) noexcept nogil:
+cdef Plan* make_plan(
+    const char* key, size_t key_size, const char* etag, size_t etag_size, uint64_t size
+) noexcept nogil:
     """One that allows nothing yet; NULL without memory."""
     cdef Plan* made = <Plan*>malloc(sizeof(Plan) + key_size + etag_size)
     if made == NULL:
@@ -116,8 +119,6 @@ cdef bint read_planned(Tables* tables, int descriptor, InHeader* header) noexcep
     cdef Inode* inode
     cdef Plan* plan
     cdef Job* job
-    cdef Waiter* waiter
-    cdef Waiter** at
     pthread_mutex_lock(&tables.lock)
     inode = <Inode*>find(&tables.inodes, header.node)
     plan = inode.plan if inode != NULL else NULL
@@ -140,17 +141,30 @@ cdef bint read_planned(Tables* tables, int descriptor, InHeader* header) noexcep
         pthread_mutex_unlock(&tables.lock)
         give(tables, job, header)
         return True
-    waiter = <Waiter*>malloc(sizeof(Waiter))
-    if job == NULL and waiter != NULL:
-        job = make_job(tables, plan)
-    if job == NULL or waiter == NULL:
+    if job == NULL:
+        job = make_job(tables, plan, 0, plan.size)
+        if job != NULL:
+            job.found = True
+            plan.job = job
+    if job == NULL or not await_job(tables, job, header):
         pthread_mutex_unlock(&tables.lock)
-        free(waiter)
+        return False
+    pthread_mutex_unlock(&tables.lock)
+    return True
+
+
+cdef bint await_job(Tables* tables, Job* job, InHeader* header) noexcept nogil:
+    """Answer a READ when its job has its bytes; with `lock`. False without memory, and one that nobody waits for is gone
+    then."""
+    cdef Waiter* waiter = <Waiter*>malloc(sizeof(Waiter))
+    cdef Waiter** at = &job.waiters
+    if waiter == NULL:
+        if job.state == NEW:
+            drop_job(tables, job)
         return False
     waiter.next = NULL
     waiter.interrupted = 0
     memcpy(waiter.message, header, MESSAGE)
-    at = &job.waiters
     while at[0] != NULL:
         at = &at[0].next
     at[0] = waiter
@@ -159,25 +173,25 @@ cdef bint read_planned(Tables* tables, int descriptor, InHeader* header) noexcep
         job.urgent = True
         if job.state == ASKED:
             take_out(&tables.fetching.ahead, job)
+        if job.state == ASKED or job.state == NEW:
             hand_out(tables, job)
-    pthread_mutex_unlock(&tables.lock)
     return True
 
 
 cdef void give(Tables* tables, Job* job, InHeader* header) noexcept nogil:
     """Answer a READ from a job's bytes, one of whose uses is the caller's; without `lock`."""
     cdef ReadIn* asked = <ReadIn*>(<char*>header + sizeof(InHeader))
-    cdef size_t left = job.plan.size - asked.offset
+    cdef size_t left = job.begin + job.size - asked.offset
     cdef size_t size = asked.size if asked.size < left else left
     cdef bint open_for_answers = begin_sending(tables)
     if open_for_answers:
-        send(tables.fetching.descriptor, header.unique, 0, job.body + asked.offset, size)
+        send(tables.fetching.descriptor, header.unique, 0, job.body + (asked.offset - job.begin), size)
     pthread_mutex_lock(&tables.lock)
     if open_for_answers:
         tables.fetching.sending -= 1
     job.uses -= 1
     job.served += size
-    if job.uses == 0 and (job.served >= job.plan.size or not job.found or (job.plan.opens == 0 and job.waiters == NULL)):
+    if job.uses == 0 and (job.served >= job.size or not job.found or (job.plan.opens == 0 and job.waiters == NULL)):
         drop_job(tables, job)
     pthread_mutex_unlock(&tables.lock)
 
@@ -222,9 +236,9 @@ cdef int class_of(size_t size) noexcept nogil:
     return found
 
 
-cdef Job* make_job(Tables* tables, Plan* plan) noexcept nogil:
+cdef Job* make_job(Tables* tables, Plan* plan, uint64_t begin, size_t size) noexcept nogil:
     """A job that is in no queue, not urgent; NULL when it is too large or there are too many."""
-    cdef int room = class_of(plan.size)
+    cdef int room = class_of(size)
     cdef Job* made
     if room == CLASSES or (<size_t>1 << (SMALLEST + room)) > tables.fetching.reserve:
         return NULL
@@ -234,11 +248,10 @@ cdef Job* make_job(Tables* tables, Plan* plan) noexcept nogil:
     if made == NULL:
         return NULL
     made.plan = plan
+    made.begin = begin
+    made.size = size
     made.room = room
-    made.found = True
-    made.state = ASKED
     plan.holders += 1
-    plan.job = made
     made.older = tables.fetching.all
     if made.older != NULL:
         made.older.younger = made
@@ -322,6 +335,7 @@ cdef void hand_out(Tables* tables, Job* job) noexcept nogil:
         job.state = FLYING
         pthread_cond_signal(&idler.woken)
         return
+    job.state = ASKED
     put_last(&tables.fetching.urgent if job.urgent else &tables.fetching.ahead, job)
     if tables.fetching.couriers < tables.fetching.most:
         pthread_cond_signal(&tables.fetching.wanted)
@@ -361,9 +375,11 @@ cdef bint ask_ahead(Tables* tables, Inode* inode, int64_t now) noexcept nogil:
         return True
     if (tables.fetching.early + 1) << (SMALLEST + class_of(plan.size)) > tables.fetching.reserve // 4:
         return False  # the rest is for who waits, and for who reads in parts
-    job = make_job(tables, plan)
+    job = make_job(tables, plan, 0, plan.size)
     if job == NULL:
         return False
+    job.found = True
+    plan.job = job
     job.early = True
     tables.fetching.early += 1
     hand_out(tables, job)
@@ -485,6 +501,7 @@ cdef Job* wait_for_job(Tables* tables, Idler* own, double patience) noexcept nog
 cdef bint fetch(Tables* tables, Line* line, Recipe* recipe, Job* job, Waiter** failed) noexcept nogil:
     """Make the request of `job` and answer who waits for it; with `lock`, but for while it lasts. False when the line is
     of no use any more, or the job failed."""
+    cdef Wanted wanted
     cdef int64_t begun, took
     cdef int outcome
     if job.body == NULL:
@@ -493,17 +510,20 @@ cdef bint fetch(Tables* tables, Line* line, Recipe* recipe, Job* job, Waiter** f
     tables.fetching.flying += 1
     pthread_mutex_unlock(&tables.lock)
     begun = monotonic()
-    outcome = get_whole(
-        line, recipe, job.plan.key, job.plan.key_size, job.plan.etag, job.plan.etag_size, job.body, job.plan.size
-    )
+    wanted.key, wanted.key_size = job.plan.key, job.plan.key_size
+    wanted.etag, wanted.etag_size = job.plan.etag, job.plan.etag_size
+    wanted.begin, wanted.size, wanted.total = job.begin, job.size, job.plan.size
+    outcome = get(line, recipe, &wanted, job.body)
     took = monotonic() - begun
     pthread_mutex_lock(&tables.lock)
     tables.fetching.flying -= 1
     if outcome == GOT:
         tables.fetching.misses = 0
         tables.fetching.gets += 1
-        tables.fetching.bytes += job.plan.size
-        if tables.fetching.quickest == 0 or took < tables.fetching.quickest:
+        tables.fetching.bytes += job.size
+        if job.size != job.plan.size:  # it says little of whole ones
+            pass
+        elif tables.fetching.quickest == 0 or took < tables.fetching.quickest:
             tables.fetching.quickest = took
         else:  # forgets, in some sixty requests, what the fastest once was
             tables.fetching.quickest += tables.fetching.quickest >> 4
@@ -546,7 +566,7 @@ cdef void deliver(Tables* tables, Job* job) noexcept nogil:
         free(waiter)
         pthread_mutex_lock(&tables.lock)
     job.uses -= 1
-    if job.uses == 0 and (job.served >= job.plan.size or not job.found or job.plan.opens == 0):
+    if job.uses == 0 and (job.served >= job.size or not job.found or job.plan.opens == 0):
         drop_job(tables, job)
 
 

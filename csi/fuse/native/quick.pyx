@@ -11,6 +11,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memchr, memset
 
 from csi.fuse.native.fetches cimport end_open, interrupt_read, may_open, read_planned
+from csi.fuse.native.scattered cimport read_range
 from csi.fuse.native.sending cimport send, send_parts
 from csi.fuse.native.tables cimport (
     LIGHT, Block, Content, File, Inode, Name, Plan, Tables, enter, find, find_name, leave, monotonic,
@@ -257,6 +258,7 @@ cdef bint answer_read(Tables* tables, int descriptor, InHeader* header) noexcept
     cdef iovec parts[PIECES + 1]
     cdef Block* used[PIECES]
     cdef int count = 0, at
+    cdef bint fetched
     cdef Py_ssize_t which
     cdef File* file
     cdef Content* content
@@ -290,8 +292,9 @@ cdef bint answer_read(Tables* tables, int descriptor, InHeader* header) noexcept
             which += 1
             offset += size
         if offset < end:  # never short before the end of the file
+            fetched = file.plan != NULL and read_range(tables, descriptor, file, header, asked.offset, end)
             pthread_mutex_unlock(&tables.lock)
-            return False
+            return fetched
     for at in range(count):
         ossfuse_add(&used[at].uses, 1)
     ossfuse_add(&file.uses, 1)

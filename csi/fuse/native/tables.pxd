@@ -17,6 +17,7 @@ cdef enum:
     RING = 1024
     KINDS = 6
     CLASSES = 7  # of buffers: 16 KiB to 1 MiB
+    RECENT = 32
 
 # a handle that was given out here: this bit, and the number of the inode
 cdef uint64_t LIGHT
@@ -51,8 +52,8 @@ cdef struct Inode:
 
 
 cdef struct Plan:
-    # how a small file is opened and read here: which version of which object it is
-    int holders  # an inode, and a job
+    # which version of which object a file is: a small one that is opened and read here, or one read at random places
+    int holders  # an inode or a file, and jobs
     int64_t until  # opens are answered
     uint64_t opens  # answered and not released
     int keeps  # pages from open to open: 0 never, 1 those of the version that was opened before, 2 always
@@ -73,13 +74,15 @@ cdef struct Waiter:
 
 
 cdef struct Job:
-    # one GET of one whole object, and then its bytes
+    # one GET of one object, or of a range, and then its bytes
     Job* next  # in its queue, or among those that are here
     Job* last
     Job* older  # of all jobs
     Job* younger
     Plan* plan
-    bint found  # by its plan
+    uint64_t begin
+    size_t size
+    bint found  # by its plan: it is of the whole object
     int state
     bint urgent
     bint early  # nobody has come for it yet
@@ -161,6 +164,11 @@ cdef struct File:
     uint64_t tell
     uint64_t opens  # answered by this layer and not released yet
     int uses
+    Plan* plan  # NULL: what is not in a block comes to the filesystem
+    uint64_t ends[RECENT]  # of the latest reads that were not in a block
+    int latest  # of them
+    uint64_t begin  # of the latest
+    uint64_t jump  # by which it came there
 
 
 cdef struct Block:
@@ -230,6 +238,7 @@ cdef void leave_plan(Plan* plan) noexcept nogil
 cdef void drop_children(Tables* tables, uint64_t number) noexcept nogil
 cdef void drop_name(Tables* tables, Name* name) noexcept nogil
 cdef File* add_file(Tables* tables, uint64_t handle) noexcept nogil
+cdef void give_plan(File* file, Plan* plan) noexcept nogil
 cdef void unhook(Table* table, Link* link) noexcept nogil
 cdef bint put_block(Tables* tables, uint64_t content, Block* block) noexcept nogil
 cdef Block* take_block(Tables* tables, uint64_t content, uint64_t start) noexcept nogil

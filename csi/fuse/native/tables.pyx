@@ -66,6 +66,12 @@ cdef void free_tables(Tables* tables) noexcept nogil:
             while link != NULL:
                 drop_plan(<Inode*>link)
                 link = link.next
+    if tables.files.buckets != NULL:
+        for at in range(tables.files.mask + 1):
+            link = tables.files.buckets[at]
+            while link != NULL:
+                give_plan(<File*>link, NULL)
+                link = link.next
     empty(&tables.names)
     empty(&tables.parents)
     empty(&tables.inodes)
@@ -362,6 +368,17 @@ cdef File* add_file(Tables* tables, uint64_t handle) noexcept nogil:
         made.tell = <uint64_t>-1
         hook(&tables.files, &made.link, mixed(handle))
     return made
+
+
+cdef void give_plan(File* file, Plan* plan) noexcept nogil:
+    """NULL: none. What was read before counts for nothing."""
+    cdef int at
+    if file.plan != NULL:
+        leave_plan(file.plan)
+    file.plan = plan
+    for at in range(RECENT):
+        file.ends[at] = <uint64_t>1 << 63
+    file.begin = file.jump = <uint64_t>1 << 63
 
 
 cdef bint put_block(Tables* tables, uint64_t number, Block* block) noexcept nogil:

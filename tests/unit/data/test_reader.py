@@ -169,6 +169,53 @@ def test_random_reads_fetch_little_more_than_they_return() -> None:
     assert sum(length for _, _, length in store.ranges) <= 100 * 32 * KIB
 
 
+def scattered_places(count: int) -> list[int]:
+    return random.Random(count).sample(range(0, 23 * MIB, 64 * KIB), count)
+
+
+def test_reads_at_random_places_are_known_as_such_until_some_follow_one_another() -> None:
+    store = MemoryStore()
+    with engine_over(store) as engine:
+        reader = engine.open_reader(seeded(store, "large", content(24 * MIB)))
+        known = []
+        for place in scattered_places(20):
+            reader.read(place, 4 * KIB)
+            known.append(reader.scattered)
+        assert known == [False] * 15 + [True] * 5
+        for offset in range(23 * MIB, 23 * MIB + 8 * KIB, 4 * KIB):
+            assert reader.scattered
+            reader.read(offset, 4 * KIB)
+        assert not reader.scattered
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        pytest.param([number * 128 * KIB for number in range(100)], id="from start to end"),
+        pytest.param([number * 600 * KIB for number in range(40)], id="at equal distances"),
+        pytest.param(
+            [place for run in scattered_places(8) for place in range(run, run + 64 * KIB, 4 * KIB)], id="in short runs"
+        ),
+    ],
+)
+def test_reads_with_a_pattern_are_not_scattered(places: list[int]) -> None:
+    store = MemoryStore()
+    with engine_over(store) as engine:
+        reader = engine.open_reader(seeded(store, "large", content(24 * MIB)))
+        for place in places:
+            reader.read(place, 4 * KIB)
+            assert not reader.scattered
+
+
+def test_an_object_fetched_whole_is_never_scattered() -> None:
+    store = MemoryStore()
+    with engine_over(store) as engine:
+        reader = engine.open_reader(seeded(store, "small", content(1 * MIB)))
+        for place in random.Random(1).sample(range(0, 1 * MIB, 4 * KIB), 60):
+            reader.read(place, 4 * KIB)
+        assert not reader.scattered
+
+
 def test_an_exact_reader_fetches_what_is_asked_and_nothing_else() -> None:
     store = MemoryStore()
     version = seeded(store, "large", content(8 * MIB))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Iterator
 
 import pytest
@@ -26,6 +27,24 @@ class Tables(NothingPublished):
         self.files: dict[int, tuple[int, int]] = {}
         self.blocks: dict[tuple[int, int], Buffer] = {}
         self.notices: dict[int, int] = {}
+        self.versions: dict[int, tuple[bytes, str]] = {}
+        self.fetching = False
+
+    @property
+    def fetches(self) -> bool:
+        return self.fetching
+
+    def publish_plan(self, *_arguments: object, **_named: object) -> bool:
+        return False
+
+    def publish_version(self, handle: FileHandle, key: bytes, etag: str) -> bool:
+        assert handle in self.files
+        assert handle not in self.versions, "published twice"
+        self.versions[handle] = key, etag
+        return True
+
+    def retract_version(self, handle: FileHandle) -> None:
+        del self.versions[handle]
 
     def publish_file(self, handle: FileHandle, content: int, size: Bytes) -> bool:
         self.files[handle] = (content, size)
@@ -34,6 +53,7 @@ class Tables(NothingPublished):
     def withdraw_file(self, handle: FileHandle) -> int:
         self.files.pop(handle, None)
         self.notices.pop(handle, None)
+        self.versions.pop(handle, None)
         return 0
 
     def publish_block(self, content: int, start: int, data: Buffer) -> bool:
@@ -65,9 +85,10 @@ class Tables(NothingPublished):
 class Mount:
     """A filesystem whose session answers by itself what it can."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, fetching: bool = False) -> None:
         self.store = MemoryStore()
         self.tables = Tables()
+        self.tables.fetching = fetching
         self.engine = DataEngine(
             self.store,
             read=ReadOptions(threads=4),
@@ -112,11 +133,26 @@ class Mount:
 
 @pytest.fixture
 def mount() -> Iterator[Mount]:
-    made = Mount()
+    yield from clean_mount()
+
+
+@pytest.fixture
+def fetching() -> Iterator[Mount]:
+    """One whose session makes requests by itself."""
+    yield from clean_mount(fetching=True)
+
+
+def clean_mount(*, fetching: bool = False) -> Iterator[Mount]:
+    made = Mount(fetching=fetching)
     yield made
     made.close()
     assert made.tables.files == {}
     assert made.tables.blocks == {}
+
+
+def scatter(mount: Mount, handle: FileHandle, seed: int = 5) -> None:
+    for place in random.Random(seed).sample(range(12 * MIB, 23 * MIB, 64 * KIB), 20):
+        mount.read(handle, place, 4 * KIB)
 
 
 def test_a_file_read_from_start_to_end_is_answered_from_blocks_once_they_are_ahead(mount: Mount) -> None:
@@ -151,10 +187,34 @@ def test_the_rest_of_a_small_file_is_published_when_its_first_bytes_were_read(mo
 
 def test_random_reads_are_not_published(mount: Mount) -> None:
     mount.store.seed("large", content(24 * MIB))
-    handle = mount.open(b"large")
-    for index in range(20):
-        mount.read(handle, (index * 7_919_993) % (23 * MIB), 4 * KIB)
+    scatter(mount, mount.open(b"large"))
     assert mount.tables.files == {}
+
+
+def test_the_version_of_a_file_read_at_random_places_is_published_to_a_session_that_can_ask_for_it(
+    fetching: Mount,
+) -> None:
+    etag = fetching.store.seed("large", content(24 * MIB))
+    handle = fetching.open(b"large")
+    scatter(fetching, handle)
+    assert fetching.tables.versions == {handle: (b"large", etag)}
+    for offset in range(0, 1 * MIB, 128 * KIB):
+        fetching.read(handle, offset, 128 * KIB)
+    assert fetching.tables.versions == {}, "it is read from the start now"
+    scatter(fetching, handle, 6)
+    assert fetching.tables.versions == {handle: (b"large", etag)}
+    fetching.filesystem.release(handle)
+    assert fetching.tables.versions == {}
+
+
+def test_a_file_that_is_replaced_is_asked_for_by_the_session_no_more(fetching: Mount) -> None:
+    fetching.store.seed("large", content(24 * MIB))
+    handle = fetching.open(b"large")
+    scatter(fetching, handle)
+    assert fetching.tables.versions
+    writer = fetching.open(b"large", os.O_WRONLY | os.O_TRUNC)
+    assert fetching.tables.versions == {}
+    fetching.filesystem.release(writer)
 
 
 def test_what_is_read_and_given_up_is_taken_back(mount: Mount) -> None:

@@ -1,4 +1,4 @@
-"""GETs of whole objects in C: the request is the one that Python would send, and no other answer is accepted."""
+"""GETs in C: the request is the one that Python would send, and no other answer is accepted."""
 
 from __future__ import annotations
 
@@ -65,6 +65,17 @@ def test_a_request_without_credentials_is_the_one_python_makes() -> None:
     assert stamp_of(heads, 1, None).request(b"a", ETAG) == heads.head(ObjectKey("a"), None, ETAG, None, NOW)
 
 
+@pytest.mark.parametrize("span", [(0, 1), (5, 4101), (3_999_999_999, 4_000_004_096)])
+def test_a_request_for_a_range_says_which(span: tuple[int, int]) -> None:
+    heads = GetHeads(Location(bucket="bucket", endpoint="http://oss.example", region="cn-x"), signer_for(4, "cn-x"))
+    stamp = stamp_of(heads, 4, Credentials("id", "secret"))
+
+    whole, ranged = stamp.request(b"a", ETAG), stamp.request(b"a", ETAG, span)
+
+    line = f"range: bytes={span[0]}-{span[1] - 1}\r\n".encode()
+    assert ranged == whole.replace(b'if-match: "0123"\r\n', b'if-match: "0123"\r\n' + line)
+
+
 def test_a_head_that_is_too_long_is_not_sent() -> None:
     heads = GetHeads(Location(bucket="bucket", endpoint="http://oss.example"), signer_for(1, ""))
 
@@ -80,7 +91,7 @@ def good(status: str = "200 OK", etag: str = ETAG, crc: str = str(fastcrc.crc64.
     return f"HTTP/1.1 {status}\r\n{fields}\r\n".encode() + BODY
 
 
-def ask(*answers: bytes) -> Iterator[tuple[int, bool, bytes]]:
+def ask(*answers: bytes, begin: int = 0, total: int | None = None) -> Iterator[tuple[int, bool, bytes]]:
     """What comes of one GET after the other, on one connection."""
 
     def play(server: RawServer, connection: socket.socket) -> None:
@@ -94,12 +105,49 @@ def ask(*answers: bytes) -> Iterator[tuple[int, bool, bytes]]:
         stamp = stamp_of(heads, 1, None, timeout=1.0, stall=0.3)
         for _ in answers:
             target = memoryview(bytearray(len(BODY)))
-            outcome, usable = stamp.get(connection, b"a", ETAG, target)
+            outcome, usable = stamp.get(connection, b"a", ETAG, target, begin, total)
             yield outcome, usable, bytes(target)
 
 
 def test_what_was_asked_for_is_there() -> None:
     assert list(ask(good(), good())) == [(GOT, True, BODY)] * 2
+
+
+def test_a_range_is_there_whatever_the_checksum_of_the_object() -> None:
+    more = f"Content-Range: bytes 100-{99 + len(BODY)}/9000\r\n"
+
+    assert list(ask(good("206 Partial Content", crc="1", more=more), begin=100, total=9000)) == [(GOT, True, BODY)]
+
+
+@pytest.mark.parametrize(
+    ("status", "more"),
+    [
+        ("200 OK", ""),
+        ("200 OK", "Content-Range: bytes 100-7779/9000\r\n"),
+        ("206 Partial Content", ""),
+        ("206 Partial Content", "Content-Range: bytes 0-7679/9000\r\n"),
+        ("206 Partial Content", "Content-Range: bytes 1001-8680/9000\r\n"),
+        ("206 Partial Content", "Content-Range: bytes -\r\n"),
+        ("206 Partial Content", "Content-Range: bytes\r\n"),
+        ("206 Partial Content", "Content-Range: pages 100-7779/9000\r\n"),
+    ],
+)
+def test_another_range_is_unusual(status: str, more: str) -> None:
+    answers = list(ask(good(status, more=more), begin=100, total=9000))
+
+    assert [(outcome, usable) for outcome, usable, _ in answers] == [(UNUSUAL, False)]
+
+
+def test_a_range_of_another_version_is_unusual() -> None:
+    answer = good("206 Partial Content", etag='"4567"', more="Content-Range: bytes 100-7779/9000\r\n")
+
+    assert [outcome for outcome, _, _ in ask(answer, begin=100, total=9000)] == [UNUSUAL]
+
+
+def test_a_range_instead_of_the_whole_is_unusual() -> None:
+    answer = good("206 Partial Content", more=f"Content-Range: bytes 0-{len(BODY) - 1}/{len(BODY)}\r\n")
+
+    assert [outcome for outcome, _, _ in ask(answer)] == [UNUSUAL]
 
 
 def test_an_answer_without_a_checksum_is_good() -> None:

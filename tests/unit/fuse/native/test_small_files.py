@@ -7,56 +7,27 @@ import errno
 import os
 import socket
 import struct
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from csi.data.couriers import MOST, Couriers
 from csi.data.ledger import MemoryLedger
 from csi.fs.published import LIGHT, FilesShown, ListedFile
 from csi.fuse.protocol.bodies import Forget
 from csi.fuse.protocol.constants import Opcode, OpenFlag
-from csi.oss.client import OssClient
-from csi.oss.credentials import AnonymousCredentials
-from csi.oss.lines import Lines
-from csi.volume.spec import HttpOptions, Location, WriteOptions
-from csi.volume.units import MIB, Bytes, InodeNumber, Seconds
+from csi.volume.units import MIB, Bytes, InodeNumber
 from tests.support.engines import until
 from tests.support.kernel_end import forget_body, open_body, read_body, release_body
-from tests.support.raw_server import RawServer, raw_server, read_request
-from tests.unit.fuse.native.conftest import LONG, PYTHON, Tables
+from tests.support.raw_server import RawServer, raw_server
+from tests.unit.fuse.native.conftest import BODY, ETAG, LONG, PYTHON, Store, Tables, couriers_to
 
 ROOT = InodeNumber(1)
 FILE = InodeNumber(7)
 OTHER = InodeNumber(8)
 HANDLE = LIGHT | FILE
 NAMES = {FILE: b"a", OTHER: b"b"}
-BODY = bytes(range(256)) * 40
-ETAG = '"0123"'
 SHOWN = FilesShown(0o100644, 0, 0, 1, LONG, LONG, LONG, LONG, LONG)
-
-
-class Store:
-    """A server of objects that answers once it is told to. `refusing`: with 404."""
-
-    def __init__(self) -> None:
-        self.asked = threading.Semaphore(0)
-        self.answering = threading.Event()
-        self.answering.set()
-        self.refusing = False
-        self.closing = False
-
-    def play(self, server: RawServer, connection: socket.socket) -> None:
-        while read_request(server, connection):
-            self.asked.release()
-            self.answering.wait(20.0)
-            status = "404 Not Found" if self.refusing else "200 OK"
-            head = f"HTTP/1.1 {status}\r\nContent-Length: {len(BODY)}\r\nETag: {ETAG}\r\n\r\n"
-            connection.sendall(head.encode() + BODY)
-            if self.closing:
-                return
 
 
 class Volume:
@@ -108,21 +79,8 @@ def volume(tables: Tables, store: Store) -> Iterator[Volume]:
 
 @contextmanager
 def with_couriers(tables: Tables, store: Store, server: RawServer, ledger: MemoryLedger) -> Iterator[Volume]:
-    couriers = Couriers(tables.answers, lines_to(server.url), ledger)
-    couriers.start(lambda message: tables.handle(memoryview(message)))
-    try:
+    with couriers_to(tables, server.url, ledger):
         yield Volume(tables, store, server)
-    finally:
-        couriers.close()
-
-
-def lines_to(endpoint: str) -> Lines:
-    http = HttpOptions(signature_version=1, connection_timeout=Seconds(1.0))
-    location = Location(bucket="bucket", endpoint=endpoint, path_style=True)
-    client = OssClient(location, http, WriteOptions(), AnonymousCredentials(), lines=MOST)
-    lines = client.lines(Bytes(MIB))
-    assert lines is not None
-    return lines
 
 
 def test_a_listed_file_is_opened_read_and_released_without_python(volume: Volume) -> None:
