@@ -7,9 +7,11 @@ from csi.volume.units import Seconds
 class Device:
     """An open /dev/fuse, owned by this from the start."""
 
-    def __init__(self, descriptor: int, answers: Answers, buffer_size: int, buffers: int, turns: int = ...) -> None:
-        """`buffer_size`: the largest request with its headers; `buffers` bounds the buffers kept by views; `turns`:
-        how many threads read at a time."""
+    def __init__(
+        self, descriptor: int, answers: Answers, buffer_size: int, buffers: int, turns: int = ..., fewest: int = ...
+    ) -> None:
+        """`buffer_size`: the largest request with its headers; `buffers` bounds the buffers kept by views; `turns`: how
+        many threads read at a time, `fewest` how many while Python is hardly called, or large requests come."""
 
     def run(self, handle: Callable[[memoryview], None]) -> int:
         """Serve on this thread: 0 after `stop`, else the errno with which the descriptor ended."""

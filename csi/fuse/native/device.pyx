@@ -24,8 +24,8 @@ from csi.fuse.native.quick cimport answer
 from csi.fuse.native.sending cimport is_gone
 from csi.fuse.native.tables cimport Tables, monotonic
 from csi.fuse.native.turns cimport (
-    Place, Turns, begin_turns, come_back, end_turns, enter_python, free_turns, has_more, keep_watch, leave_turns,
-    take_turn, wait_elsewhere,
+    Place, Turns, begin_turns, come_back, end_turns, enter_python, free_turns, has_more, heed, is_retired, keep_watch,
+    leave_turns, take_turn, wait_elsewhere,
 )
 from csi.fuse.native.wire cimport OutHeader
 from csi.oss.posix cimport (
@@ -59,7 +59,14 @@ cdef enum:
     MOST_THREADS = 64
     MOST_PARTS = 64
     GLANCE = 500000  # nanoseconds
+    LARGE = 65536  # bytes of a request
     SHORT = 512  # bytes of an answer, with its header, that can wait until the interpreter's lock is free
+
+
+cdef enum:  # what requests speak for (`heed`)
+    ANSWERED = -1
+    ASKED = 4  # one in five brought to Python is worth many readers
+    WRITTEN = -64
 
 
 cdef struct Station:
@@ -72,7 +79,8 @@ cdef struct Station:
 
 cdef class Device:
     """`descriptor` is an open /dev/fuse, owned from now on; `buffer_size` is the largest request with its headers;
-    `buffers` bounds the buffers that views may keep; `turns` is how many threads read at a time."""
+    `buffers` bounds the buffers that views may keep; `turns` is how many threads read at a time, `fewest` how many while
+    Python is hardly called, or large requests come."""
 
     cdef int descriptor
     cdef Answers answers
@@ -92,10 +100,10 @@ cdef class Device:
     cdef int running
 
     def __cinit__(
-        self, int descriptor, Answers answers not None, Py_ssize_t buffer_size, int buffers, int turns=2
+        self, int descriptor, Answers answers not None, Py_ssize_t buffer_size, int buffers, int turns=2, int fewest=2
     ):
         pthread_mutex_init(&self.gate, NULL)
-        begin_turns(&self.turns, turns)
+        begin_turns(&self.turns, turns, fewest)
         self.descriptor = descriptor
         self.answers = answers
         self.tables = answers.tables
@@ -397,6 +405,8 @@ cdef class Device:
         self.answer_late(station)
         come_back(&self.turns, place)
         while True:
+            if is_retired(&self.turns, place):
+                leave_turns(&self.turns, place)
             if place.owner == 0:
                 take_turn(&self.turns, place)
             if self.stopping:
@@ -416,7 +426,9 @@ cdef class Device:
                 self.end(errno)
                 continue
             if answer(self.tables, self.descriptor, request, <size_t>length):
+                heed(&self.turns, ANSWERED)
                 continue
+            heed(&self.turns, ASKED if length <= LARGE else WRITTEN)
             enter_python(&self.turns, place)
             return length
 

@@ -9,9 +9,11 @@ cdef extern from * nogil:
     """
     #define ossfuse_add(where, number) __atomic_add_fetch((where), (number), __ATOMIC_ACQ_REL)
     #define ossfuse_load(where) __atomic_load_n((where), __ATOMIC_ACQUIRE)
+    #define ossfuse_store(where, number) __atomic_store_n((where), (number), __ATOMIC_RELEASE)
     """
     int ossfuse_add(int* where, int number)
     int ossfuse_load(int* where)
+    void ossfuse_store(int* where, int number)
 
 cdef enum:
     RING = 1024

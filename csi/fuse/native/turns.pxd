@@ -24,7 +24,10 @@ cdef struct Turns:
     pthread_cond_t free
     pthread_cond_t python_called
     Turn all[MOST_TURNS]
-    int count
+    int count  # of turns there are now
+    int most
+    int fewest
+    int score  # what the latest requests speak for
     uint64_t taken
     int waiting
     uint64_t calls  # of Python
@@ -34,9 +37,11 @@ cdef struct Turns:
     bint over
 
 
-cdef void begin_turns(Turns* turns, int count) noexcept nogil
+cdef void begin_turns(Turns* turns, int most, int fewest) noexcept nogil
 cdef void free_turns(Turns* turns) noexcept nogil
 cdef void come_back(Turns* turns, Place* place) noexcept nogil
+cdef void heed(Turns* turns, int weight) noexcept nogil
+cdef bint is_retired(Turns* turns, Place* place) noexcept nogil
 cdef void take_turn(Turns* turns, Place* place) noexcept nogil
 cdef void enter_python(Turns* turns, Place* place) noexcept nogil
 cdef void wait_elsewhere(Turns* turns, Place* place) noexcept nogil

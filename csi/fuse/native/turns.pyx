@@ -9,12 +9,16 @@ it, whatever happens there. For a while after that, who would be the last reader
 Python. As long as anybody reads, nothing is handed over: a request whose bytes were just read is best dealt with where
 they are in the cache.
 
+There are many turns while Python is called, and few while it is not: then whoever reads is soon back, and a thread less
+is a switch less. Few as well while large requests come, which are writes, for each thread brings a buffer of its own
+into the cache. Who comes back with a turn that there is not any more gives it up.
+
 `gate` guards everything; it is never held across a system call that waits or while the interpreter's lock is taken.
 """
 
 from libc.string cimport memset
 
-from csi.fuse.native.tables cimport monotonic
+from csi.fuse.native.tables cimport monotonic, ossfuse_add, ossfuse_load, ossfuse_store
 from csi.oss.posix cimport (
     nanosleep, pthread_cond_broadcast, pthread_cond_destroy, pthread_cond_init, pthread_cond_signal, pthread_cond_wait,
     pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock, timespec,
@@ -31,15 +35,19 @@ cdef extern from "<poll.h>" nogil:
 cdef enum:
     PATIENCE = 500000  # nanoseconds in Python before another thread gets the turn
     QUIET = 40  # ticks of the watch without a call of Python before it sleeps
+    MANY = 32  # for all turns
+    MOST_SCORE = 64
     WARY = 16  # calls of Python before which the last reader gives its turn up, after all were held up
 
 
-cdef void begin_turns(Turns* turns, int count) noexcept nogil:
+cdef void begin_turns(Turns* turns, int most, int fewest) noexcept nogil:
     memset(turns, 0, sizeof(Turns))
     pthread_mutex_init(&turns.gate, NULL)
     pthread_cond_init(&turns.free, NULL)
     pthread_cond_init(&turns.python_called, NULL)
-    turns.count = 1 if count < 1 else MOST_TURNS if count > MOST_TURNS else count
+    turns.most = turns.count = min(max(most, 1), <int>MOST_TURNS)
+    turns.fewest = min(max(fewest, 1), turns.most)
+    turns.score = MANY
 
 
 cdef void free_turns(Turns* turns) noexcept nogil:
@@ -56,6 +64,29 @@ cdef void come_back(Turns* turns, Place* place) noexcept nogil:
     else:
         place.owner = 0
     pthread_mutex_unlock(&turns.gate)
+
+
+cdef void heed(Turns* turns, int weight) noexcept nogil:
+    """A request was read that speaks for many readers, or (less than 0) for few."""
+    cdef int score = ossfuse_load(&turns.score)
+    if score >= MOST_SCORE if weight > 0 else score <= 0:
+        return
+    score = ossfuse_add(&turns.score, weight)
+    if ossfuse_load(&turns.count) != worth(turns, score):
+        pthread_mutex_lock(&turns.gate)
+        ossfuse_store(&turns.count, worth(turns, ossfuse_load(&turns.score)))
+        pthread_cond_broadcast(&turns.free)
+        pthread_mutex_unlock(&turns.gate)
+
+
+cdef inline int worth(Turns* turns, int score) noexcept nogil:
+    """How many turns there should be."""
+    return turns.most if score >= MANY else turns.fewest if score <= 0 else ossfuse_load(&turns.count)
+
+
+cdef bint is_retired(Turns* turns, Place* place) noexcept nogil:
+    """Whether a thread that has a turn should give it up rather than read."""
+    return place.owner != 0 and place.turn >= ossfuse_load(&turns.count)
 
 
 cdef void take_turn(Turns* turns, Place* place) noexcept nogil:

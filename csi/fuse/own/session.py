@@ -131,9 +131,10 @@ class OwnSession:
             passthrough=self._wants_passthrough(),
             resume=self._resume,
         )
-        turns = min(4 * len(os.sched_getaffinity(0)), _MOST_TURNS)  # measured on two processors
+        processors = len(os.sched_getaffinity(0))
+        turns = min(4 * processors, _MOST_TURNS), min(max(2, processors), _MOST_TURNS)  # measured on two of them
         buffers = _THREADS + _KEPT_BUFFERS
-        device = Device(self._descriptor, self._answers, handshake.buffer_size + _HEADERS, buffers, turns)
+        device = Device(self._descriptor, self._answers, handshake.buffer_size + _HEADERS, buffers, *turns)
         self._exchanges = Exchanges(device, self._clock)
         interrupts = Interrupts(self._exchanges, self._interrupt_patience, self._clock)
         self._device = device

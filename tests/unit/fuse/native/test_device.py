@@ -148,7 +148,8 @@ def test_a_device_that_is_closed_takes_no_more_answers() -> None:
 
 
 @pytest.mark.parametrize("turns", [1, 2, 8])
-def test_every_request_is_answered_once_whatever_the_number_of_readers(turns: int) -> None:
+@pytest.mark.parametrize("every", [2, 100])
+def test_every_request_is_answered_once_whatever_the_number_of_readers(turns: int, every: int) -> None:
     with running(lambda device, message: device.reply(unique_of(message)) and None, threads=8, turns=turns) as (
         kernel,
         _,
@@ -157,13 +158,61 @@ def test_every_request_is_answered_once_whatever_the_number_of_readers(turns: in
         asked = []
         answered = []
         for number in range(600):
-            body = read_body(HANDLE, 0, 9) if number % 2 else b""
-            asked.append(kernel.send(Opcode.READ if number % 2 else Opcode.STATFS, body))
+            known = number // every % 2  # answered by the tables
+            asked.append(
+                kernel.send(Opcode.READ if known else Opcode.STATFS, read_body(HANDLE, 0, 9) if known else b"")
+            )
             if number >= 50:
                 answered.append(kernel.receive().unique)
         answered += [kernel.receive().unique for _ in range(50)]
 
     assert sorted(answered) == asked
+
+
+def test_fewer_threads_read_while_large_requests_come_and_all_again_when_python_is_called_for_others() -> None:
+    held, came = threading.Event(), threading.Semaphore(0)
+    held.set()
+
+    def handle(message: memoryview) -> None:
+        came.release()
+        held.wait(30)
+        device.reply(unique_of(message))
+
+    kernel = KernelEnd()
+    device = Device(kernel.descriptor, Answers(), 1 << 20, 8, turns=4, fewest=1)
+    threads = [threading.Thread(target=device.run, args=(handle,)) for _ in range(4)]  # and no watch to help them
+    for thread in threads:
+        thread.start()
+
+    def under_way_at_once(patience: float) -> int:
+        """Of four requests nobody answers meanwhile."""
+        held.clear()
+        asked = [kernel.send(Opcode.STATFS) for _ in range(4)]
+        count = 0
+        while count < 4 and came.acquire(timeout=patience):
+            count += 1
+        held.set()
+        assert sorted(kernel.receive().unique for _ in range(4)) == asked
+        for _ in range(4 - count):
+            assert came.acquire(timeout=20)
+        return count
+
+    try:
+        for size, count in ((100_000, 20), (0, 20)):
+            for _ in range(count):
+                kernel.ask(Opcode.WRITE, bytes(size))
+                assert came.acquire(timeout=20)
+            found = under_way_at_once(0.2 if size else 20)
+            assert found == 1 if size else found == 4
+    finally:
+        held.set()
+        device.stop()
+        for thread in threads:
+            while thread.is_alive():
+                device.interrupt()
+                thread.join(0.01)
+        device.close(Seconds(1.0))
+        kernel.unmount()
 
 
 def test_an_answer_that_may_come_later_comes_when_its_thread_is_back() -> None:
