@@ -39,7 +39,7 @@ def record_case(
     report.write_section(TEXT, work.name, [f"## {work.title}"], after="preface")
     section = f"{work.name}: {result.case.name}"
     ours = "".join(f", {name}" for name in (setting.session, setting.mode) if name)
-    lines = report.section(work, result, rows, setting.rounds, missing, f"{_date()}, commit {_commit()}{ours}")
+    lines = report.section(work, result, rows, setting.rounds, missing, f"{_occasion()}{ours}")
     report.write_section(TEXT, section, lines, after=heading)
     return section
 
@@ -47,7 +47,7 @@ def record_case(
 def record_lines(name: str, rows: Sequence[Row], lines: Sequence[str]) -> None:
     """The rows and the section of what is no comparison of clients."""
     _merge(rows)
-    report.write_section(TEXT, name, [*lines, f"{_date()}, commit {_commit()}.", ""], after="preface")
+    report.write_section(TEXT, name, [*lines, f"{_occasion()}.", ""], after="preface")
 
 
 def draw() -> None:
@@ -62,6 +62,10 @@ def draw() -> None:
 
 def _merge(rows: Sequence[Row]) -> None:
     results.write(ROWS, results.merged(results.read(ROWS), rows, report.machine(), _date(), _commit()))
+
+
+def _occasion() -> str:
+    return f"{_date()}, commit {_commit()}, {report.processor()}"
 
 
 def _date() -> str:

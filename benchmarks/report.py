@@ -19,16 +19,14 @@ from benchmarks.runner import CaseResult
 
 def machine() -> str:
     """Processor, cores, memory and kernel of this machine."""
-    model = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if "model name" in line
-        ),
-        platform.machine(),
-    )
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
-    return f"{model}, {os.cpu_count()} cores, {memory:.0f} GiB, Linux {platform.release()}"
+    return f"{processor()}, {os.cpu_count()} cores, {memory:.0f} GiB, Linux {platform.release()}"
+
+
+def processor() -> str:
+    """Its name."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if "model name" in line), platform.machine())
 
 
 def values_of(work: Work, result: CaseResult, metric: Metric) -> dict[str, list[float]]:
@@ -131,10 +129,9 @@ def preface(date: str, commit: str, versions: Mapping[str, str]) -> list[str]:
     absent = [f"- {name} takes no part: it {reason}." for name, reason in ABSENT.items()]
     return [
         "Written by `make bench` (docs/benchmarks.md says how it measures). Compare within a table only: the machine",
-        "is shared.",
+        "is shared, and not always of the same kind.",
         "",
-        f"- Machine: {machine()}",
-        f"- Last run: {date}, commit {commit}",
+        f"- Last run: {date}, commit {commit}, on {machine()}",
         f"- Clients: {told}",
         *absent,
     ]
