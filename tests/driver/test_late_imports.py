@@ -7,7 +7,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 
-@pytest.mark.parametrize("expiration", ["2099-10-01T00:00:00Z", (datetime.now(UTC) + timedelta(hours=1)).isoformat()])
+@pytest.mark.parametrize(
+    "expiration",
+    ["2099-10-01T00:00:00Z", (datetime.now(UTC) + timedelta(hours=1)).isoformat()],
+    ids=["in years", "in an hour"],
+)
 def test_a_volume_with_an_sts_token_is_used_without_importing_anything(emulator, tmp_path, expiration):
     token = emulator.issue_token()
     fields = {
