@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import threading
@@ -145,9 +146,61 @@ def test_reads_at_random_places_fetch_what_is_asked_for_and_reading_on_goes_ahea
             emulator.reset_counters()
             read(sequence(SIZE // 2, SIZE, 131_072))
             assert wrong == []
-            assert emulator.count("GetObject") <= 40
+            assert emulator.count("GetObject") <= 60  # of 160 reads
         finally:
             os.close(descriptor)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"status": 503, "code": "ServiceUnavailable", "probability": 0.2},
+        {"reset_after": 10, "probability": 0.1},
+        {"truncate_after": 100, "probability": 0.1},
+        {"latency": 0.03, "probability": 0.3},
+    ],
+    ids=["503", "reset", "truncated", "slow"],
+)
+def test_reads_at_random_places_are_right_whatever_the_server_does(
+    fault: dict[str, object], tmp_path: Path, emulator: RunningEmulator
+) -> None:
+    with mounted_volume(tmp_path, emulator) as volume:
+        volume.put("big", DATA)
+        emulator.fault(operation="GetObject", **fault)
+        wrong: list[tuple[int, int, int]] = []
+
+        def read(seed: int) -> None:
+            wrong.extend(wrong_reads(volume.path / "big", places(seed, 0, SIZE, 150)))
+
+        threads = [threading.Thread(target=read, args=(seed,)) for seed in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        emulator.clear_faults()
+        assert wrong == []
+
+
+def test_who_reads_at_random_places_of_an_object_that_is_replaced_never_sees_the_other_one(
+    tmp_path: Path, emulator: RunningEmulator
+) -> None:
+    other = DATA[1:] + DATA[:1]
+    with mounted_volume(tmp_path, emulator) as volume:
+        volume.put("big", DATA)
+        descriptor = os.open(volume.path / "big", os.O_RDONLY)
+        try:
+            found = []
+            for number, (offset, size) in enumerate(places(9, 0, SIZE, 200)):
+                if number == 100:
+                    volume.put("big", other)
+                try:
+                    found.append((offset, os.pread(descriptor, size, offset)))
+                except OSError as error:
+                    assert error.errno == errno.ESTALE
+        finally:
+            os.close(descriptor)
+        assert len(found) >= 100
+        assert [offset for offset, read in found if read != DATA[offset : offset + 4096]] == []
 
 
 def _drop_page_cache() -> None:
