@@ -37,7 +37,7 @@ export DEBIAN_FRONTEND=noninteractive
 
 install_tools() {
     local missing=() tool
-    for tool in buildah debootstrap; do command -v "$tool" >/dev/null || missing+=("$tool"); done
+    for tool in buildah debootstrap; do type -P "$tool" >/dev/null || missing+=("$tool"); done # not the function below
     [ ${#missing[@]} -gt 0 ] || return 0
     command -v apt-get >/dev/null || fail "${missing[*]} missing; install them with this distribution's package manager"
     say "installing Debian packages: ${missing[*]}"
