@@ -33,8 +33,7 @@ cdef struct Recipe:
 
 
 cdef struct Wanted:
-    # `size` bytes from `begin` of an object of `total`, if it is the version of this ETag; all of them are not asked for
-    # as a range
+    # `size` bytes from `begin` of an object of `total`, if it is the version of this ETag; all of them are no range
     const char* key
     size_t key_size
     const char* etag

@@ -1,8 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """GETs of objects in C: the head made and signed, the answer received where it is wanted and checked.
 
-What is accepted is a 200 of exactly the length and the ETag that were asked for and, where OSS tells one, with its CRC64;
-for a range a 206 that begins where it should. Everything else is unusual, and left to who can tell what it means (`csi/oss/reading.py`, which makes the request again).
+What is accepted is a 200 of exactly the length and the ETag that were asked for and, where OSS tells one, with its
+CRC64; for a range a 206 that begins where it should. Everything else is unusual, and left to who can tell what it means
+(`csi/oss/reading.py`, which makes the request again).
 No wait is unbounded: the times are those of `csi/oss/speaking.py`.
 """
 
@@ -208,7 +209,8 @@ cdef bint is_right(Exchange* x, Recipe* recipe, Wanted* wanted) noexcept nogil:
     if not recipe.crc or not find_field(x.scratch, x.end, "x-oss-hash-crc64ecma:", 21, &value):
         return True
     return (
-        read_number(value.data, value.size, &theirs) == value.size
+        value.size > 0
+        and read_number(value.data, value.size, &theirs) == value.size
         and crc64(<uint8_t*>x.target, x.received) == theirs
     )
 

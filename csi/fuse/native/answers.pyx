@@ -17,8 +17,8 @@ from csi.fuse.native.fetches cimport (
 from csi.fuse.native.tables cimport (
     KINDS, RING, Block, Content, Fetching, File, Inode, Link, Name, Parent, Plan, Tables, Told, Waiter,
     add_file, add_inode, add_name, drop_children, drop_content, drop_name, find, find_name, free_tables, give_plan,
-    is_settled, lead_name, leave_plan, make_tables, monotonic, name_hash, ossfuse_load, put_block, settle, take_block, take_plan,
-    unhook, unhook_inode, wait_for, wait_for_notes,
+    is_settled, lead_name, leave_plan, make_tables, monotonic, name_hash, ossfuse_load, put_block, settle, take_block,
+    take_plan, unhook, unhook_inode, wait_for, wait_for_notes,
 )
 from csi.fuse.native.wire cimport KEEP_CACHE, NOFLUSH, Shape
 from csi.oss.getting cimport Line, Stamp

@@ -79,8 +79,8 @@ cdef struct Station:
 
 cdef class Device:
     """`descriptor` is an open /dev/fuse, owned from now on; `buffer_size` is the largest request with its headers;
-    `buffers` bounds the buffers that views may keep; `turns` is how many threads read at a time, `fewest` how many while
-    Python is hardly called, or large requests come."""
+    `buffers` bounds the buffers that views may keep; `turns` is how many threads read at a time, `fewest` how many
+    while Python is hardly called, or large requests come."""
 
     cdef int descriptor
     cdef Answers answers

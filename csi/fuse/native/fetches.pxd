@@ -32,7 +32,7 @@ cdef bint plan(
 cdef Plan* make_plan(
     const char* key, size_t key_size, const char* etag, size_t etag_size, uint64_t size
 ) noexcept nogil
-cdef Job* make_job(Tables* tables, Plan* plan, uint64_t begin, size_t size) noexcept nogil
+cdef Job* make_range(Tables* tables, Plan* plan, uint64_t begin, size_t size) noexcept nogil
 cdef bint await_job(Tables* tables, Job* job, InHeader* header) noexcept nogil
 cdef bint ask_ahead(Tables* tables, Inode* inode, int64_t now) noexcept nogil
 cdef bint is_fetching(Tables* tables) noexcept nogil

@@ -119,6 +119,7 @@ cdef bint read_planned(Tables* tables, int descriptor, InHeader* header) noexcep
     cdef Inode* inode
     cdef Plan* plan
     cdef Job* job
+    cdef bint waits
     pthread_mutex_lock(&tables.lock)
     inode = <Inode*>find(&tables.inodes, header.node)
     plan = inode.plan if inode != NULL else NULL
@@ -142,15 +143,10 @@ cdef bint read_planned(Tables* tables, int descriptor, InHeader* header) noexcep
         give(tables, job, header)
         return True
     if job == NULL:
-        job = make_job(tables, plan, 0, plan.size)
-        if job != NULL:
-            job.found = True
-            plan.job = job
-    if job == NULL or not await_job(tables, job, header):
-        pthread_mutex_unlock(&tables.lock)
-        return False
+        job = make_job(tables, plan)
+    waits = job != NULL and await_job(tables, job, header)
     pthread_mutex_unlock(&tables.lock)
-    return True
+    return waits
 
 
 cdef bint await_job(Tables* tables, Job* job, InHeader* header) noexcept nogil:
@@ -236,7 +232,16 @@ cdef int class_of(size_t size) noexcept nogil:
     return found
 
 
-cdef Job* make_job(Tables* tables, Plan* plan, uint64_t begin, size_t size) noexcept nogil:
+cdef Job* make_job(Tables* tables, Plan* plan) noexcept nogil:
+    """`make_range` of the whole object, to be found by its plan."""
+    cdef Job* made = make_range(tables, plan, 0, plan.size)
+    if made != NULL:
+        made.found = True
+        plan.job = made
+    return made
+
+
+cdef Job* make_range(Tables* tables, Plan* plan, uint64_t begin, size_t size) noexcept nogil:
     """A job that is in no queue, not urgent; NULL when it is too large or there are too many."""
     cdef int room = class_of(size)
     cdef Job* made
@@ -375,11 +380,9 @@ cdef bint ask_ahead(Tables* tables, Inode* inode, int64_t now) noexcept nogil:
         return True
     if (tables.fetching.early + 1) << (SMALLEST + class_of(plan.size)) > tables.fetching.reserve // 4:
         return False  # the rest is for who waits, and for who reads in parts
-    job = make_job(tables, plan, 0, plan.size)
+    job = make_job(tables, plan)
     if job == NULL:
         return False
-    job.found = True
-    plan.job = job
     job.early = True
     tables.fetching.early += 1
     hand_out(tables, job)
@@ -521,12 +524,8 @@ cdef bint fetch(Tables* tables, Line* line, Recipe* recipe, Job* job, Waiter** f
         tables.fetching.misses = 0
         tables.fetching.gets += 1
         tables.fetching.bytes += job.size
-        if job.size != job.plan.size:  # it says little of whole ones
-            pass
-        elif tables.fetching.quickest == 0 or took < tables.fetching.quickest:
-            tables.fetching.quickest = took
-        else:  # forgets, in some sixty requests, what the fastest once was
-            tables.fetching.quickest += tables.fetching.quickest >> 4
+        if job.size == job.plan.size:  # a range says little of whole ones
+            note_time(tables, took)
         deliver(tables, job)
         return True
     job.tries += 1
@@ -538,6 +537,13 @@ cdef bint fetch(Tables* tables, Line* line, Recipe* recipe, Job* job, Waiter** f
     miss(tables)
     fail(tables, job, failed)
     return False
+
+
+cdef void note_time(Tables* tables, int64_t took) noexcept nogil:
+    if tables.fetching.quickest == 0 or took < tables.fetching.quickest:
+        tables.fetching.quickest = took
+    else:  # forgets, in some sixty requests, what the fastest once was
+        tables.fetching.quickest += tables.fetching.quickest >> 4
 
 
 cdef void miss(Tables* tables) noexcept nogil:

@@ -1,13 +1,13 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """Large files read at random places: each READ is one GET of just its bytes, by a courier (fetches.pyx).
 
-Who publishes says when the reads of a file are scattered, and when they are not any more. What may be the beginning of a
-pattern comes to the filesystem: a read near one of the latest, and one that jumps as far as the one before.
+Who publishes says when the reads of a file are scattered, and when they are not any more. What may be the beginning of
+a pattern comes to the filesystem: a read near one of the latest, and one that jumps as far as the one before.
 """
 
 from libc.stdint cimport uint64_t
 
-from csi.fuse.native.fetches cimport await_job, is_fetching, make_job
+from csi.fuse.native.fetches cimport await_job, is_fetching, make_range
 from csi.fuse.native.tables cimport RECENT, File, Job, Tables
 from csi.fuse.native.wire cimport InHeader
 
@@ -24,7 +24,7 @@ cdef bint read_range(
     if not is_scattered(file, offset, end) or end - offset > LARGEST or not is_fetching(tables):
         return False
     tables.fetching.descriptor = descriptor
-    job = make_job(tables, file.plan, offset, end - offset)
+    job = make_range(tables, file.plan, offset, end - offset)
     return job != NULL and await_job(tables, job, header)
 
 

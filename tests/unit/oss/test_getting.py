@@ -150,6 +150,19 @@ def test_a_range_instead_of_the_whole_is_unusual() -> None:
     assert [outcome for outcome, _, _ in ask(answer)] == [UNUSUAL]
 
 
+def test_an_empty_checksum_is_none_of_an_empty_object() -> None:
+    def play(server: RawServer, connection: socket.socket) -> None:
+        read_request(server, connection)
+        connection.sendall(
+            f"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nETag: {ETAG}\r\nx-oss-hash-crc64ecma: \r\n\r\n".encode()
+        )
+
+    with raw_server(play) as server, socket.create_connection(("127.0.0.1", server.port)) as connection:
+        stamp = stamp_of(GetHeads(Location(bucket="bucket", endpoint=server.url), signer_for(1, "")), 1, None)
+
+        assert stamp.get(connection, b"a", ETAG, memoryview(bytearray())) == (UNUSUAL, False)
+
+
 def test_an_answer_without_a_checksum_is_good() -> None:
     answer = good().replace(b"x-oss-hash", b"x-other")
 
