@@ -19,6 +19,7 @@ SOURCES = (
     "csi/fuse/native/scattered",
     "csi/fuse/native/quick",
     "csi/fuse/native/answers",
+    "csi/fuse/native/tails",
     "csi/fuse/native/turns",
     "csi/fuse/native/buffers",
     "csi/fuse/native/device",

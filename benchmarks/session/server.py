@@ -78,7 +78,7 @@ def main() -> int:
 
     chosen = choose(options.session)
     published = chosen.publish()
-    tree = MemoryTree(options.copying, published)
+    tree = MemoryTree(options.copying, published, chosen.tails(published))
     session = chosen.open(options.descriptor, tree, ARGUMENTS, published, workers=WORKERS, on_started=started)
     signal.signal(signal.SIGTERM, lambda *_: session.stop())
     session.serve()

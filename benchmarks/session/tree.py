@@ -10,10 +10,11 @@ import ctypes
 import itertools
 import mmap
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from csi import errors
+from csi.data.streams import Tail
 from csi.fs.published import NothingPublished, Published
 from csi.fs.types import (
     AttributeChange,
@@ -41,6 +42,7 @@ ROOT, BIG, SMALL, FIRST_SMALL, FIRST_WRITTEN = 1, 2, 3, 100, 1_000_000
 _FIRST_HANDLE = 1 << 40  # below are the inodes, as handles that sessions share
 _RING = 8 << 20
 _LARGEST_WRITE = 1 << 20
+_LENT = 4 << 20
 _FIRST_COOKIE = 3  # cookies up to 2 are the session's own, for "." and ".."
 _MTIME_NS = 1_700_000_000 * 10**9
 _DIRECTORY_TIMEOUT = Seconds(300.0)
@@ -51,9 +53,15 @@ _FOREVER = Seconds(86400.0)
 class MemoryTree:
     """`span` is what all files show; `written` maps the inode of a writer's file to its size."""
 
-    def __init__(self, copying: Path | None = None, published: Published | None = None) -> None:
+    def __init__(
+        self,
+        copying: Path | None = None,
+        published: Published | None = None,
+        tails: Callable[[], Tail] | None = None,
+    ) -> None:
         """`copying` is copying.c as a library; without it writes go nowhere at all. `published`: tables of a session
-        that answers from them; all files that are read are put there."""
+        that answers from them; all files that are read are put there. `tails`: where it puts writes by itself; room is
+        lent as by `csi/data/writer.py`."""
         self._published = published or NothingPublished()
         self._handles = itertools.count(_FIRST_HANDLE)
         self._opened: dict[int, int] = {}
@@ -70,6 +78,9 @@ class MemoryTree:
         self._copy = ctypes.PyDLL(str(copying)).copy_from if copying is not None else None
         if self._copy is not None:
             self._copy.argtypes = (ctypes.c_void_p, ctypes.py_object)
+        self._ring_memory = memoryview(self._ring)
+        self._make_tail = tails
+        self._tails: dict[int, Tail] = {}
         self._names: dict[bytes, int] = {b"big": BIG, b"small": SMALL}
         self._inodes = itertools.count(FIRST_WRITTEN)
         self.written: dict[int, int] = {}
@@ -109,10 +120,9 @@ class MemoryTree:
             return self._small[inode - FIRST_SMALL].entry
         if inode in (ROOT, SMALL):
             return entry_of(inode, PAGE)
-        size = BIG_SIZE if inode == BIG else self.written.get(inode)
-        if size is None:
+        if inode != BIG and inode not in self.written:
             raise errors.StaleFile(f"inode {inode} is unknown")
-        return entry_of(inode, size)
+        return entry_of(inode, BIG_SIZE if inode == BIG else self._size_written(inode))
 
     def piece(self, inode: int, offset: int, size: int) -> Buffer:
         """What a read gets; the span's end is the only place that costs a copy."""
@@ -171,6 +181,7 @@ class MemoryTree:
     def setattr(self, inode: InodeNumber, change: AttributeChange, handle: FileHandle | None, caller: Caller) -> Entry:
         if inode in self.written and change.size is not None:
             self.written[inode] = change.size
+            self._end_tail(inode)
         return self.entry(inode)
 
     def open(self, inode: InodeNumber, flags: int, caller: Caller) -> OpenFile:
@@ -190,9 +201,28 @@ class MemoryTree:
             self._copy(self._ring_address + offset % _RING, data)
         size = len(data)
         inode = self._opened[handle]
+        if self._make_tail is not None:
+            self._lend(handle, inode, offset + size)
         if offset + size > self.written[inode]:
             self.written[inode] = offset + size
         return size
+
+    def _lend(self, handle: FileHandle, inode: int, position: int) -> None:
+        assert self._make_tail is not None
+        tail = self._tails.get(inode)
+        if tail is None:
+            tail = self._tails[inode] = self._make_tail()
+        self.written[inode] = self._size_written(inode)
+        begin = position % _RING
+        room = [self._ring_memory[begin : min(begin + _LENT, _RING)]]
+        if len(room[0]) < _LENT:
+            room.append(self._ring_memory[: _LENT - len(room[0])])
+        tail.lend(position, room)
+        tail.show(handle)
+
+    def _size_written(self, inode: int) -> int:
+        tail = self._tails.get(inode)
+        return self.written[inode] if tail is None else max(self.written[inode], tail.position)
 
     def flush(self, handle: FileHandle) -> None:
         return
@@ -202,7 +232,16 @@ class MemoryTree:
 
     def release(self, handle: FileHandle) -> None:
         self._published.withdraw_file(handle)
-        self._opened.pop(handle, None)
+        inode = self._opened.pop(handle, None)
+        if inode in self.written:
+            self.written[inode] = self._size_written(inode)
+            self._end_tail(inode)
+
+    def _end_tail(self, inode: int) -> None:
+        tail = self._tails.pop(inode, None)
+        if tail is not None:
+            tail.recall()
+            tail.hide()
 
     def scan(self, handle: FileHandle, cookie: int, *, plus: bool) -> Iterator[DirectoryEntry | DirectoryName]:
         """csi.fuse.served.Scanning: names alone unless `plus`, as csi/fs does."""

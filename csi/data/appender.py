@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 
 from csi.data.staging import StagingMemory
-from csi.data.streams import WriterStatistics
+from csi.data.streams import Tail, WriterStatistics
 from csi.data.workers import WorkerPool
 from csi.errors import AppendConflict, BadHandle, DeadlineExceeded, FileTooLarge, OssFuseError, ServerFailure
 from csi.oss.store import Buffer, ObjectStore, ObjectVersion, PutResult
@@ -43,6 +43,7 @@ class AppendWriter:
         admission: Seconds,
         closed: Callable[[AppendWriter], None],
     ) -> None:
+        self.tail: Tail | None = None
         self._key = key
         self._store = store
         self._workers = workers
@@ -76,6 +77,9 @@ class AppendWriter:
     def visible_version(self) -> ObjectVersion | None:
         with self._state:
             return ObjectVersion(self._key, self._etag, Bytes(self._pushed))
+
+    def lend(self) -> None:
+        """Nothing: what is appended is pushed while it comes."""
 
     def write(self, data: Buffer) -> None:
         view = memoryview(data).cast("B")

@@ -26,7 +26,7 @@ from csi.data.plan import SMALLEST_PART, PartPlan
 from csi.data.reader import BlockReader
 from csi.data.shelves import UNIT
 from csi.data.staging import StagingMemory, StagingStatistics
-from csi.data.streams import BlockTable, Reader, Writer, WriterStatistics
+from csi.data.streams import BlockTable, Reader, Tail, Writer, WriterStatistics
 from csi.data.ticker import Ticker, TickerStatistics
 from csi.data.whole import WholeReader
 from csi.data.window import Streams, StreamStatistics
@@ -83,7 +83,8 @@ class DataEngine:
 
     `patience` is how long a call waits for memory or for a queue that does not move before it raises DeadlineExceeded;
     `admission` how long opening a file for writing waits for memory before it raises OutOfMemoryBudget. `published`
-    is where blocks are published for reads that are answered without the engine; `disk` makes the cache of blocks on a
+    is where blocks are published for reads that are answered without the engine, `tails` makes what writes are put in
+    without it; `disk` makes the cache of blocks on a
     disk, whose memory is the pool's.
     """
 
@@ -98,6 +99,7 @@ class DataEngine:
         patience: Seconds = PATIENCE,
         admission: Seconds = ADMISSION,
         published: BlockTable | None = None,
+        tails: Callable[[], Tail] | None = None,
         disk: Callable[[BufferPool], DiskCache] | None = None,
     ) -> None:
         self._store = store
@@ -109,6 +111,7 @@ class DataEngine:
         self._open: dict[BlockReader | WholeReader | PartWriter | AppendWriter, None] = {}
         self._closed = False
         self._pool = BufferPool(ledger, keep=min(ledger.budget // 4, _KEPT_FREE))
+        self._tails = tails
         self._disk = disk(self._pool) if disk is not None else None
         self._downloads = WorkerPool("ossfuse-read", read.threads)
         self._uploads = WorkerPool("ossfuse-write", write.threads)
@@ -193,6 +196,7 @@ class DataEngine:
             patience=self._patience,
             admission=self._admission,
             closed=self._forget,
+            tail=self._tails() if self._tails is not None else None,
         )
         return self._remember(writer)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from csi.oss.store import Buffer, ObjectVersion, PutResult
-from csi.volume.units import Bytes, ObjectKey
+from csi.volume.units import Bytes, FileHandle, ObjectKey
 
 
 class Reader(Protocol):
@@ -70,6 +70,31 @@ class BlockTable(Protocol):
         """All blocks of `content`."""
 
 
+class Tail(Protocol):
+    """Where the next bytes of a file that is being written belong, for who puts them there without the engine. Any
+    thread may call any method; none waits for anything but a copy under way."""
+
+    @property
+    def position(self) -> int:
+        """Of the file: up to there it was written, as far as this knows."""
+
+    @property
+    def written_ns(self) -> int:
+        """When bytes were last put here, since the epoch; 0 if never."""
+
+    def lend(self, position: int, room: list[memoryview]) -> None:
+        """Bytes from `position` on may be put into `room`, one memory after the other, until `recall`."""
+
+    def recall(self) -> int:
+        """Nothing is put anywhere any more when this returns: `position`. Idempotent."""
+
+    def show(self, handle: FileHandle) -> None:
+        """Writes of `handle` that begin at `position` may be put here."""
+
+    def hide(self) -> None:
+        """Nobody finds it any more; idempotent."""
+
+
 @dataclass(frozen=True, slots=True)
 class WriterStatistics:
     """Of one writer, or of several together: bytes that were written and not sent yet, requests under way."""
@@ -91,6 +116,13 @@ class Writer(Protocol):
     def write(self, data: Buffer) -> None:
         """Take a copy of `data`; may wait for the uploader. A failure of an earlier part is raised here, and again
         by every later call."""
+
+    @property
+    def tail(self) -> Tail | None:
+        """What counts as written when it is put there. None: every byte has to come by `write`."""
+
+    def lend(self) -> None:
+        """Lend what room there is to `tail`, until anything else is called (or until memory is short)."""
 
     def copy(self, source: ObjectVersion, offset: int, size: int) -> bool:
         """Go on with `size` bytes of an object that is there already, copied inside OSS; False, with nothing done, if

@@ -17,13 +17,16 @@ from collections.abc import Callable, Mapping
 from csi.data.leftovers import Leftovers
 from csi.data.plan import LARGEST_PART, MOST_PARTS, SMALLEST_PART, PartPlan, copied_ranges
 from csi.data.staging import Allotment, StagingMemory
-from csi.data.streams import WriterStatistics
+from csi.data.streams import Tail, WriterStatistics
 from csi.data.upload import PartUpload, remove_damaged, too_large
 from csi.data.workers import WorkerPool
-from csi.errors import BadHandle, ChecksumMismatch, OssFuseError, PreconditionFailed
+from csi.errors import BadHandle, ChecksumMismatch, FileTooLarge, OssFuseError, PreconditionFailed
 from csi.oss.checksum import crc64_of
 from csi.oss.store import Buffer, ObjectStore, ObjectVersion, PutResult
 from csi.volume.units import MIB, Bytes, ObjectKey, Seconds
+
+_AHEAD = 4 * MIB
+"""Of room that is lent: so much is written without us before there is more to do than to copy."""
 
 _COPIED_PART = 256 * MIB
 """Ranges copied from another object are cut into parts of this size, which OSS copies side by side."""
@@ -54,6 +57,7 @@ class PartWriter:
         patience: Seconds,
         admission: Seconds,
         closed: Callable[[PartWriter], None],
+        tail: Tail | None = None,
     ) -> None:
         self._key = key
         self._store = store
@@ -68,7 +72,8 @@ class PartWriter:
         self._turn = threading.Lock()
         self._position = int(base.size) if base is not None else 0
         self._touched = base is None
-        self._buffers: list[memoryview] = []  # the part being filled; all full but the last
+        self.tail = tail
+        self._buffers: list[memoryview] = []  # of the part being filled, and some for what comes then
         self._filled = 0
         self._result: PutResult | None = None
         self._error: OssFuseError | None = None
@@ -88,7 +93,7 @@ class PartWriter:
 
     @property
     def position(self) -> int:
-        return self._position
+        return self._position if self.tail is None else max(self._position, self.tail.position)
 
     @property
     def visible_version(self) -> ObjectVersion | None:
@@ -98,6 +103,7 @@ class PartWriter:
     def write(self, data: Buffer) -> None:
         view = memoryview(data).cast("B")
         with self._turn:
+            self._reclaim()
             self._check()
             try:
                 if not self._touched:
@@ -107,8 +113,26 @@ class PartWriter:
                 self._fail(error)
                 raise
 
+    def lend(self) -> None:
+        with self._turn:
+            self._reclaim()
+            if self.tail is None or self._over or self._upload.error is not None or not self._touched:
+                return
+            try:
+                left = self._target() - self._filled
+            except FileTooLarge:  # the next write says so
+                return
+            room = self._room(left)
+            wanted = min(left, _AHEAD, self._position // 4 or 1)  # a small file has no use for more than its buffer
+            while sum(map(len, room)) < wanted and (buffer := self._allotment.take()) is not None:
+                self._buffers.append(buffer)
+                room = self._room(left)
+            if room:
+                self.tail.lend(self._position, room)
+
     def copy(self, source: ObjectVersion, offset: int, size: int) -> bool:
         with self._turn:
+            self._reclaim()
             self._check()
             if size < SMALLEST_PART or size > MOST_PARTS * _COPIED_PART:
                 return False
@@ -137,6 +161,7 @@ class PartWriter:
         with self._turn:
             if self._result is not None:
                 return self._result
+            self._reclaim()
             self._check()
             try:
                 self._result = self._finish()
@@ -152,7 +177,7 @@ class PartWriter:
                 self._fail(BadHandle(f"{self._key}: writing was given up"))
 
     def statistics(self) -> WriterStatistics:
-        return WriterStatistics(self._filled, self._upload.in_flight)
+        return WriterStatistics(self._filled + self.position - self._position, self._upload.in_flight)
 
     # --- with the turn held ---
 
@@ -163,6 +188,23 @@ class PartWriter:
             raise self._error.with_traceback(None)
         if self._over:
             raise BadHandle(f"{self._key}: this file is finished")
+
+    def _reclaim(self) -> None:
+        """What was put into the part without us is ours, and nothing more is put there."""
+        if self.tail is not None:
+            put = max(0, self.tail.recall() - self._position)
+            self._filled += put
+            self._position += put
+
+    def _room(self, size: int) -> list[memoryview]:
+        """Where the next bytes of this part belong, at most `size` of them."""
+        room = []
+        full, begin = divmod(self._filled, self._allotment.buffer)
+        for buffer in self._buffers[full:]:
+            room.append(buffer[begin : begin + size])
+            size -= len(room[-1])
+            begin = 0
+        return [memory for memory in room if memory]
 
     def _fill(self, data: memoryview) -> None:
         taken = 0
@@ -175,8 +217,9 @@ class PartWriter:
                     self._more()
                 continue
             count = min(room, len(data) - taken)
-            offset = self._filled % self._allotment.buffer
-            self._buffers[-1][offset : offset + count] = data[taken : taken + count]
+            full, offset = divmod(self._filled, self._allotment.buffer)
+            count = min(count, self._allotment.buffer - offset)
+            self._buffers[full][offset : offset + count] = data[taken : taken + count]
             self._filled += count
             self._position += count
             taken += count
@@ -208,7 +251,8 @@ class PartWriter:
         self._buffers.append(buffer)
 
     def _send_part(self) -> None:
-        buffers, self._buffers = self._buffers, []
+        full = -(-self._filled // self._allotment.buffer)
+        buffers, self._buffers = self._buffers[:full], self._buffers[full:]
         filled, self._filled = self._filled, 0
         self._upload.submit(self._body(buffers, filled), buffers)
 
@@ -221,17 +265,25 @@ class PartWriter:
         if not self._turn.acquire(blocking=False):
             return
         try:
-            if self._over or not self._buffers:
+            if self._over:
                 return
+            self._reclaim()
+            self._give_spare()
             if len(self._buffers) > 1:
                 self._send_part()
-            elif (own := self._allotment.take_own()) is not None:
+            elif self._buffers and (own := self._allotment.take_own()) is not None:
                 borrowed = self._buffers[0]
                 own[: self._filled] = borrowed[: self._filled]
                 self._buffers = [own]
                 self._allotment.give([borrowed])
         finally:
             self._turn.release()
+
+    def _give_spare(self) -> None:
+        full = -(-self._filled // self._allotment.buffer)
+        spare, self._buffers = self._buffers[full:], self._buffers[:full]
+        if spare:
+            self._allotment.give(spare)
 
     def _resume(self) -> None:
         """Take over what the object held when it was opened."""
@@ -290,6 +342,9 @@ class PartWriter:
 
     def _end(self) -> None:
         self._over = True
+        if self.tail is not None:
+            self.tail.recall()
+            self.tail.hide()
         self._allotment.give(self._buffers)
         self._buffers, self._filled = [], 0
         self._allotment.close()

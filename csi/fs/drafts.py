@@ -5,6 +5,8 @@ append (O_APPEND), because then their bytes cannot collide. The object appears, 
 close(2), at fsync(2), or before a rename; not when the kernel closes the file for a program that was killed. What is
 written after that begins another draft that continues the finished version. A draft that failed, or was written to out
 of order, never becomes an object: its error is told by every later call, and the object stays the old one or absent.
+Writes of its owner that go on where the last one ended may be put into the tail of its writer by the kernel session,
+which nobody here hears of: what has to, calls `recall` first.
 In append mode (`fs.oss.append.enable`) a draft is an Appendable object that grows in OSS while it is written. A size
 that a program announces before it writes (ftruncate) is shown at once and owed from then on: until as much has been
 written the draft is not finished, and nothing is padded.
@@ -40,22 +42,36 @@ _log = logging.getLogger(__name__)
 class Draft:
     """`shared`: its owner appends, so that others who append may write to it as well. `base`: the version it begins
     with. `appendable`: it grows in OSS while it is written. `announced`: the size its program said it will have,
-    if that is more than it has. `joined`: others have written to it too. `error`: why it will never be an object."""
+    if that is more than it has. `joined`: others have written to it too. `lent`: the kernel session finds its writer's
+    tail. `error`: why it will never be an object."""
 
     writer: Writer
     owner: FileHandle
     shared: bool
     base: ObjectVersion | None
     appendable: bool
-    size: int
-    mtime_ns: int
+    touched_ns: int
     announced: int = 0
     joined: bool = False
+    lent: bool = False
     error: OssFuseError | None = None
+
+    @property
+    def size(self) -> int:
+        return self.writer.position
 
     @property
     def shown_size(self) -> int:
         return max(self.size, self.announced)
+
+    @property
+    def mtime_ns(self) -> int:
+        return self.touched_ns if self.writer.tail is None else max(self.touched_ns, self.writer.tail.written_ns)
+
+    def recall(self) -> None:
+        """From now on every write comes to the filesystem, until one has."""
+        if self.writer.tail is not None:
+            self.writer.tail.recall()
 
 
 class Drafts:
@@ -116,6 +132,7 @@ class Drafts:
             raise _busy(node)
         if draft.error is not None:
             raise draft.error
+        draft.recall()
         if offset != draft.size:
             error = self._out_of_order(node, offset, draft.size)
             self.fail(draft, error)
@@ -126,10 +143,11 @@ class Drafts:
             self.fail(draft, error)
             raise
         with self._table.lock:
-            draft.size = draft.writer.position
-            draft.mtime_ns = self._now_ns()
+            draft.touched_ns = self._now_ns()
             draft.joined = draft.joined or draft.owner != writer_handle
             self._table.set_times(node, None)
+        if not draft.joined:
+            self._lend(draft)
         return len(data)
 
     def copy(
@@ -137,6 +155,7 @@ class Drafts:
     ) -> bool:
         """Append `size` bytes of another object by a copy inside OSS; False, with nothing changed, if they have to be
         written."""
+        draft.recall()
         if draft.owner != owner or draft.appendable or draft.error is not None or offset != draft.size:
             return False
         try:
@@ -146,7 +165,7 @@ class Drafts:
             self.fail(draft, error)
             raise
         with self._table.lock:
-            draft.size, draft.mtime_ns = draft.writer.position, self._now_ns()
+            draft.touched_ns = self._now_ns()
             self._table.set_times(node, None)
         return True
 
@@ -158,7 +177,7 @@ class Drafts:
         if draft.error is not None:
             raise draft.error
         with self._table.lock:
-            draft.announced, draft.mtime_ns = size, self._now_ns()
+            draft.announced, draft.touched_ns = size, self._now_ns()
 
     def push(self, draft: Draft) -> None:
         """Append mode: everything written so far is in OSS, and readable, when this returns."""
@@ -224,6 +243,14 @@ class Drafts:
 
     # --- private ---
 
+    def _lend(self, draft: Draft) -> None:
+        tail = draft.writer.tail
+        if tail is not None:
+            if not draft.lent:
+                draft.lent = True
+                tail.show(draft.owner)
+            draft.writer.lend()
+
     def _supersede(self, node: Node, owner: FileHandle) -> None:
         """Make room for a draft of `owner`: its own earlier one, or one that failed, gives way."""
         draft = node.draft
@@ -244,10 +271,12 @@ class Drafts:
         base: ObjectVersion | None,
         appendable: bool,
     ) -> Draft:
-        draft = Draft(writer, owner, shared, base, appendable, writer.position, self._now_ns())
+        draft = Draft(writer, owner, shared, base, appendable, self._now_ns())
         with self._table.lock:
             self._table.set_draft(node, draft)
             self._table.set_times(node, None)
+        if owner != NOBODY:
+            self._lend(draft)
         return draft
 
     def _adopt(self, node: Node, draft: Draft, result: PutResult) -> None:

@@ -140,6 +140,9 @@ class Files:
         """close(2) of one descriptor: what was written is an object when this returns, or it raises why not. It comes
         too when the kernel closes for a program that is being killed: that finishes nothing, and `release` decides."""
         handle = self._handles.get(number)
+        draft = handle.node.draft
+        if draft is not None:
+            draft.recall()  # what is written after this close is known to be
         handle.deserted = self._is_deserted(handle)
         if handle.deserted or self._is_only_moved(handle):
             return

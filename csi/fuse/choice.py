@@ -9,9 +9,10 @@ import functools
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from csi.data.couriers import Couriers, Errands
+from csi.data.streams import Tail
 from csi.fs.published import NothingPublished, Published
 from csi.fuse.own.passthrough import Registrar
 from csi.fuse.served import ServedFilesystem
@@ -19,6 +20,9 @@ from csi.fuse.session import KernelSession
 from csi.volume.naming import SESSIONS
 from csi.volume.spec import MountArguments
 from csi.volume.units import Seconds
+
+if TYPE_CHECKING:
+    from csi.fuse.native.answers import Answers
 
 _log = logging.getLogger(__name__)
 
@@ -37,6 +41,10 @@ class SessionChoice(ABC):
     @abstractmethod
     def publish(self, couriers: ForErrands | None = None) -> Published:
         """`couriers` makes who fetches small files that a session reads by itself."""
+
+    def tails(self, published: Published) -> Callable[[], Tail] | None:
+        """Makes a writer's tail, where the session puts writes by itself. None: every write comes to the filesystem."""
+        return None
 
     def open(
         self,
@@ -75,9 +83,11 @@ class _Own(SessionChoice):
 
     def __init__(self) -> None:
         from csi.fuse.native.answers import Answers  # noqa: PLC0415 - may not be built
+        from csi.fuse.native.tails import WriterTail  # noqa: PLC0415
         from csi.fuse.own.session import OwnSession  # noqa: PLC0415
 
         self._answers = Answers
+        self._tail = WriterTail
         self._session = OwnSession
 
     def publish(self, couriers: ForErrands | None = None) -> Published:
@@ -85,10 +95,16 @@ class _Own(SessionChoice):
         answers.couriers = couriers(answers) if couriers is not None else None
         return answers
 
-    def _session_on(self, published: Published, registrar: Registrar | None) -> Callable[..., KernelSession]:
+    def tails(self, published: Published) -> Callable[[], Tail] | None:
+        return functools.partial(self._tail, self._of_ours(published))
+
+    def _of_ours(self, published: Published) -> Answers:
         if not isinstance(published, self._answers):
             raise TypeError(f"{published!r} was not made by this kind of session")
-        return functools.partial(self._session, answers=published, registrar=registrar)
+        return published
+
+    def _session_on(self, published: Published, registrar: Registrar | None) -> Callable[..., KernelSession]:
+        return functools.partial(self._session, answers=self._of_ours(published), registrar=registrar)
 
 
 class _Pyfuse3(SessionChoice):

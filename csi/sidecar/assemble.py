@@ -122,7 +122,15 @@ def assemble(
     chosen = _chosen(session, wanted)
     lines = store.lines(LARGEST)
     published = chosen.publish(partial(Couriers, lines=lines, ledger=ledger) if lines is not None else None)
-    engine = DataEngine(store, read=spec.read, write=spec.write, ledger=ledger, published=published, disk=disk)
+    engine = DataEngine(
+        store,
+        read=spec.read,
+        write=spec.write,
+        ledger=ledger,
+        published=published,
+        tails=chosen.tails(published),
+        disk=disk,
+    )
     filesystem = Filesystem(
         store,
         engine,

@@ -13,6 +13,7 @@ from csi.data.ledger import MemoryLedger
 from csi.oss.store import ObjectVersion
 from csi.volume.spec import ReadOptions, WriteOptions
 from csi.volume.units import MIB, Bytes, ObjectKey, Seconds
+from tests.support.hand_tails import HandTails
 from tests.support.memory_store import MemoryStore
 
 LONG = 30.0
@@ -107,6 +108,7 @@ def engine_over(
     clock: Callable[[], float] | None = None,
     patience: float = LONG,
     admission: float = LONG,
+    tails: HandTails | None = None,
 ) -> Iterator[DataEngine]:
     """An engine that is closed at the end, and must then have given back all its memory."""
     ledger = MemoryLedger(Bytes(budget))
@@ -118,6 +120,7 @@ def engine_over(
         ledger=ledger,
         patience=Seconds(patience),
         admission=Seconds(admission),
+        tails=tails.make if tails is not None else None,
         **extra,
     )
     try:

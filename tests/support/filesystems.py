@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from csi.data.engine import DataEngine
 from csi.data.ledger import MemoryLedger
@@ -15,6 +15,7 @@ from csi.fs.published import Published
 from csi.fs.reports import FilesystemReport
 from csi.volume.spec import CachePolicy, MountArguments, ReadOptions, WriteOptions
 from csi.volume.units import KIB, MIB, Bytes, Seconds
+from tests.support.hand_tails import HandTails
 from tests.support.memory_engine import MemoryEngine
 from tests.support.memory_store import MemoryStore
 from tests.support.programs import Clock, Program
@@ -26,6 +27,12 @@ READONLY = MountArguments(
 )
 
 
+class _Mount(NamedTuple):
+    filesystem: Filesystem
+    engine: Any
+    tails: HandTails | None
+
+
 class World:
     """One bucket and any number of mounts of it."""
 
@@ -33,8 +40,8 @@ class World:
         self.clock = Clock()
         self.store = MemoryStore(clock=self.clock)
         self._engine = engine
-        self._mounts: list[tuple[Filesystem, Any]] = []
-        self._dead: list[tuple[Filesystem, Any]] = []
+        self._mounts: list[_Mount] = []
+        self._dead: list[_Mount] = []
 
     def mount(
         self,
@@ -50,10 +57,18 @@ class World:
     ) -> Program:
         store = store if store is not None else self.store
         write = WriteOptions(threads=2, part_size=Bytes(100 * KIB), buffer_size=Bytes(64 * KIB), append=append)
+        tails: HandTails | None = None
         if self._engine == "memory":
             engine: Any = MemoryEngine(store)
         else:
-            engine = DataEngine(store, read=ReadOptions(threads=2), write=write, ledger=MemoryLedger(Bytes(16 * MIB)))
+            tails = HandTails(self.clock)
+            engine = DataEngine(
+                store,
+                read=ReadOptions(threads=2),
+                write=write,
+                ledger=MemoryLedger(Bytes(16 * MIB)),
+                tails=tails.make,
+            )
         filesystem = Filesystem(
             store,
             engine,
@@ -66,31 +81,32 @@ class World:
             journal=journal,
             clock=self.clock,
         )
-        self._mounts.append((filesystem, engine))
-        return Program(filesystem)
+        self._mounts.append(_Mount(filesystem, engine, tails))
+        return Program(filesystem, tails=tails)
 
     def kill(self, program: Program) -> None:
         """Its process is gone: nothing of it comes to rest."""
-        self._dead += [mount for mount in self._mounts if mount[0] is program.filesystem]
-        self._mounts = [mount for mount in self._mounts if mount[0] is not program.filesystem]
+        self._dead += [mount for mount in self._mounts if mount.filesystem is program.filesystem]
+        self._mounts = [mount for mount in self._mounts if mount.filesystem is not program.filesystem]
 
     def close(self) -> None:
-        for filesystem, engine in self._mounts + self._dead:
-            filesystem.close()
-            if isinstance(engine, DataEngine):
-                engine.close()
+        for mount in self._mounts + self._dead:
+            mount.filesystem.close()
+            if isinstance(mount.engine, DataEngine):
+                mount.engine.close()
 
     def check_rest(self) -> None:
         """When every program has closed its files, nothing is kept for them, here or in OSS."""
-        for filesystem, _ in self._mounts:
-            filesystem._offers.take_back(everything=True)  # what nobody came for has its time otherwise
-            assert filesystem.statistics() == FilesystemReport(1, 0, 0, 0)
+        for mount in self._mounts:
+            mount.filesystem._offers.take_back(everything=True)  # what nobody came for has its time otherwise
+            assert mount.filesystem.statistics() == FilesystemReport(1, 0, 0, 0)
+            assert mount.tails is None or not mount.tails.shown
         assert self.store.uploads == {}
 
 
 @contextmanager
 def world(engine: str) -> Iterator[World]:
-    """`engine`: 'memory' (the least there can be) or 'data' (the product's)."""
+    """`engine`: 'memory' (the least there can be) or 'data' (the product's, with a session that writes by itself)."""
     made = World(engine)
     try:
         yield made

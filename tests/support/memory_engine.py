@@ -48,6 +48,7 @@ class MemoryWriter:
     def __init__(self, engine: MemoryEngine, key: ObjectKey, base: ObjectVersion | None, options: dict) -> None:
         self.key = key
         self.visible_version: ObjectVersion | None = None
+        self.tail = None
         self._engine = engine
         self._base = base
         self._options = options
@@ -65,6 +66,8 @@ class MemoryWriter:
             raise self._error
         assert self._result is None and not self.abandoned
         self._data += data
+
+    def lend(self) -> None: ...
 
     def copy(self, source: ObjectVersion, offset: int, size: int) -> bool:
         return False
@@ -104,6 +107,7 @@ class MemoryAppender:
         self._etag = None
         self._error: BaseException | None = None
         self._result: PutResult | None = None
+        self.tail = None
         if position == 0:
             self._push()
 
@@ -119,6 +123,8 @@ class MemoryAppender:
         if self._error:
             raise self._error
         self._pending += data
+
+    def lend(self) -> None: ...
 
     def copy(self, source: ObjectVersion, offset: int, size: int) -> bool:
         return False

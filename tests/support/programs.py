@@ -15,6 +15,7 @@ from csi.errors import NoSuchEntry
 from csi.fs.filesystem import Filesystem
 from csi.fs.types import ROOT_INODE, AttributeChange, Attributes, Caller, Entry, OpenFile
 from csi.volume.units import FileHandle, InodeNumber
+from tests.support.hand_tails import HandTails
 
 WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
 APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND
@@ -32,21 +33,31 @@ class Clock:
 
 
 class OpenedFile:
-    def __init__(self, filesystem: Filesystem, inode: InodeNumber, opened: OpenFile, position: int = 0) -> None:
+    def __init__(
+        self,
+        filesystem: Filesystem,
+        inode: InodeNumber,
+        opened: OpenFile,
+        position: int = 0,
+        tails: HandTails | None = None,
+    ) -> None:
         self.inode = inode
         self.opened = opened
         self.position = position
         self._filesystem = filesystem
+        self._tails = tails
 
     @property
     def handle(self) -> FileHandle:
         return self.opened.handle
 
     def write(self, data: bytes) -> None:
-        assert self._filesystem.write(self.handle, self.position, data) == len(data)
+        assert self.pwrite(data, self.position) == len(data)
         self.position += len(data)
 
     def pwrite(self, data: bytes, offset: int) -> int:
+        if self._tails is not None and self._tails.put(self.handle, offset, data):
+            return len(data)
         return self._filesystem.write(self.handle, offset, data)
 
     def pread(self, size: int = 1 << 20, offset: int = 0) -> bytes:
@@ -79,8 +90,11 @@ class OpenedFile:
 
 
 class Program:
-    def __init__(self, filesystem: Filesystem, pid: int = 1) -> None:
+    """`tails`: where its session puts writes by itself."""
+
+    def __init__(self, filesystem: Filesystem, pid: int = 1, tails: HandTails | None = None) -> None:
         self.filesystem = filesystem
+        self.tails = tails
         self.caller = Caller(pid=pid)
 
     # --- paths ---
@@ -155,7 +169,7 @@ class Program:
                     self.filesystem.forget(entry.attributes.inode, 1)
                     raise
         position = entry.attributes.size if flags & os.O_APPEND else 0
-        return OpenedFile(self.filesystem, entry.attributes.inode, opened, position)
+        return OpenedFile(self.filesystem, entry.attributes.inode, opened, position, self.tails)
 
     def write(self, path: str | bytes, data: bytes, flags: int = WRITE) -> None:
         file = self.open(path, flags)

@@ -555,7 +555,7 @@ cdef class Answers:
         refused, untold = tables.refused, tables.untold
         memcpy(answered, tables.answered, sizeof(answered))
         pthread_mutex_unlock(&tables.lock)
-        kinds = ("lookup", "getattr", "open", "read", "release", "flush")
+        kinds = ("lookup", "getattr", "open", "read", "release", "flush", "write")
         return PublishedStatistics(
             inodes, names, files, blocks, block_bytes, lookups, opens, refused, untold,
             {kind: answered[at] for at, kind in enumerate(kinds) if answered[at]},

@@ -2,6 +2,7 @@
 
 
 cdef class RequestBuffer:
+    cdef void* start
     cdef char* memory
     cdef Py_ssize_t size
     cdef int views

@@ -9,6 +9,7 @@ from csi.oss.posix cimport posix_memalign
 
 cdef enum:
     PAGE = 4096
+    BEFORE = 80  # bytes of a WRITE in front of its payload
 
 
 cdef class RequestBuffer:
@@ -16,9 +17,10 @@ cdef class RequestBuffer:
 
     def __cinit__(self, list pool, Py_ssize_t size):
         cdef void* memory = NULL
-        if posix_memalign(&memory, PAGE, size) != 0:
+        if posix_memalign(&memory, PAGE, PAGE + size) != 0:
             raise MemoryError
-        self.memory = <char*>memory
+        self.start = memory
+        self.memory = <char*>memory + PAGE - BEFORE  # pages of a payload go where pages are: the kernel copies each in one
         # a thread that is killed while the kernel would have to find the page takes its request with it: EIO for who
         # asked, where it is asked again of a successor otherwise; only payloads of writes are longer
         if size > PAGE:
@@ -27,7 +29,7 @@ cdef class RequestBuffer:
         self.pool = pool
 
     def __dealloc__(self):
-        free(self.memory)
+        free(self.start)
 
     def __getbuffer__(self, Py_buffer* view, int flags):
         PyBuffer_FillInfo(view, self, self.memory, self.size, 1, flags)

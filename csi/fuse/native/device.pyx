@@ -24,8 +24,8 @@ from csi.fuse.native.quick cimport answer
 from csi.fuse.native.sending cimport is_gone
 from csi.fuse.native.tables cimport Tables, monotonic
 from csi.fuse.native.turns cimport (
-    Place, Turns, begin_turns, come_back, end_turns, enter_python, free_turns, has_more, heed, is_retired, keep_watch,
-    leave_turns, take_turn, wait_elsewhere,
+    Place, Turns, begin_turns, come_back, end_turns, enter_python, free_turns, has_more, heed, heed_large, is_retired,
+    keep_watch, leave_turns, take_turn, wait_elsewhere,
 )
 from csi.fuse.native.wire cimport OutHeader
 from csi.oss.posix cimport (
@@ -66,7 +66,6 @@ cdef enum:
 cdef enum:  # what requests speak for (`heed`)
     ANSWERED = -1
     ASKED = 4  # one in five brought to Python is worth many readers
-    WRITTEN = -64
 
 
 cdef struct Station:
@@ -400,6 +399,7 @@ cdef class Device:
     cdef Py_ssize_t next(self, char* request, Station* station) noexcept nogil:
         """The length of the next request that needs Python, 0 after `stop`, -errno at the end of the descriptor."""
         cdef Py_ssize_t length
+        cdef bint answered
         cdef Place* place = &station.place
         station.in_python = False
         self.answer_late(station)
@@ -425,10 +425,13 @@ cdef class Device:
                     continue
                 self.end(errno)
                 continue
-            if answer(self.tables, self.descriptor, request, <size_t>length):
-                heed(&self.turns, ANSWERED)
+            answered = answer(self.tables, self.descriptor, request, <size_t>length)
+            if length <= LARGE:
+                heed(&self.turns, ANSWERED if answered else ASKED)
+            else:
+                heed_large(&self.turns, not has_more(self.descriptor, 0))
+            if answered:
                 continue
-            heed(&self.turns, ASKED if length <= LARGE else WRITTEN)
             enter_python(&self.turns, place)
             return length
 

@@ -1,6 +1,6 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Requests answered from the tables, without the interpreter: LOOKUP, GETATTR, OPEN and READ, and the FORGET, FLUSH and
-RELEASE that belong to them.
+"""Requests answered from the tables, without the interpreter: LOOKUP, GETATTR, OPEN, READ and WRITE, and the FORGET,
+FLUSH and RELEASE that belong to them.
 
 What is told to the kernel is counted before it is told, under the lock, so that who withdraws an inode or a file gets
 every lookup and open there was. A reply that the kernel does not take (its caller was killed) is not counted.
@@ -17,6 +17,7 @@ from csi.fuse.native.tables cimport (
     LIGHT, Block, Content, File, Inode, Name, Plan, Tables, enter, find, find_name, leave, monotonic,
     name_hash, note, ossfuse_add, position,
 )
+from csi.fuse.native.tails cimport append
 from csi.fuse.native.wire cimport KEEP_CACHE, NOFLUSH, EntryOut, InHeader, ReadIn, Shape
 from csi.oss.posix cimport iovec, pthread_mutex_lock, pthread_mutex_unlock
 
@@ -61,6 +62,7 @@ cdef enum:
     GETATTR = 3
     OPEN = 14
     READ = 15
+    WRITE = 16
     RELEASE = 18
     FLUSH = 25
     INTERRUPT = 36
@@ -88,6 +90,8 @@ cdef bint answer(Tables* tables, int descriptor, char* request, size_t length) n
     opcode = header.opcode
     if opcode == READ:
         return length == sizeof(InHeader) + sizeof(ReadIn) and answer_read(tables, descriptor, header)
+    if opcode == WRITE:
+        return append(tables, descriptor, header, length)
     if opcode == LOOKUP:
         return answer_lookup(tables, descriptor, header, length)
     if opcode == GETATTR:

@@ -3,7 +3,7 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from csi.fuse.native.wire cimport Shape
-from csi.oss.posix cimport pthread_cond_t, pthread_mutex_t, timespec
+from csi.oss.posix cimport iovec, pthread_cond_t, pthread_mutex_t, timespec
 
 cdef extern from * nogil:
     """
@@ -17,9 +17,10 @@ cdef extern from * nogil:
 
 cdef enum:
     RING = 1024
-    KINDS = 6
+    KINDS = 7
     CLASSES = 7  # of buffers: 16 KiB to 1 MiB
     RECENT = 32
+    SPANS = 40
 
 # a handle that was given out here: this bit, and the number of the inode
 cdef uint64_t LIGHT
@@ -173,6 +174,18 @@ cdef struct File:
     uint64_t jump  # by which it came there
 
 
+cdef struct Tail:
+    # of a file that is written: where its next bytes belong
+    Link link  # by the handle that writes
+    bint hooked
+    uint64_t position
+    size_t room
+    iovec spans[SPANS]
+    int span  # the first with room
+    int64_t written  # wall clock, nanoseconds: when bytes were last put here
+    int uses
+
+
 cdef struct Block:
     uint64_t start
     uint64_t length
@@ -203,6 +216,7 @@ cdef struct Tables:
     Table inodes
     Table files
     Table contents
+    Table tails
     size_t capacity
     size_t blocks
     uint64_t block_bytes
@@ -240,6 +254,8 @@ cdef void leave_plan(Plan* plan) noexcept nogil
 cdef void drop_children(Tables* tables, uint64_t number) noexcept nogil
 cdef void drop_name(Tables* tables, Name* name) noexcept nogil
 cdef File* add_file(Tables* tables, uint64_t handle) noexcept nogil
+cdef void hook_tail(Tables* tables, Tail* tail, uint64_t handle) noexcept nogil
+cdef void unhook_tail(Tables* tables, Tail* tail) noexcept nogil
 cdef void give_plan(File* file, Plan* plan) noexcept nogil
 cdef void unhook(Table* table, Link* link) noexcept nogil
 cdef bint put_block(Tables* tables, uint64_t content, Block* block) noexcept nogil

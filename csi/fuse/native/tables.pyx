@@ -1,5 +1,6 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Hash tables of what may be answered without the interpreter: names, inodes, files, contents and their blocks.
+"""Hash tables of what may be answered without the interpreter: names, inodes, files, contents and
+their blocks, and the tails of files that are written.
 
 `lock` guards everything and is held for table look-ups only: never across a system call, never while the interpreter's
 lock is taken. Replies are written outside of it: what uses a reply's source is counted, and who takes something back
@@ -44,6 +45,7 @@ cdef Tables* make_tables(size_t capacity) noexcept nogil:
         and make(&made.inodes)
         and make(&made.files)
         and make(&made.contents)
+        and make(&made.tails)
     ):
         free_tables(made)
         return NULL
@@ -77,6 +79,7 @@ cdef void free_tables(Tables* tables) noexcept nogil:
     empty(&tables.inodes)
     empty(&tables.files)
     empty(&tables.contents)
+    free(tables.tails.buckets)  # they belong to their writers, who have taken them out
     pthread_cond_destroy(&tables.fetching.wanted)
     pthread_cond_destroy(&tables.noted)
     pthread_mutex_destroy(&tables.turn)
@@ -368,6 +371,18 @@ cdef File* add_file(Tables* tables, uint64_t handle) noexcept nogil:
         made.tell = <uint64_t>-1
         hook(&tables.files, &made.link, mixed(handle))
     return made
+
+
+cdef void hook_tail(Tables* tables, Tail* tail, uint64_t handle) noexcept nogil:
+    tail.link.number = handle
+    hook(&tables.tails, &tail.link, mixed(handle))
+    tail.hooked = True
+
+
+cdef void unhook_tail(Tables* tables, Tail* tail) noexcept nogil:
+    if tail.hooked:
+        unhook(&tables.tails, &tail.link)
+        tail.hooked = False
 
 
 cdef void give_plan(File* file, Plan* plan) noexcept nogil:

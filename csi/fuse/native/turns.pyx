@@ -11,7 +11,7 @@ they are in the cache.
 
 There are many turns while Python is called, and few while it is not: then whoever reads is soon back, and a thread less
 is a switch less. Few as well while large requests come, which are writes, for each thread brings a buffer of its own
-into the cache. Who comes back with a turn that there is not any more gives it up.
+into the cache; and one alone while none of them comes before the last was dealt with. Who comes back with a turn that there is not any more gives it up.
 
 `gate` guards everything; it is never held across a system call that waits or while the interpreter's lock is taken.
 """
@@ -37,6 +37,8 @@ cdef enum:
     QUIET = 40  # ticks of the watch without a call of Python before it sleeps
     MANY = 32  # for all turns
     MOST_SCORE = 64
+    LARGE = -64  # weight of a large request
+    ALONE = 8  # large requests in a row for a single turn
     WARY = 16  # calls of Python before which the last reader gives its turn up, after all were held up
 
 
@@ -68,20 +70,39 @@ cdef void come_back(Turns* turns, Place* place) noexcept nogil:
 
 cdef void heed(Turns* turns, int weight) noexcept nogil:
     """A request was read that speaks for many readers, or (less than 0) for few."""
+    if ossfuse_load(&turns.alone):
+        ossfuse_store(&turns.alone, 0)
+    add_up(turns, weight)
+
+
+cdef void heed_large(Turns* turns, bint alone) noexcept nogil:
+    """A large request was dealt with; `alone`: no other waits."""
+    if not alone:
+        ossfuse_store(&turns.alone, 0)
+    elif ossfuse_load(&turns.alone) < ALONE:
+        ossfuse_add(&turns.alone, 1)
+    add_up(turns, LARGE)
+
+
+cdef void add_up(Turns* turns, int weight) noexcept nogil:
     cdef int score = ossfuse_load(&turns.score)
-    if score >= MOST_SCORE if weight > 0 else score <= 0:
-        return
-    score = ossfuse_add(&turns.score, weight)
-    if ossfuse_load(&turns.count) != worth(turns, score):
+    if score < MOST_SCORE if weight > 0 else score > 0:
+        ossfuse_add(&turns.score, weight)
+    if ossfuse_load(&turns.count) != worth(turns):
         pthread_mutex_lock(&turns.gate)
-        ossfuse_store(&turns.count, worth(turns, ossfuse_load(&turns.score)))
+        ossfuse_store(&turns.count, worth(turns))
         pthread_cond_broadcast(&turns.free)
         pthread_mutex_unlock(&turns.gate)
 
 
-cdef inline int worth(Turns* turns, int score) noexcept nogil:
+cdef inline int worth(Turns* turns) noexcept nogil:
     """How many turns there should be."""
-    return turns.most if score >= MANY else turns.fewest if score <= 0 else ossfuse_load(&turns.count)
+    cdef int score = ossfuse_load(&turns.score)
+    if score >= MANY:
+        return turns.most
+    if score > 0:
+        return ossfuse_load(&turns.count)
+    return 1 if ossfuse_load(&turns.alone) >= ALONE else turns.fewest
 
 
 cdef bint is_retired(Turns* turns, Place* place) noexcept nogil:

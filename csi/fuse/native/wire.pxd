@@ -5,6 +5,7 @@ from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t
 cdef enum:
     KEEP_CACHE = 1 << 1  # of an open
     NOFLUSH = 1 << 5
+    WRITE_CACHE = 1 << 0  # of a write: pages of a mapping
 
 cdef struct InHeader:
     uint32_t length
@@ -27,6 +28,15 @@ cdef struct ReadIn:
     uint64_t offset
     uint32_t size
     uint32_t read_flags
+    uint64_t lock_owner
+    uint32_t flags
+    uint32_t padding
+
+cdef struct WriteIn:
+    uint64_t handle
+    uint64_t offset
+    uint32_t size
+    uint32_t write_flags
     uint64_t lock_owner
     uint32_t flags
     uint32_t padding

@@ -115,7 +115,7 @@ def test_a_program_is_identified_when_it_opens_for_writing(program: Program, lif
 
 
 def test_a_program_nothing_is_known_of_closes(world: World, program: Program, life: Life) -> None:
-    other = Program(program.filesystem, pid=2)
+    other = Program(program.filesystem, pid=2, tails=program.tails)
     life.killed = True
     other.write("a", b"x")
     assert world.store.data("a") == b"x"
@@ -158,7 +158,7 @@ def test_the_last_that_shares_the_file_is_killed_too(world: World, program: Prog
 
 
 def test_a_killed_program_keeps_what_others_appended_to_its_file(world: World, program: Program, life: Life) -> None:
-    other = Program(program.filesystem, pid=2)
+    other = Program(program.filesystem, pid=2, tails=program.tails)
     first, second = program.open("log", APPEND), other.open("log", APPEND)
     first.write(b"one,")
     second.position = 4
