@@ -434,8 +434,11 @@ class Knowledge:
 
     def _touch(self, directory: Node) -> None:
         """A name in `directory` was made or removed here."""
+        published = directory.published
         self.table.touch(directory, int(self.clock() * 1e9))
         self._outdate_listing(directory)
+        if published:  # the kernel asks for it again with the next path through it
+            self.tell(directory)
 
     def _outdate_listing(self, directory: Node) -> None:
         self.table.local(directory).changed = serial = self.serial()

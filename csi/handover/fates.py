@@ -20,6 +20,7 @@ _EXITING: Final = 0x4
 _SIGNAL: Final = 0x7F
 _ENDED: Final = ("Z", "X")
 _REMEMBERED: Final = 4096
+_LINE: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,11 +127,21 @@ class Answerer:
 
 def _status(proc: Path, process: int) -> _Status | None:
     try:
-        text = (proc / str(process) / "stat").read_text(encoding="ascii", errors="replace")
-        fields = text.rpartition(")")[2].split()  # from the third on: the second may hold anything
-        return _Status(fields[0], int(fields[6]), int(fields[17]), int(fields[19]), int(fields[49]))
+        text = _read(f"{proc}/{process}/stat")
+        fields = text.rpartition(b")")[2].split()  # from the third on: the second may hold anything
+        return _Status(fields[0].decode(), int(fields[6]), int(fields[17]), int(fields[19]), int(fields[49]))
     except (OSError, ValueError, IndexError):
         return None
+
+
+def _read(path: str) -> bytes:
+    """A line of /proc, without the file objects that take longer than the kernel does: every close of a file that was
+    written asks for one."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, _LINE)
+    finally:
+        os.close(descriptor)
 
 
 def _writes(descriptor: Path, inode: int) -> bool:

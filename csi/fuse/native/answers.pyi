@@ -62,6 +62,10 @@ class Answers:
     def take_told(self, patience: Seconds) -> list[tuple[int, int, int]]:
         """(handle, offset, end) of reads that `tell_at` asked for; waits for one, at most `patience`."""
 
+    def deny_capabilities(self) -> None:
+        """GETXATTR of `security.capability`, which the kernel asks for before it writes to a file the first time, is
+        answered with ENODATA."""
+
     def close(self) -> None:
         """Let `take_told` return, now and later."""
 

@@ -537,6 +537,9 @@ cdef class Answers:
         finally:
             free(taken)
 
+    def deny_capabilities(self):
+        self.tables.incapable = True
+
     def close(self):
         """Let `take_told` return, now and later."""
         pthread_mutex_lock(&self.tables.lock)
@@ -555,7 +558,7 @@ cdef class Answers:
         refused, untold = tables.refused, tables.untold
         memcpy(answered, tables.answered, sizeof(answered))
         pthread_mutex_unlock(&tables.lock)
-        kinds = ("lookup", "getattr", "open", "read", "release", "flush", "write")
+        kinds = ("lookup", "getattr", "open", "read", "release", "flush", "write", "getxattr")
         return PublishedStatistics(
             inodes, names, files, blocks, block_bytes, lookups, opens, refused, untold,
             {kind: answered[at] for at, kind in enumerate(kinds) if answered[at]},

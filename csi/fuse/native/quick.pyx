@@ -1,14 +1,14 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Requests answered from the tables, without the interpreter: LOOKUP, GETATTR, OPEN, READ and WRITE, and the FORGET,
-FLUSH and RELEASE that belong to them.
+"""Requests answered from the tables, without the interpreter: LOOKUP, GETATTR, OPEN, READ and WRITE, the FORGET, FLUSH
+and RELEASE that belong to them, and that a file has no capabilities.
 
 What is told to the kernel is counted before it is told, under the lock, so that who withdraws an inode or a file gets
 every lookup and open there was. A reply that the kernel does not take (its caller was killed) is not counted.
 """
 
-from libc.errno cimport ENOENT
+from libc.errno cimport ENODATA, ENOENT
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from libc.string cimport memchr, memset
+from libc.string cimport memchr, memcmp, memset
 
 from csi.fuse.native.fetches cimport end_open, interrupt_read, may_open, read_planned
 from csi.fuse.native.scattered cimport read_range
@@ -29,6 +29,11 @@ cdef extern from "<fcntl.h>" nogil:
     """
     int O_ACCMODE, O_RDONLY, O_TRUNC, O_DIRECT
 
+cdef const char* CAPABILITY = "security.capability"
+
+cdef enum:
+    CAPABILITY_SIZE = 20  # with the zero at its end
+
 cdef int64_t SECOND = 1000000000
 
 # --- the wire, as csi/fuse/protocol has it ---
@@ -48,6 +53,10 @@ cdef struct OpenOut:
     uint32_t flags
     uint32_t padding
 
+cdef struct GetXattrIn:
+    uint32_t size
+    uint32_t padding
+
 cdef struct ForgetOne:
     uint64_t node
     uint64_t count
@@ -64,6 +73,7 @@ cdef enum:
     READ = 15
     WRITE = 16
     RELEASE = 18
+    GETXATTR = 22
     FLUSH = 25
     INTERRUPT = 36
     BATCH_FORGET = 42
@@ -78,6 +88,8 @@ cdef enum:
     A_READ = 3
     A_RELEASE = 4
     A_FLUSH = 5
+    A_GETXATTR = 7
+
 
 
 cdef bint answer(Tables* tables, int descriptor, char* request, size_t length) noexcept nogil:
@@ -100,6 +112,8 @@ cdef bint answer(Tables* tables, int descriptor, char* request, size_t length) n
         return length == sizeof(InHeader) + sizeof(OpenIn) and answer_open(tables, descriptor, header)
     if opcode == RELEASE or opcode == FLUSH:
         return length >= sizeof(InHeader) + 8 and answer_end(tables, descriptor, header)
+    if opcode == GETXATTR:
+        return answer_getxattr(tables, descriptor, header, length)
     if opcode == FORGET:
         return length == sizeof(InHeader) + 8 and answer_forget(tables, header)
     if opcode == INTERRUPT:
@@ -180,6 +194,20 @@ cdef bint answer_getattr(Tables* tables, int descriptor, InHeader* header) noexc
     pthread_mutex_unlock(&tables.lock)
     send(descriptor, header.unique, 0, &out, sizeof(AttributesOut))
     leave(tables, epoch)
+    return True
+
+
+cdef bint answer_getxattr(Tables* tables, int descriptor, InHeader* header, size_t length) noexcept nogil:
+    """That a file has no capabilities."""
+    cdef const char* name = <char*>header + sizeof(InHeader) + sizeof(GetXattrIn)
+    if not tables.incapable or length != sizeof(InHeader) + sizeof(GetXattrIn) + CAPABILITY_SIZE:
+        return False
+    if memcmp(name, CAPABILITY, CAPABILITY_SIZE) != 0:
+        return False
+    pthread_mutex_lock(&tables.lock)
+    tables.answered[A_GETXATTR] += 1
+    pthread_mutex_unlock(&tables.lock)
+    send(descriptor, header.unique, ENODATA, NULL, 0)
     return True
 
 

@@ -17,7 +17,7 @@ cdef extern from * nogil:
 
 cdef enum:
     RING = 1024
-    KINDS = 7
+    KINDS = 8
     CLASSES = 7  # of buffers: 16 KiB to 1 MiB
     RECENT = 32
     SPANS = 40
@@ -232,6 +232,7 @@ cdef struct Tables:
     size_t ring_first
     size_t ring_count
     bint closed
+    bint incapable  # no file has capabilities
     Fetching fetching
 
 

@@ -192,6 +192,8 @@ class OwnSession:
                 return
             self._agreed = agreed
             handle = self._dispatch(device, interrupts, agreed).handle
+            if self._arguments.xattrs:
+                self._answers.deny_capabilities()
             couriers = self._answers.couriers
             if couriers is not None:
                 couriers.start(lambda message: handle(memoryview(message)))

@@ -17,7 +17,7 @@ from csi.errors import NoSuchEntry, OssFuseError, StaleFile
 from csi.fs.types import ROOT_INODE, AttributeChange
 from csi.volume.spec import MountArguments
 from csi.volume.units import InodeNumber, Seconds
-from tests.support.filesystems import World
+from tests.support.filesystems import FAST, World
 from tests.support.programs import WRITE, OpenedFile, Program
 from tests.support.published_names import PublishedNames
 
@@ -98,7 +98,29 @@ def test_the_kernel_need_not_ask_for_the_root_again_and_again() -> None:
     assert said is not None
     assert said.told > world.clock()
     program.mkdir("new")
-    assert published.getattr(ROOT_INODE) is None, "it was changed"
+    changed = published.getattr(ROOT_INODE)
+    assert changed is not None
+    assert changed.what.mtime_ns == int(world.clock() * 1e9)
+    world.close()
+
+
+def test_a_directory_that_was_said_is_said_anew_when_a_name_is_made_in_it() -> None:
+    world = World("memory")
+    published = PublishedNames(world.clock)
+    program = world.mount(FAST, published=published)
+    program.mkdir("known")
+    world.clock.advance(10.0)
+    with program.walk("known") as known:
+        program.filesystem.getattr(known)
+        world.clock.advance(1.0)
+        program.write("known/a", b"a")
+        said = published.getattr(known)
+        assert said is not None
+        assert said.what == program.stat("known")
+        assert said.what.mtime_ns == int(world.clock() * 1e9)
+        program.unlink("known/a")
+        world.clock.advance(3.0)
+        assert published.getattr(known) is None, "as old as what OSS said"
     world.close()
 
 
