@@ -15,11 +15,12 @@ from benchmarks.works.reading import Reading, peak_mib
 
 PREFIX = "written/"
 NAME = "object"
+PAGE = 4096
 
 
 class SequentialWrite(Reading):
     name = "sequential-write"
-    title = "One large file written, 1 MiB calls, close included"
+    title = "One large file written, close included"
     writes = True
     metrics: Sequence[Metric] = (
         Metric("MB/s", bars={"old": 1.2, "mount": 1.2}),
@@ -28,10 +29,15 @@ class SequentialWrite(Reading):
     )
 
     def __init__(self) -> None:
-        self._expected: dict[int, int] = {}
+        self._expected: dict[str, int] = {}
 
     def cases(self, sizes: Sizes) -> Sequence[Case]:
-        return (Case(f"{sizes.written / GIB:g} GiB", size=sizes.written),)
+        large, small = sizes.written, sizes.written // 8
+        return (
+            Case(f"{large / GIB:g} GiB", size=large, kind=str(MIB)),
+            # what programs do that write records; each call is a request of the kernel's, which has a price of its own
+            Case(f"{small / MIB:g} MiB in calls of 4 KiB", size=small, kind=str(PAGE), limits={"CPU-s/GB": 3.0}),
+        )
 
     def prefix(self, case: Case) -> str:
         return PREFIX
@@ -40,7 +46,7 @@ class SequentialWrite(Reading):
         return ()
 
     def run(self, case: Case, root: Path, ground: Ground) -> Outcome:
-        return load(ground.load, "write", root / NAME, case.size, MIB)
+        return load(ground.load, "write", root / NAME, case.size, int(case.kind))
 
     def program(self, case: Case, client: str, ground: Ground) -> Program | None:
         return None
@@ -49,7 +55,7 @@ class SequentialWrite(Reading):
         found = head(ground.endpoint, ground.bucket, PREFIX + NAME)
         if int(found.get("content-length", -1)) != case.size:
             return f"an object of {found.get('content-length', 'no')} bytes instead of {case.size}"
-        if int(found["x-amz-hash-crc64ecma"]) != self._crc(case.size, ground):
+        if int(found["x-amz-hash-crc64ecma"]) != self._crc(case, ground):
             return "the object holds other bytes than were written"
         return short_of(sample.outcome, case.size)
 
@@ -60,12 +66,12 @@ class SequentialWrite(Reading):
             "peak RSS, MiB": peak_mib(sample),
         }
 
-    def _crc(self, size: int, ground: Ground) -> int:
+    def _crc(self, case: Case, ground: Ground) -> int:
         """Of the same file, made without any client."""
-        if size not in self._expected:
+        if case.name not in self._expected:
             path = ground.scratch / NAME
-            load(ground.load, "write", path, size, MIB)
+            load(ground.load, "write", path, case.size, int(case.kind))
             with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as whole:
-                self._expected[size] = crc64(whole)
+                self._expected[case.name] = crc64(whole)
             path.unlink()
-        return self._expected[size]
+        return self._expected[case.name]

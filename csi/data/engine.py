@@ -84,8 +84,7 @@ class DataEngine:
     `patience` is how long a call waits for memory or for a queue that does not move before it raises DeadlineExceeded;
     `admission` how long opening a file for writing waits for memory before it raises OutOfMemoryBudget. `published`
     is where blocks are published for reads that are answered without the engine, `tails` makes what writes are put in
-    without it; `disk` makes the cache of blocks on a
-    disk, whose memory is the pool's.
+    without it; `disk` makes the cache of blocks on a disk, whose memory is the pool's.
     """
 
     def __init__(

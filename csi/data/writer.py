@@ -1,8 +1,10 @@
 """A file written from its start, or from the end of what is there, to an object that appears whole when it is done.
 
 Written bytes are copied once, into buffers of the writer's allotment; full parts upload in the background while the
-writer goes on. What fits in one part is one PutObject. Continuing an existing object: what fits in one buffer is read
-back, anything larger becomes parts by a copy inside OSS, both bound to the version that was opened.
+writer goes on. Room in the part being filled is lent to who puts bytes there without us (`lend`): every call takes it
+back first, and counts what is there. What fits in one part is one PutObject. Continuing an existing object: what fits
+in one buffer is read back, anything larger becomes parts by a copy inside OSS, both bound to the version that was
+opened.
 
 Never deadlocks: while a part is under way its end brings buffers back; when none is, everything this writer holds is
 in the part being filled, which is then sent early (a buffer is always enough for a part OSS accepts). It follows that

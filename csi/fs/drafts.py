@@ -271,8 +271,7 @@ class Drafts:
         base: ObjectVersion | None,
         appendable: bool,
     ) -> Draft:
-        second_ns = self._now_ns() // 1_000_000_000 * 1_000_000_000  # as of the object, if nothing is written
-        draft = Draft(writer, owner, shared, base, appendable, second_ns)
+        draft = Draft(writer, owner, shared, base, appendable, self._now_ns())
         with self._table.lock:
             self._table.set_draft(node, draft)
             self._table.set_times(node, None)

@@ -15,10 +15,6 @@ from csi.fs.namespace import Namespace
 from csi.fs.nodes import Node
 from csi.fs.openers import Opener, Openers
 from csi.fs.types import Caller, Entry, FileKind, OpenFile
-from csi.volume.units import Seconds
-
-_FIRST_LOOK = Seconds(0.05)
-"""The kernel looks at the attributes of a file once more before it lets the program that made it have it."""
 
 
 class Opening:
@@ -63,8 +59,7 @@ class Opening:
             raise
         if opener is not None:
             opener.identify()
-        entry = knowledge.tell(node)
-        return entry._replace(attr_timeout=max(entry.attr_timeout, _FIRST_LOOK)), opened
+        return knowledge.tell(node), opened
 
     def _opener(self, flags: int, caller: Caller | None) -> Opener | None:
         if self._openers is None or caller is None or flags & os.O_ACCMODE == os.O_RDONLY:

@@ -50,6 +50,18 @@ def test_attributes_are_answered(tables: Tables) -> None:
     assert struct.unpack_from("<QIxxxxQQ", answered.body) == (0, 0, FILE, 123)
 
 
+def test_that_files_have_no_capabilities_is_answered_once_that_is_known(tables: Tables) -> None:
+    def ask(name: bytes) -> int:
+        return tables.kernel.ask(Opcode.GETXATTR, struct.pack("<II", 20, 0) + name, node=FILE).error
+
+    assert ask(b"security.capability\0") == PYTHON
+    tables.answers.deny_capabilities()
+    assert ask(b"security.capability\0") == errno.ENODATA
+    for other in (b"security.capabilitx\0", b"security.selinux\0", b"user.a\0", b"security.capability.\0"):
+        assert ask(other) == PYTHON
+    assert tables.answers.statistics().answered == {"getxattr": 1}
+
+
 def test_an_absence_that_the_kernel_may_keep_is_a_negative_entry(tables: Tables) -> None:
     tables.answers.publish_absence(ROOT, b"no", believed=LONG, told=Seconds(5.0))
 
