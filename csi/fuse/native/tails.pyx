@@ -99,7 +99,10 @@ cdef class WriterTail:
         self.answers = answers
 
     def __dealloc__(self):
-        cdef Tables* tables = self.answers.tables
+        cdef Tables* tables
+        if self.answers is None:  # it was refused
+            return
+        tables = self.answers.tables
         pthread_mutex_lock(&tables.lock)
         unhook_tail(tables, &self.tail)
         pthread_mutex_unlock(&tables.lock)

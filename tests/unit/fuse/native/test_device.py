@@ -215,6 +215,60 @@ def test_fewer_threads_read_while_large_requests_come_and_all_again_when_python_
         assert under_way_at_once(20) == 4
 
 
+def test_one_thread_reads_alone_while_large_requests_come_one_by_one_and_another_helps_when_they_do_not() -> None:
+    came, going = threading.Semaphore(0), threading.Semaphore(0)
+
+    def hold(device: Device, message: memoryview) -> None:
+        came.release()
+        going.acquire(timeout=30)
+        device.reply(unique_of(message))
+
+    with running(hold, threads=3, turns=3, fewest=2, watched=False) as (kernel, _, _answers):
+
+        def large() -> None:
+            kernel.send(Opcode.WRITE, bytes(100_000))
+
+        def under_way_at_once(patience: float) -> int:
+            """Of two large requests that come while one is dealt with."""
+            large()
+            assert came.acquire(timeout=20)
+            large()
+            large()
+            count = 0
+            while count < 2 and came.acquire(timeout=patience):  # before the first is answered
+                count += 1
+            going.release(3)
+            for _ in range(3):
+                kernel.receive()
+            for _ in range(2 - count):
+                assert came.acquire(timeout=20)
+            return count
+
+        def one_by_one() -> None:
+            for _ in range(20):
+                large()
+                assert came.acquire(timeout=20)
+                going.release()
+                kernel.receive()
+
+        for _ in range(20):  # a thread that waited all the while still reads one
+            one_by_one()
+            if under_way_at_once(0.2) == 0:
+                break
+        else:
+            pytest.fail("more than one thread goes on reading")
+        large()
+        assert came.acquire(timeout=20)
+        large()
+        large()
+        going.release()  # who reads the second sees the third
+        assert came.acquire(timeout=20)
+        assert came.acquire(timeout=20)
+        going.release(2)
+        for _ in range(3):
+            kernel.receive()
+
+
 def test_an_answer_that_may_come_later_comes_when_its_thread_is_back() -> None:
     answered, held = threading.Event(), threading.Event()
 

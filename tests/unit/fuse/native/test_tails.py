@@ -155,6 +155,11 @@ def test_a_tail_that_nobody_has_any_more_is_not_found(tables: Tables) -> None:
     assert not gone.write(b"data", 0)
 
 
+def test_a_tail_of_nothing_is_refused() -> None:
+    with pytest.raises(TypeError):
+        WriterTail(None)  # type: ignore[arg-type]
+
+
 def test_many_files_are_written_side_by_side(tables: Tables) -> None:
     writers = {FileHandle(number): Writer(tables, 50) for number in range(1, 601)}
     for handle, one in writers.items():
