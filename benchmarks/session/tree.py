@@ -201,24 +201,24 @@ class MemoryTree:
             self._copy(self._ring_address + offset % _RING, data)
         size = len(data)
         inode = self._opened[handle]
-        if self._make_tail is not None:
-            self._lend(handle, inode, offset + size)
+        self._lend(handle, inode, offset + size)
         if offset + size > self.written[inode]:
             self.written[inode] = offset + size
         return size
 
     def _lend(self, handle: FileHandle, inode: int, position: int) -> None:
-        assert self._make_tail is not None
+        if self._make_tail is None:
+            return
         tail = self._tails.get(inode)
         if tail is None:
             tail = self._tails[inode] = self._make_tail()
+            tail.show(handle)
         self.written[inode] = self._size_written(inode)
         begin = position % _RING
         room = [self._ring_memory[begin : min(begin + _LENT, _RING)]]
         if len(room[0]) < _LENT:
             room.append(self._ring_memory[: _LENT - len(room[0])])
         tail.lend(position, room)
-        tail.show(handle)
 
     def _size_written(self, inode: int) -> int:
         tail = self._tails.get(inode)

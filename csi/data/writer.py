@@ -105,8 +105,7 @@ class PartWriter:
     def write(self, data: Buffer) -> None:
         view = memoryview(data).cast("B")
         with self._turn:
-            self._reclaim()
-            self._check()
+            self._enter()
             try:
                 if not self._touched:
                     self._resume()
@@ -134,8 +133,7 @@ class PartWriter:
 
     def copy(self, source: ObjectVersion, offset: int, size: int) -> bool:
         with self._turn:
-            self._reclaim()
-            self._check()
+            self._enter()
             if size < SMALLEST_PART or size > MOST_PARTS * _COPIED_PART:
                 return False
             try:
@@ -157,14 +155,13 @@ class PartWriter:
 
     def flush(self) -> None:
         with self._turn:
-            self._check()
+            self._enter()
 
     def finish(self) -> PutResult:
         with self._turn:
             if self._result is not None:
                 return self._result
-            self._reclaim()
-            self._check()
+            self._enter()
             try:
                 self._result = self._finish()
             except OssFuseError as error:
@@ -182,6 +179,10 @@ class PartWriter:
         return WriterStatistics(self._filled + self.position - self._position, self._upload.in_flight)
 
     # --- with the turn held ---
+
+    def _enter(self) -> None:
+        self._reclaim()
+        self._check()
 
     def _check(self) -> None:
         if self._error is None and self._upload.error is not None:
@@ -253,8 +254,7 @@ class PartWriter:
         self._buffers.append(buffer)
 
     def _send_part(self) -> None:
-        full = -(-self._filled // self._allotment.buffer)
-        buffers, self._buffers = self._buffers[:full], self._buffers[full:]
+        buffers, self._buffers = self._divided()
         filled, self._filled = self._filled, 0
         self._upload.submit(self._body(buffers, filled), buffers)
 
@@ -282,10 +282,14 @@ class PartWriter:
             self._turn.release()
 
     def _give_spare(self) -> None:
-        full = -(-self._filled // self._allotment.buffer)
-        spare, self._buffers = self._buffers[full:], self._buffers[:full]
+        self._buffers, spare = self._divided()
         if spare:
             self._allotment.give(spare)
+
+    def _divided(self) -> tuple[list[memoryview], list[memoryview]]:
+        """The buffers with bytes in them, and those without."""
+        begun = -(-self._filled // self._allotment.buffer)
+        return self._buffers[:begun], self._buffers[begun:]
 
     def _resume(self) -> None:
         """Take over what the object held when it was opened."""

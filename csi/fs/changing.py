@@ -31,9 +31,7 @@ class AttributeChanges:
             self._set_times(node, change)
 
     def _set_times(self, node: Node, change: AttributeChange) -> None:
-        draft = node.draft
-        if draft is not None:
-            draft.recall()  # what is written after this has the time of then
+        self._files.recall(node)  # what is written after this has the time of then
         with self._table.lock:
             before = self._table.local(node).times or (None, None)
             times = (

@@ -42,8 +42,7 @@ _log = logging.getLogger(__name__)
 class Draft:
     """`shared`: its owner appends, so that others who append may write to it as well. `base`: the version it begins
     with. `appendable`: it grows in OSS while it is written. `announced`: the size its program said it will have,
-    if that is more than it has. `joined`: others have written to it too. `lent`: the kernel session finds its writer's
-    tail. `error`: why it will never be an object."""
+    if that is more than it has. `joined`: others have written to it too. `error`: why it will never be an object."""
 
     writer: Writer
     owner: FileHandle
@@ -53,7 +52,6 @@ class Draft:
     touched_ns: int
     announced: int = 0
     joined: bool = False
-    lent: bool = False
     error: OssFuseError | None = None
 
     @property
@@ -147,7 +145,7 @@ class Drafts:
             draft.joined = draft.joined or draft.owner != writer_handle
             self._table.set_times(node, None)
         if not draft.joined:
-            self._lend(draft)
+            draft.writer.lend()
         return len(data)
 
     def copy(
@@ -243,14 +241,6 @@ class Drafts:
 
     # --- private ---
 
-    def _lend(self, draft: Draft) -> None:
-        tail = draft.writer.tail
-        if tail is not None:
-            if not draft.lent:
-                draft.lent = True
-                tail.show(draft.owner)
-            draft.writer.lend()
-
     def _supersede(self, node: Node, owner: FileHandle) -> None:
         """Make room for a draft of `owner`: its own earlier one, or one that failed, gives way."""
         draft = node.draft
@@ -275,8 +265,9 @@ class Drafts:
         with self._table.lock:
             self._table.set_draft(node, draft)
             self._table.set_times(node, None)
-        if owner != NOBODY:
-            self._lend(draft)
+        if writer.tail is not None and owner != NOBODY:
+            writer.tail.show(owner)
+            writer.lend()
         return draft
 
     def _adopt(self, node: Node, draft: Draft, result: PutResult) -> None:

@@ -140,9 +140,7 @@ class Files:
         """close(2) of one descriptor: what was written is an object when this returns, or it raises why not. It comes
         too when the kernel closes for a program that is being killed: that finishes nothing, and `release` decides."""
         handle = self._handles.get(number)
-        draft = handle.node.draft
-        if draft is not None:
-            draft.recall()  # what is written after this close is known to be
+        self.recall(handle.node)  # what is written after this close is known to be
         handle.deserted = self._is_deserted(handle)
         if handle.deserted or self._is_only_moved(handle):
             return
@@ -196,6 +194,12 @@ class Files:
             raise
 
     # --- for the rest of the room ---
+
+    def recall(self, node: Node) -> None:
+        """The next write to `node` comes here, whatever the kernel session could do by itself."""
+        draft = node.draft
+        if draft is not None:
+            draft.recall()
 
     def turn(self, node: Node) -> Turn:
         return self._table.local(node).turn

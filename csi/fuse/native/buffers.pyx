@@ -20,7 +20,8 @@ cdef class RequestBuffer:
         if posix_memalign(&memory, PAGE, PAGE + size) != 0:
             raise MemoryError
         self.start = memory
-        self.memory = <char*>memory + PAGE - BEFORE  # pages of a payload go where pages are: the kernel copies each in one
+        # pages of a payload go where pages are: the kernel copies each of them in one
+        self.memory = <char*>memory + PAGE - BEFORE
         # a thread that is killed while the kernel would have to find the page takes its request with it: EIO for who
         # asked, where it is asked again of a successor otherwise; only payloads of writes are longer
         if size > PAGE:

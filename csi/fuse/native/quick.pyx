@@ -14,8 +14,8 @@ from csi.fuse.native.fetches cimport end_open, interrupt_read, may_open, read_pl
 from csi.fuse.native.scattered cimport read_range
 from csi.fuse.native.sending cimport send, send_parts
 from csi.fuse.native.tables cimport (
-    LIGHT, Block, Content, File, Inode, Name, Plan, Tables, enter, find, find_name, leave, monotonic,
-    name_hash, note, ossfuse_add, position,
+    A_FLUSH, A_GETATTR, A_GETXATTR, A_LOOKUP, A_OPEN, A_READ, A_RELEASE, LIGHT, Block, Content, File, Inode, Name, Plan,
+    Tables, enter, find, find_name, leave, monotonic, name_hash, note, ossfuse_add, position,
 )
 from csi.fuse.native.tails cimport append
 from csi.fuse.native.wire cimport KEEP_CACHE, NOFLUSH, EntryOut, InHeader, ReadIn, Shape
@@ -80,17 +80,6 @@ cdef enum:
 
 cdef enum:
     PIECES = 32  # blocks in one answer
-
-cdef enum:
-    A_LOOKUP = 0
-    A_GETATTR = 1
-    A_OPEN = 2
-    A_READ = 3
-    A_RELEASE = 4
-    A_FLUSH = 5
-    A_GETXATTR = 7
-
-
 
 cdef bint answer(Tables* tables, int descriptor, char* request, size_t length) noexcept nogil:
     """Answer a request of which `length` bytes were read, if it can be. Of a FORGET, what was counted here is taken

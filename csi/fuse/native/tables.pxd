@@ -17,10 +17,20 @@ cdef extern from * nogil:
 
 cdef enum:
     RING = 1024
-    KINDS = 8
     CLASSES = 7  # of buffers: 16 KiB to 1 MiB
     RECENT = 32
     SPANS = 40
+
+cdef enum:  # kinds of answers, as they are counted
+    A_LOOKUP
+    A_GETATTR
+    A_OPEN
+    A_READ
+    A_RELEASE
+    A_FLUSH
+    A_WRITE
+    A_GETXATTR
+    KINDS
 
 # a handle that was given out here: this bit, and the number of the inode
 cdef uint64_t LIGHT
@@ -240,6 +250,7 @@ cdef Tables* make_tables(size_t capacity) noexcept nogil
 cdef void free_tables(Tables* tables) noexcept nogil
 
 cdef int64_t monotonic() noexcept nogil
+cdef int64_t wall_clock() noexcept nogil
 cdef uint64_t name_hash(uint64_t parent, const char* text, size_t length) noexcept nogil
 
 # with `lock`

@@ -1,6 +1,6 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Hash tables of what may be answered without the interpreter: names, inodes, files, contents and
-their blocks, and the tails of files that are written.
+"""Hash tables of what may be answered without the interpreter: names, inodes, files, contents
+with their blocks, and the tails of files that are written.
 
 `lock` guards everything and is held for table look-ups only: never across a system call, never while the interpreter's
 lock is taken. Replies are written outside of it: what uses a reply's source is counted, and who takes something back
@@ -16,7 +16,7 @@ from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memmove, memset
 
 from csi.oss.posix cimport (
-    CLOCK_MONOTONIC, begin_condition, clock_gettime, moment_in, nanosleep, pthread_cond_broadcast, pthread_cond_destroy,
+    CLOCK_MONOTONIC, CLOCK_REALTIME, begin_condition, clock_gettime, moment_in, nanosleep, pthread_cond_broadcast, pthread_cond_destroy,
     pthread_cond_timedwait, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock,
     timespec,
 )
@@ -89,8 +89,17 @@ cdef void free_tables(Tables* tables) noexcept nogil:
 
 cdef int64_t monotonic() noexcept nogil:
     """Nanoseconds."""
+    return nanoseconds_of(CLOCK_MONOTONIC)
+
+
+cdef int64_t wall_clock() noexcept nogil:
+    """Nanoseconds since the epoch."""
+    return nanoseconds_of(CLOCK_REALTIME)
+
+
+cdef int64_t nanoseconds_of(int clock) noexcept nogil:
     cdef timespec now
-    clock_gettime(CLOCK_MONOTONIC, &now)
+    clock_gettime(clock, &now)
     return <int64_t>now.tv_sec * SECOND + now.tv_nsec
 
 

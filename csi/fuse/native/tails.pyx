@@ -13,15 +13,10 @@ from libc.string cimport memcpy
 from csi.fuse.native.answers cimport Answers
 from csi.fuse.native.sending cimport send
 from csi.fuse.native.tables cimport (
-    SPANS, Tables, Tail, find, hook_tail, ossfuse_add, ossfuse_load, unhook_tail, wait_for,
+    A_WRITE, SPANS, Tables, Tail, find, hook_tail, ossfuse_add, ossfuse_load, unhook_tail, wait_for, wall_clock,
 )
 from csi.fuse.native.wire cimport WRITE_CACHE, InHeader, WriteIn
-from csi.oss.posix cimport CLOCK_REALTIME, clock_gettime, iovec, pthread_mutex_lock, pthread_mutex_unlock, timespec
-
-cdef enum:
-    A_WRITE = 6
-
-cdef int64_t SECOND = 1000000000
+from csi.oss.posix cimport iovec, pthread_mutex_lock, pthread_mutex_unlock
 
 
 cdef struct WriteOut:
@@ -80,16 +75,9 @@ cdef int take_room(Tail* tail, size_t size, iovec* places) noexcept nogil:
     return count
 
 
-cdef int64_t wall_clock() noexcept nogil:
-    """Nanoseconds."""
-    cdef timespec now
-    clock_gettime(CLOCK_REALTIME, &now)
-    return <int64_t>now.tv_sec * SECOND + now.tv_nsec
-
-
 @cython.no_gc_clear  # the tables are there for as long as the tail is in them
 cdef class WriterTail:
-    """Implements `csi.data.streams.Tail`. `answers` are the tables that it is published in. Thread-safe."""
+    """Implements `csi.data.streams.Tail`. `answers` are the tables that it is shown in. Thread-safe."""
 
     cdef Answers answers
     cdef Tail tail
@@ -99,30 +87,17 @@ cdef class WriterTail:
         self.answers = answers
 
     def __dealloc__(self):
-        cdef Tables* tables
-        if self.answers is None:  # it was refused
-            return
-        tables = self.answers.tables
-        pthread_mutex_lock(&tables.lock)
-        unhook_tail(tables, &self.tail)
-        pthread_mutex_unlock(&tables.lock)
-        wait_for(&self.tail.uses)
+        if self.answers is not None:  # it was not refused
+            self.conceal()
+            wait_for(&self.tail.uses)
 
     @property
     def position(self):
-        cdef uint64_t position
-        pthread_mutex_lock(&self.answers.tables.lock)
-        position = self.tail.position
-        pthread_mutex_unlock(&self.answers.tables.lock)
-        return position
+        return <uint64_t>self.seen(<int64_t*>&self.tail.position)
 
     @property
     def written_ns(self):
-        cdef int64_t written
-        pthread_mutex_lock(&self.answers.tables.lock)
-        written = self.tail.written
-        pthread_mutex_unlock(&self.answers.tables.lock)
-        return written
+        return self.seen(&self.tail.written)
 
     def lend(self, uint64_t position, list room not None):
         cdef iovec spans[SPANS]
@@ -168,6 +143,18 @@ cdef class WriterTail:
         pthread_mutex_unlock(&self.answers.tables.lock)
 
     def hide(self):
+        self.conceal()
+
+    # --- private ---
+
+    cdef int64_t seen(self, int64_t* field) noexcept:
+        cdef int64_t value
+        pthread_mutex_lock(&self.answers.tables.lock)
+        value = field[0]
+        pthread_mutex_unlock(&self.answers.tables.lock)
+        return value
+
+    cdef void conceal(self) noexcept:
         pthread_mutex_lock(&self.answers.tables.lock)
         unhook_tail(self.answers.tables, &self.tail)
         pthread_mutex_unlock(&self.answers.tables.lock)

@@ -11,7 +11,8 @@ they are in the cache.
 
 There are many turns while Python is called, and few while it is not: then whoever reads is soon back, and a thread less
 is a switch less. Few as well while large requests come, which are writes, for each thread brings a buffer of its own
-into the cache; and one alone while none of them comes before the last was dealt with. Who comes back with a turn that there is not any more gives it up.
+into the cache; and one alone while none of them comes before the last was dealt with. Who comes back with a turn that
+there is not any more gives it up.
 
 `gate` guards everything; it is never held across a system call that waits or while the interpreter's lock is taken.
 """
