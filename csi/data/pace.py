@@ -5,13 +5,15 @@ Kept by size, in powers of two, of the latest requests only. Measures nothing by
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
-from csi.volume.units import Seconds
+from csi.volume.units import KIB, Seconds
 
 _REMEMBERED = 128
 _ENOUGH = 16  # requests of a size to be known before one is called overdue
 _SHORTEST = Seconds(0.3)
+_SMALLEST = 256 * KIB  # bytes of a request from which it is concluded what a larger one takes
 
 
 class Pace:
@@ -35,6 +37,15 @@ class Pace:
         """The least such a request took lately, which is what it takes when nothing is in its way; 0 if unknown."""
         taken = self._taken.get(size.bit_length())
         return Seconds(min(tuple(taken), default=0.0)) if taken is not None else Seconds(0.0)
+
+    def expected(self, size: int) -> Seconds:
+        """The least such a request would take: as `quickest`, or as the next smaller ones that were made let expect, at
+        most twice as long as one for half of it. Infinite if nothing is known."""
+        quickest = self.quickest(size)
+        if quickest or size < _SMALLEST:
+            return quickest or Seconds(math.inf)
+        half, quarter = self.expected(size // 2), self.quickest(size // 4)
+        return Seconds(half + 2 * max(0.0, half - quarter) if quarter else 2 * half)
 
     def overdue(self, size: int) -> Seconds | None:
         """After how long such a request has met with an accident: twice what 99 of 100 take. None: not known yet."""

@@ -1,8 +1,8 @@
 """What to ask for: follows the streams of reads of one open file and keeps the right blocks coming.
 
 - An object no larger than a megabyte: all of it, by one request, whatever is read.
-- At the start of a larger one: `first` bytes, so that the first byte is early; then, read on, a window that grows with
-  every byte read (`window`), in requests of up to the read-ahead size.
+- At the start of a larger one: `first` bytes, so that the first byte is early, and more if that makes it hardly later;
+  then, read on, a window that grows with every byte read (`window`), in requests of up to the read-ahead size.
 - Anywhere else: what is read, rounded to 8 KiB (not at all when `exact`), until reads follow one another; and where
   they are at equal distances, the next ones (`stride`).
 
@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from csi.data.blocks import BlockCache
-from csi.data.buffers import floor_power
+from csi.data.buffers import charged_size, floor_power
 from csi.data.shelves import UNIT, Block, Shelf
 from csi.data.stride import Stride, rounded
-from csi.data.window import Cursor, Streams
+from csi.data.window import FAR, Cursor, Streams
 from csi.data.workers import URGENT
 from csi.volume.units import MIB
 
@@ -27,6 +27,9 @@ WHOLE = 1 * MIB
 
 _SCATTERED = 16
 """Reads one after another that belong to no stream: those that follow will not either."""
+
+_HARDLY = 1.5
+"""A request that takes so many times as long as a smaller one takes hardly longer."""
 
 _MOST_CURSORS = 32
 _LOOKED_AT = 4
@@ -177,9 +180,23 @@ class Pattern:
             return 0, self._size
         start = position - position % UNIT
         first = self._plan.first
-        size = first if start == 0 else min(first, floor_power(max(cursor.run, UNIT)))
+        size = self._opening(cursor, position, end) if start == 0 else min(first, floor_power(max(cursor.run, UNIT)))
         size = max(size, min(self._plan.chunk, floor_power(end - start)))
         return start, min(start + size, self._size)
+
+    def _opening(self, cursor: Cursor, position: int, end: int) -> int:
+        """How much the first request of a file is for: of one that is read through, as much as takes hardly longer, and
+        a little more where that is all there is."""
+        size = first = self._plan.first
+        if not cursor.promises(position, end):
+            return first
+        pace, share = self._cache.pace, self._share(cursor)
+        quickest = pace.quickest(first)
+        most = min(self._plan.chunk, cursor.wanted(first, quickest, end - position), share)
+        while size * 2 <= most and pace.expected(size * 2) <= quickest * _HARDLY:
+            size *= 2
+        is_nearly_all = first < size < self._size <= size + size // 4
+        return self._size if is_nearly_all and charged_size(self._size) <= share else size
 
     def _begin_private(self, cursor: Cursor, position: int, end: int) -> Block | None:
         start, stop = position, end
@@ -216,6 +233,8 @@ class Pattern:
         cursor.judge(self._cache.pace.quickest(plan.chunk), plan.largest)
         want = min(want, self._share(cursor))
         chunk = min(plan.chunk, floor_power(max(want // 2, min(want, plan.first), 1)))
+        if chunk * 2 <= min(want, plan.chunk) and self._is_better_whole(chunk * 2):
+            chunk *= 2
         if chunk < UNIT:
             return
         target = min(position + want, self._size)
@@ -232,6 +251,12 @@ class Pattern:
             cursor.blocks.append(block)
             cursor.frontier = block.end
             cursor.bound()
+
+    def _is_better_whole(self, size: int) -> bool:
+        """Whether one request for `size` bytes is better than two for a half each: it takes hardly longer, or so little
+        time that a second one costs more than it gains."""
+        pace = self._cache.pace
+        return pace.expected(size) <= max(FAR, pace.quickest(size // 2) * _HARDLY)
 
     def _share(self, cursor: Cursor) -> int:
         """Bytes this cursor may keep ahead; the windows of those that are not being read are given up for it."""

@@ -4,8 +4,8 @@ A *cursor* follows one stream of reads through a file (a file may be read at sev
 reorders what it asks for). Its *run* is how many bytes were read one after another; skipping forward takes from it.
 The window is never larger than the run, so what is fetched in vain is never more than what was read: that is the
 doubling of a window and the bound on waste for random readers in one rule. Who reads a file from its start will mostly
-read on, and where requests take long each doubling is one to wait for: there it may be four times the run. Pure
-bookkeeping: fetches nothing.
+read on, and each doubling is one more request, to pay for and to wait for: there it may be four times the run, where
+requests take long at once, elsewhere when more than a megabyte was read. Pure bookkeeping: fetches nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ would make one of random reads near each other, it is two of the reads."""
 
 
 FAR = Seconds(0.004)
-"""What the quickest request takes where a window may be larger than the run."""
+"""A store whose quickest request takes so long is far: what a request costs is waiting. Elsewhere it is work."""
 
 _TRUSTED = 4  # times the run, from the start of a file
 _BULK = 256 * KIB
@@ -102,7 +102,8 @@ class Cursor:
         """The window, at least `floor` bytes, where a small request takes `quickest` seconds. `coming` bytes are being
         read."""
         run = self.run + coming
-        return min(self.reach, max(run * _TRUSTED if self.begin == 0 and quickest >= FAR else run, floor))
+        is_trusted = self.begin == 0 and (quickest >= FAR or run > MIB)
+        return min(self.reach, max(run * _TRUSTED if is_trusted else run, floor))
 
     def bound(self) -> None:
         """After a change of `position`, `frontier` or `hits`: what belongs to this stream now."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from csi.data.pace import Pace
@@ -38,6 +40,23 @@ def test_requests_of_other_sizes_do_not_count() -> None:
         pace.note(4 * MIB, 2.0)
     assert pace.overdue(100 * KIB) is None
     assert pace.quickest(100 * KIB) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("known", "expected"),
+    [
+        ({}, math.inf),
+        ({1: 0.02}, 0.08),  # at most as long as four of them
+        ({1: 0.02, 2: 0.021}, 0.023),  # a megabyte more is a millisecond more
+        ({1: 0.02, 2: 0.018}, 0.018),
+        ({1: 0.02, 2: 0.021, 4: 0.05}, 0.05),
+    ],
+)
+def test_what_a_request_will_take_is_told_by_smaller_ones(known: dict[int, float], expected: float) -> None:
+    pace = Pace()
+    for size, seconds in known.items():
+        pace.note(size * MIB, seconds)
+    assert pace.expected(4 * MIB) == pytest.approx(expected)
 
 
 def test_the_quickest_is_of_the_latest_requests() -> None:

@@ -66,17 +66,70 @@ def test_the_first_request_of_a_large_object_is_small() -> None:
     assert store.ranges == [("large", 0, 1 * MIB)]
 
 
-def test_the_window_never_exceeds_what_was_read_by_more_than_a_request() -> None:
+@pytest.mark.parametrize(("begin", "times"), [(0, 4), (8 * MIB, 1)])
+def test_the_window_never_exceeds_what_was_read_or_from_the_start_four_times_that(begin: int, times: int) -> None:
     store = MemoryStore()
     version = seeded(store, "large", content(40 * MIB))
     with engine_over(store, budget=256 * MIB, clock=ManualClock()) as engine:
         reader = engine.open_reader(version)
-        for offset in range(0, 20 * MIB, READ):
-            reader.read(offset, READ)
+        for read in range(READ, 12 * MIB, READ):
+            reader.read(begin + read - READ, READ)
             settle(engine)
-            asked = max(start + length for _, start, length in store.ranges)
-            read = offset + READ
-            assert asked <= read + max(read, 1 * MIB) + 4 * MIB
+            asked = max(start + length for _, start, length in store.ranges) - begin
+            assert asked <= read + max(read * (times if read > MIB else 1), MIB) + 4 * MIB
+
+
+@pytest.mark.parametrize(
+    ("two", "requests"),
+    [(0.02, [(0, 5)]), (0.025, [(0, 2), (2, 3)]), (0.04, [(0, 1), (1, 2), (3, 2)])],
+)
+def test_the_first_request_of_a_file_that_is_read_through_is_for_as_much_as_takes_hardly_longer(
+    two: float, requests: list[tuple[int, int]]
+) -> None:
+    store = MemoryStore()
+    version = seeded(store, "large", content(5 * MIB))
+    with engine_over(store, budget=256 * MIB, clock=ManualClock()) as engine:
+        engine._cache.pace.note(1 * MIB, 0.02)
+        engine._cache.pace.note(2 * MIB, two)
+        assert engine.open_reader(version).read(0, 1 * MIB) == content(5 * MIB)[: 1 * MIB]
+        settle(engine)
+    assert sorted(store.ranges) == [("large", start * MIB, size * MIB) for start, size in requests]
+
+
+def test_who_only_looks_into_a_file_that_is_far_away_is_not_sent_all_of_it() -> None:
+    store = MemoryStore()
+    version = seeded(store, "large", content(5 * MIB))
+    with engine_over(store, budget=256 * MIB, clock=ManualClock()) as engine:
+        for size in (1, 2, 4):
+            engine._cache.pace.note(size * MIB, 0.02)
+        engine.open_reader(version).read(0, READ)
+        settle(engine)
+    assert store.ranges == [("large", 0, 1 * MIB)]
+
+
+def test_the_first_request_of_a_file_is_no_larger_than_its_readers_share_of_the_memory() -> None:
+    store = MemoryStore()
+    versions = [seeded(store, f"large-{number}", content(5 * MIB)) for number in range(16)]
+    with engine_over(store, budget=32 * MIB, clock=ManualClock()) as engine:
+        for size in (1, 2, 4):
+            engine._cache.pace.note(size * MIB, 0.02)
+        for version in versions:
+            assert engine.open_reader(version).read(0, 1 * MIB) == content(5 * MIB)[: 1 * MIB]
+            settle(engine)
+    assert [length for key, start, length in store.ranges if key == "large-0" and start == 0] == [5 * MIB]
+    assert [length for key, start, length in store.ranges if key == "large-15" and start == 0] == [1 * MIB]
+
+
+def test_next_to_a_store_one_request_does_where_two_would_only_cost_more() -> None:
+    store = MemoryStore()
+    version = seeded(store, "large", content(5 * MIB))
+    with engine_over(store, budget=256 * MIB, clock=ManualClock()) as engine:
+        engine._cache.pace.note(1 * MIB, 0.0005)
+        reader = engine.open_reader(version)
+        for offset in range(0, 5 * MIB, MIB):
+            reader.read(offset, MIB)
+            settle(engine)
+    assert sorted(store.ranges) == [("large", 0, 1 * MIB), ("large", 1 * MIB, 1 * MIB), ("large", 2 * MIB, 3 * MIB)]
 
 
 @pytest.mark.parametrize(("took", "asked"), [(0.02, 5), (0.001, 2)])
