@@ -23,7 +23,12 @@ class SequentialRead(Reading):
 
     def cases(self, sizes: Sizes) -> Sequence[Case]:
         size = f"{sizes.large / GIB:g} GiB"
-        return Case(f"{size}, 1 stream", threads=1), Case(f"{size}, 4 streams", threads=4)
+        return (
+            Case(f"{size}, 1 stream", threads=1),
+            Case(f"{size}, 4 streams", threads=4),
+            Case(f"{size}, 1 stream, 20 ms", latency_ms=20, threads=1),
+            Case(f"{size}, 4 streams, 20 ms", latency_ms=20, threads=4),
+        )
 
     def prefix(self, case: Case) -> str:
         return LARGE

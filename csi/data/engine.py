@@ -335,7 +335,8 @@ def _read_plan(read: ReadOptions, budget: int) -> ReadPlan:
     largest = read.readahead_count * read.readahead_size
     # Two requests under way and two blocks ready. That more is of use is found out by `Cursor.judge` and `stalled`.
     reach = min(largest, min(read.threads + 2, 4) * chunk)
-    return ReadPlan(first, chunk, reach, largest)
+    widest = max(chunk, _block_size(min(budget // 16, _LARGEST_REQUEST)))
+    return ReadPlan(first, chunk, widest, reach, largest)
 
 
 def _block_size(size: int) -> int:

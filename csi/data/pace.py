@@ -39,13 +39,19 @@ class Pace:
         return Seconds(min(tuple(taken), default=0.0)) if taken is not None else Seconds(0.0)
 
     def expected(self, size: int) -> Seconds:
-        """The least such a request would take: as `quickest`, or as the next smaller ones that were made let expect, at
-        most twice as long as one for half of it. Infinite if nothing is known."""
-        quickest = self.quickest(size)
-        if quickest or size < _SMALLEST:
-            return quickest or Seconds(math.inf)
-        half, quarter = self.expected(size // 2), self.quickest(size // 4)
-        return Seconds(half + 2 * max(0.0, half - quarter) if quarter else 2 * half)
+        """The least such a request would take: as `quickest`, or on the line through the next two smaller ones there
+        are; in proportion to the size if there is only one, infinite if there is none."""
+        known: list[tuple[int, float]] = []
+        smaller = size
+        while smaller >= _SMALLEST and len(known) < 2:
+            if quickest := self.quickest(smaller):
+                known.append((smaller, quickest))
+            smaller //= 2
+        if not known:
+            return Seconds(math.inf)
+        nearest, seconds = known[0]
+        a_byte = max(0.0, seconds - known[1][1]) / (nearest - known[1][0]) if len(known) > 1 else seconds / nearest
+        return Seconds(seconds + a_byte * (size - nearest))
 
     def overdue(self, size: int) -> Seconds | None:
         """After how long such a request has met with an accident: twice what 99 of 100 take. None: not known yet."""

@@ -38,11 +38,12 @@ _STEPS = 8  # how many times on its length a window is moved along
 
 @dataclass(frozen=True, slots=True)
 class ReadPlan:
-    """Sizes in bytes, all powers of two: `first` request, largest request (`chunk`), `reach` a window begins with and
-    `largest` it may grow to (these two need not be powers of two)."""
+    """Sizes in bytes, all powers of two: `first` request, largest request (`chunk`) and largest to a store that is far
+    (`widest`), `reach` a window begins with and `largest` it may grow to (these two need not be powers of two)."""
 
     first: int
     chunk: int
+    widest: int
     reach: int
     largest: int
 
@@ -230,11 +231,9 @@ class Pattern:
                 cursor.filled()
             return
         cursor.resumed()
-        cursor.judge(self._cache.pace.quickest(plan.chunk), plan.largest)
         want = min(want, self._share(cursor))
-        chunk = min(plan.chunk, floor_power(max(want // 2, min(want, plan.first), 1)))
-        if chunk * 2 <= min(want, plan.chunk) and self._is_better_whole(chunk * 2):
-            chunk *= 2
+        chunk = self._request_size(want)
+        cursor.judge(self._cache.pace.quickest(chunk), plan.largest)
         if chunk < UNIT:
             return
         target = min(position + want, self._size)
@@ -252,11 +251,19 @@ class Pattern:
             cursor.frontier = block.end
             cursor.bound()
 
-    def _is_better_whole(self, size: int) -> bool:
-        """Whether one request for `size` bytes is better than two for a half each: it takes hardly longer, or so little
-        time that a second one costs more than it gains."""
-        pace = self._cache.pace
-        return pace.expected(size) <= max(FAR, pace.quickest(size // 2) * _HARDLY)
+    def _request_size(self, want: int) -> int:
+        """In which pieces to ask for a window of `want` bytes. One request does for two if it takes so little time that
+        a second one costs more than it gains, or hardly longer; then also beyond the usual size, where the window holds
+        two of them: a store that is far is made no use of by many small ones, since only so many are made at a time."""
+        plan, pace = self._plan, self._cache.pace
+        size = min(plan.chunk, floor_power(max(want // 2, min(want, plan.first), 1)))
+        while size * 2 <= (want if size < plan.chunk else min(want // 2, plan.widest)):
+            took, longer = pace.quickest(size), pace.expected(size * 2)
+            hardly = longer <= took * _HARDLY
+            if not (hardly or longer <= FAR if size < plan.chunk else hardly and took >= FAR):
+                break
+            size *= 2
+        return size
 
     def _share(self, cursor: Cursor) -> int:
         """Bytes this cursor may keep ahead; the windows of those that are not being read are given up for it."""

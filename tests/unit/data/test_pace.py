@@ -50,12 +50,13 @@ def test_requests_of_other_sizes_do_not_count() -> None:
         ({1: 0.02, 2: 0.021}, 0.023),  # a megabyte more is a millisecond more
         ({1: 0.02, 2: 0.018}, 0.018),
         ({1: 0.02, 2: 0.021, 4: 0.05}, 0.05),
+        ({0.5: 0.02, 2: 0.0215}, 0.0235),
     ],
 )
-def test_what_a_request_will_take_is_told_by_smaller_ones(known: dict[int, float], expected: float) -> None:
+def test_what_a_request_will_take_is_told_by_smaller_ones(known: dict[float, float], expected: float) -> None:
     pace = Pace()
     for size, seconds in known.items():
-        pace.note(size * MIB, seconds)
+        pace.note(round(size * MIB), seconds)
     assert pace.expected(4 * MIB) == pytest.approx(expected)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from csi.data.engine import DataEngine
 from csi.errors import BadHandle, DeadlineExceeded, ObjectNotFound, PreconditionFailed, ServerFailure
+from csi.oss.cancellation import Cancellation
 from csi.oss.store import ObjectVersion
 from csi.volume.spec import ReadOptions
 from csi.volume.units import KIB, MIB, Bytes
@@ -120,6 +122,37 @@ def test_the_first_request_of_a_file_is_no_larger_than_its_readers_share_of_the_
     assert [length for key, start, length in store.ranges if key == "large-15" and start == 0] == [1 * MIB]
 
 
+class Line(MemoryStore):
+    """Requests take `delay` seconds of `clock`, and `a_megabyte` for each that comes."""
+
+    def __init__(self, clock: ManualClock, delay: float, a_megabyte: float) -> None:
+        super().__init__()
+        self._clock, self._delay, self._a_megabyte = clock, delay, a_megabyte
+        self._one = threading.Lock()
+
+    def fill(
+        self, version: ObjectVersion, offset: int, target: memoryview, *, cancellation: Cancellation | None = None
+    ) -> None:
+        super().fill(version, offset, target, cancellation=cancellation)
+        with self._one:
+            self._clock.now += self._delay + self._a_megabyte * len(target) / MIB
+
+
+@pytest.mark.parametrize(("delay", "a_megabyte", "largest"), [(0.02, 0.001, 8), (0.02, 0.02, 4), (0.0005, 0.0, 4)])
+def test_requests_to_a_store_that_is_far_are_larger_where_that_takes_hardly_longer(
+    delay: float, a_megabyte: float, largest: int
+) -> None:
+    clock = ManualClock()
+    store = Line(clock, delay, a_megabyte)
+    version = seeded(store, "large", content(64 * MIB))
+    with engine_over(store, budget=256 * MIB, clock=clock) as engine:
+        reader = engine.open_reader(version)
+        for offset in range(0, 64 * MIB, MIB):
+            assert len(reader.read(offset, MIB)) == MIB
+            settle(engine)
+    assert max(length for _, _, length in store.ranges) == largest * MIB
+
+
 def test_next_to_a_store_one_request_does_where_two_would_only_cost_more() -> None:
     store = MemoryStore()
     version = seeded(store, "large", content(5 * MIB))
@@ -187,7 +220,7 @@ def test_requests_grow_to_the_read_ahead_size_and_overlap_nowhere() -> None:
     store = MemoryStore()
     data = content(40 * MIB)
     version = seeded(store, "large", data)
-    with engine_over(store, budget=256 * MIB) as engine:
+    with engine_over(store, budget=256 * MIB, clock=ManualClock()) as engine:
         assert read_through(engine, version) == data
         settle(engine)
     ranges = sorted((start, length) for _, start, length in store.ranges)
