@@ -2,7 +2,8 @@
 
 - An object no larger than a megabyte: all of it, by one request, whatever is read.
 - At the start of a larger one: `first` bytes, so that the first byte is early, and more if that makes it hardly later;
-  then, read on, a window that grows with every byte read (`window`), in requests of up to the read-ahead size.
+  then, read on, a window that grows with every byte read (`window`), in requests of up to the read-ahead size, or
+  larger ones where the store is far.
 - Anywhere else: what is read, rounded to 8 KiB (not at all when `exact`), until reads follow one another; and where
   they are at equal distances, the next ones (`stride`).
 
