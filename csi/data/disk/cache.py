@@ -33,7 +33,7 @@ from csi.volume.units import MIB, Bytes, Seconds
 
 log = logging.getLogger(__name__)
 
-_LARGEST_QUEUE = 16 * MIB
+_LARGEST_QUEUE = 32 * MIB  # four of the largest requests
 _SHARE = 8
 """The queue holds at most one part in so many of the memory budget."""
 
