@@ -48,7 +48,7 @@ _RETAINED = 16 * MIB
 _KEPT_FREE = 64 * MIB
 _LARGEST_REQUEST = 16 * MIB
 _WIDEST = 8 * MIB
-"""Of requests beyond the size that was asked for: 16 MiB were no faster, at a third more CPU."""
+"""Of requests beyond the size that was asked for: one stream was no faster with 16 MiB, and took more CPU."""
 _WORTH_AHEAD = Seconds(0.004)
 """Of a request: one that is made ahead costs another thread and two switches, about a millisecond on a busy machine."""
 _CLOSED_AT_ONCE = 16

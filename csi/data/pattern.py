@@ -260,8 +260,9 @@ class Pattern:
         size = min(plan.chunk, floor_power(max(want // 2, min(want, plan.first), 1)))
         while size * 2 <= (want if size < plan.chunk else min(want // 2, plan.widest)):
             took, longer = pace.quickest(size), pace.expected(size * 2)
-            hardly = longer <= took * _HARDLY
-            if not (hardly or longer <= FAR if size < plan.chunk else hardly and took >= FAR):
+            is_hardly_longer = longer <= took * _HARDLY
+            is_better = is_hardly_longer or longer <= FAR if size < plan.chunk else is_hardly_longer and took >= FAR
+            if not is_better:
                 break
             size *= 2
         return size
