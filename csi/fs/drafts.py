@@ -80,6 +80,11 @@ class Drafts:
         self._table = namespace.table
         self._options = options
 
+    @property
+    def readable(self) -> bool:
+        """Whether files are read while they are written: append mode."""
+        return self._options.append
+
     # --- beginning ---
 
     def begin_empty(self, node: Node, owner: FileHandle, *, shared: bool = False, exclusive: bool = False) -> Draft:

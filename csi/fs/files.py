@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from csi.errors import OperationNotSupported, OssFuseError, StaleFile
@@ -23,9 +24,15 @@ from csi.fs.turns import Gate, Turn
 from csi.fs.types import OpenFile
 from csi.oss.store import Buffer
 from csi.volume.spec import CachePolicy, MountArguments
-from csi.volume.units import FileHandle
+from csi.volume.units import MIB, FileHandle
 
 _log = logging.getLogger(__name__)
+
+_AT_ONCE = 64 * MIB
+"""Bytes of one write whose requests may come in another order."""
+_GLANCE, _GLANCES = 0.001, 1000
+"""Seconds between two looks whether those before one of them have come, and how many; then it is a write to somewhere
+else in the file."""
 
 
 class Files:
@@ -39,6 +46,7 @@ class Files:
         drafts: Drafts,
         gate: Gate,
         arguments: MountArguments,
+        sleep: Callable[[float], None],
     ) -> None:
         self._namespace = namespace
         self._table = namespace.table
@@ -47,6 +55,7 @@ class Files:
         self._drafts = drafts
         self._gate = gate
         self._arguments = arguments
+        self._sleep = sleep
 
     # --- opening and closing ---
 
@@ -70,7 +79,7 @@ class Files:
             self.truncate(node, 0, None)  # open(2) leaves it unspecified; Linux empties the file
         light = None if writing or flags & os.O_DIRECT else self._namespace.knowledge.open_beside(node)
         if light is not None:
-            return OpenFile(light, *self._cache_policy(node, flags))
+            return self._opened(light, node, flags)
         handle = self._handles.add(node, flags, opener)
         try:
             if writing and flags & os.O_TRUNC:
@@ -81,7 +90,7 @@ class Files:
         except BaseException:
             self._handles.drop(handle)
             raise
-        return OpenFile(handle.id, *self._cache_policy(node, flags))
+        return self._opened(handle.id, node, flags)
 
     def create(self, node: Node, flags: int, opener: Opener | None = None) -> OpenFile:
         """Open a file that was not there, and begin its first version."""
@@ -94,7 +103,7 @@ class Files:
                 self._namespace.knowledge.withdrawn(node)
             self._handles.drop(handle)
             raise
-        return OpenFile(handle.id, *self._cache_policy(node, flags))
+        return self._opened(handle.id, node, flags)
 
     def release(self, number: FileHandle) -> None:
         """The last descriptor is closed. What flush did not finish (it never came) is finished here; a failure can
@@ -120,6 +129,7 @@ class Files:
         handle.require_writable()
         if handle.failed is not None:
             raise handle.failed
+        self._await_earlier(node, offset)
         try:
             with self.turn(node):
                 written = self._write_draft(handle, offset, data)
@@ -227,6 +237,19 @@ class Files:
         self._table.replace_facts(node, Facts(node.kind))
         return True
 
+    def _opened(self, number: FileHandle, node: Node, flags: int) -> OpenFile:
+        keep, direct = self._cache_policy(node, flags)
+        return OpenFile(number, keep, direct, not direct and self._leaves_no_pages(flags))
+
+    def _leaves_no_pages(self, flags: int) -> bool:
+        """Whether pages of what is written would be dropped before anybody reads them: the file cannot be opened for
+        reading until it is finished, and its next version is another one."""
+        return (
+            flags & os.O_ACCMODE == os.O_WRONLY
+            and self._arguments.cache is not CachePolicy.KERNEL
+            and not self._drafts.readable
+        )
+
     def _cache_policy(self, node: Node, flags: int) -> tuple[bool, bool]:
         """(keep_cache, direct_io) of the reply to open. AUTO keeps pages if this is the version opened before.
         Pages that were refused are kept by nobody."""
@@ -261,6 +284,23 @@ class Files:
                 self._table.replace_facts(node, Facts((node.facts or Facts(node.kind)).kind, size))
             return len(data)
         return None
+
+    def _await_earlier(self, node: Node, offset: int) -> None:
+        """A large write that a program has under way (io_submit(2), io_uring) comes as requests that the kernel makes
+        at the same time: each has been read from the device after those before it, but may be sooner here."""
+        for _ in range(_GLANCES):
+            if not self._lies_ahead(node, offset):
+                return
+            self._sleep(_GLANCE)
+
+    def _lies_ahead(self, node: Node, offset: int) -> bool:
+        """Whether bytes for `offset` would belong to the file if what is before it was written."""
+        draft = node.draft
+        if draft is not None:
+            end = draft.size if draft.error is None else offset
+        else:
+            end = node.facts.size if node.facts is not None and not node.detached else offset
+        return end < offset <= end + _AT_ONCE
 
     def _complete(self, number: FileHandle, *, push: bool) -> None:
         handle = self._handles.get(number)

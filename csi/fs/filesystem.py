@@ -83,6 +83,7 @@ class Filesystem:
         allowance: Bytes = DEFAULT_ALLOWANCE,
         journal: Journal | None = None,
         clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         """`prefix` is '' or ends with '/'. `openers` tells of programs that are killed; without it none is.
         `published` is what the kernel session answers from by itself. `clock` tells seconds since the epoch: it dates
@@ -103,7 +104,7 @@ class Filesystem:
         self._drafts = Drafts(store, engine, self._namespace, write if write is not None else WriteOptions())
         self._handles = Handles(self._table)
         self._reading = Reading(self._namespace, engine, self._drafts, self._handles, exact=arguments.random_read)
-        self._files = Files(self._namespace, self._handles, self._reading, self._drafts, self._gate, arguments)
+        self._files = Files(self._namespace, self._handles, self._reading, self._drafts, self._gate, arguments, sleep)
         self._tree = Tree(store, self._namespace, self._files, self._drafts, self._gate)
         self._links = Links(store, self._namespace, self._gate, enabled=arguments.symlinks)
         self._attributes = ExtendedAttributes(store, self._namespace, self._files, enabled=arguments.xattrs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -39,6 +39,7 @@ class World:
     def __init__(self, engine: str) -> None:
         self.clock = Clock()
         self.store = MemoryStore(clock=self.clock)
+        self.meanwhile: Callable[[], object] = lambda: None  # what others do while somebody waits
         self._engine = engine
         self._mounts: list[_Mount] = []
         self._dead: list[_Mount] = []
@@ -80,9 +81,13 @@ class World:
             published=published,
             journal=journal,
             clock=self.clock,
+            sleep=self._sleep,
         )
         self._mounts.append(_Mount(filesystem, engine, tails))
         return Program(filesystem, tails=tails)
+
+    def _sleep(self, _seconds: float) -> None:
+        self.meanwhile()
 
     def kill(self, program: Program) -> None:
         """Its process is gone: nothing of it comes to rest."""

@@ -54,6 +54,7 @@ class TreeFilesystem:
         self.timeout = Seconds(timeout)
         self.keep_cache = keep_cache
         self.direct_io = False
+        self.uncached_writes = False
         self.nodes: dict[int, Node] = {1: Node(1, FileKind.DIRECTORY, 0o755)}
         self.handles: dict[int, int] = {}
         self.lookups: Counter[int] = Counter()
@@ -272,7 +273,7 @@ class TreeFilesystem:
     def _open(self, node: Node) -> OpenFile:
         handle = next(self._handles)
         self.handles[handle] = node.inode
-        return OpenFile(FileHandle(handle), self.keep_cache, self.direct_io)
+        return OpenFile(FileHandle(handle), self.keep_cache, self.direct_io, self.uncached_writes)
 
     def _opened(self, handle: int) -> Node:
         if handle not in self.handles:

@@ -15,7 +15,7 @@ from csi.fuse.native.sending cimport send
 from csi.fuse.native.tables cimport (
     A_WRITE, SPANS, Tables, Tail, find, hook_tail, ossfuse_add, ossfuse_load, unhook_tail, wait_for, wall_clock,
 )
-from csi.fuse.native.wire cimport WRITE_CACHE, InHeader, WriteIn
+from csi.fuse.native.wire cimport O_DSYNC, WRITE_CACHE, InHeader, WriteIn
 from csi.oss.posix cimport iovec, pthread_mutex_lock, pthread_mutex_unlock
 
 
@@ -34,7 +34,7 @@ cdef bint append(Tables* tables, int descriptor, InHeader* header, size_t length
     cdef WriteOut out
     if length < sizeof(InHeader) + sizeof(WriteIn) or length - sizeof(InHeader) - sizeof(WriteIn) != asked.size:
         return False
-    if asked.size == 0 or asked.write_flags & WRITE_CACHE:
+    if asked.size == 0 or asked.write_flags & WRITE_CACHE or asked.flags & O_DSYNC:
         return False
     pthread_mutex_lock(&tables.lock)
     tail = <Tail*>find(&tables.tails, asked.handle)

@@ -6,6 +6,7 @@ cdef enum:
     KEEP_CACHE = 1 << 1  # of an open
     NOFLUSH = 1 << 5
     WRITE_CACHE = 1 << 0  # of a write: pages of a mapping
+    O_DSYNC = 0x1000  # of a write's file, or of the call: not answered before it is in OSS
 
 cdef struct InHeader:
     uint32_t length

@@ -165,8 +165,16 @@ class FileHandlers:
 
     def write(self, _header: Header, body: Write) -> Outcome:
         data: Buffer = body.data if self._can_keep() else bytes(body.data)
-        work = call(self._filesystem.write, FileHandle(body.handle), body.offset, data)
-        return Later(self._lanes.writes, work, _count, long=False)
+        synced = bool(body.flags & os.O_DSYNC)  # O_SYNC, O_DSYNC, RWF_SYNC or RWF_DSYNC
+        write = self._write_synced if synced else self._filesystem.write
+        work = call(write, FileHandle(body.handle), body.offset, data)
+        return Later(self._lanes.writes, work, _count, long=synced)
+
+    def _write_synced(self, handle: FileHandle, offset: int, data: Buffer) -> int:
+        """The kernel sends the FSYNC only after writes that made pages (fuse_direct_write_iter, Linux 6.18)."""
+        count = self._filesystem.write(handle, offset, data)
+        self._filesystem.fsync(handle)
+        return count
 
     def flush(self, _header: Header, body: Flush) -> Outcome:
         if self._arguments.read_only:
@@ -218,9 +226,13 @@ class FileHandlers:
 
 
 def _open_flags(opened: OpenFile) -> int:
-    """Writes of several threads to a file without page cache need not wait for each other in the kernel."""
+    """Writes of several threads to a file without page cache need not wait for each other in the kernel. Where nobody
+    would read the pages that writes make, the kernel sends what is written from the program's memory: making pages and
+    copying to them is a fifth of the work of a large write."""
     if opened.direct_io:
         return OpenFlag.DIRECT_IO | OpenFlag.PARALLEL_DIRECT_WRITES
+    if opened.uncached_writes:
+        return OpenFlag.DIRECT_IO
     return OpenFlag.KEEP_CACHE if opened.keep_cache else 0
 
 

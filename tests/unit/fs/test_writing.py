@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -21,7 +22,9 @@ from csi.errors import (
     StaleFile,
 )
 from csi.fs.types import AttributeChange
-from tests.support.filesystems import FAST, World
+from csi.volume.spec import CachePolicy
+from csi.volume.units import MIB
+from tests.support.filesystems import CONSISTENT, FAST, World
 from tests.support.programs import APPEND, WRITE, Program
 
 
@@ -141,6 +144,94 @@ def test_a_write_out_of_order_is_refused_and_close_tells_that_there_is_no_object
         file.close()
     assert world.store.objects == {}
     assert not consistent.exists("dir.bin")
+
+
+@pytest.mark.parametrize("append", [False, True])
+def test_pieces_of_one_write_may_come_in_another_order(world: World, append: bool) -> None:
+    program = world.mount(append=append)
+    file = program.open("a", WRITE)
+    file.write(b"zero ")
+    late = iter([(b"one ", 5), (b"two ", 9)])
+
+    def bring_the_next() -> None:
+        world.meanwhile = lambda: None
+        file.pwrite(*next(late))
+        world.meanwhile = bring_the_next
+
+    world.meanwhile = bring_the_next
+    assert file.pwrite(b"three", 13) == 5
+    file.close()
+    assert world.store.data("a") == b"zero one two three"
+
+
+def test_pieces_that_go_on_with_an_object_may_come_in_another_order(world: World, consistent: Program) -> None:
+    world.store.seed("a", b"hello")
+    file = consistent.open("a", os.O_WRONLY)
+    earlier = iter([b" there"])
+
+    def bring_it() -> None:
+        world.meanwhile = lambda: None
+        file.pwrite(next(earlier), 5)
+
+    world.meanwhile = bring_it
+    file.pwrite(b", you", 11)
+    file.close()
+    assert world.store.data("a") == b"hello there, you"
+
+
+def test_who_waits_for_an_earlier_piece_is_told_when_that_has_failed(world: World, consistent: Program) -> None:
+    file = consistent.open("a", WRITE)
+    file.write(b"zero ")
+    failures: list[BaseException] = []
+
+    def bring_another() -> None:
+        world.meanwhile = lambda: None
+        with pytest.raises(InvalidOperation) as caught:
+            file.pwrite(b"to another place", 3)
+        failures.append(caught.value)
+
+    world.meanwhile = bring_another
+    with pytest.raises(InvalidOperation) as caught:
+        file.pwrite(b"two", 9)
+    assert failures == [caught.value]
+    with pytest.raises(InvalidOperation):
+        file.close()
+
+
+def test_a_write_far_ahead_is_refused_at_once(world: World, consistent: Program) -> None:
+    file = consistent.open("a", WRITE)
+    world.meanwhile = lambda: pytest.fail("waited")
+    with pytest.raises(InvalidOperation):
+        file.pwrite(b"x", 64 * MIB + 1)
+    with pytest.raises(InvalidOperation):
+        file.close()
+
+
+@pytest.mark.parametrize(
+    ("flags", "policy", "append", "uncached"),
+    [
+        (os.O_WRONLY, CachePolicy.AUTO, False, True),
+        (os.O_WRONLY, CachePolicy.NONE, False, True),
+        (os.O_WRONLY | os.O_APPEND, CachePolicy.AUTO, False, True),
+        (os.O_WRONLY, CachePolicy.KERNEL, False, False),  # its pages are read by who opens the file next
+        (os.O_WRONLY, CachePolicy.AUTO, True, False),  # and here while it is written
+        (os.O_RDWR, CachePolicy.AUTO, False, False),  # may be mapped
+        (os.O_RDONLY, CachePolicy.AUTO, False, False),
+        (os.O_WRONLY, CachePolicy.DIRECT, False, False),  # says so already
+        (os.O_WRONLY | os.O_DIRECT, CachePolicy.AUTO, False, False),
+    ],
+)
+def test_writes_make_pages_where_somebody_may_read_them(
+    world: World, flags: int, policy: CachePolicy, append: bool, uncached: bool
+) -> None:
+    world.store.seed("old", b"content")
+    program = world.mount(replace(CONSISTENT, cache=policy), append=append)
+    for name, more in (("new", os.O_CREAT), ("old", 0)):
+        if more and flags & os.O_ACCMODE == os.O_RDONLY:
+            continue
+        file = program.open(name, flags | more)
+        assert file.opened.uncached_writes == uncached
+        file.close()
 
 
 def test_the_first_write_to_an_existing_file_must_be_at_its_end(world: World, consistent: Program) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import struct
 import time
@@ -18,9 +19,16 @@ HANDLE = FileHandle(7)
 WRITE_CACHE = 1
 
 
-def write_body(data: bytes, offset: int, handle: int = HANDLE, flags: int = 0, size: int | None = None) -> bytes:
+def write_body(
+    data: bytes,
+    offset: int,
+    handle: int = HANDLE,
+    flags: int = 0,
+    size: int | None = None,
+    file_flags: int = os.O_WRONLY,
+) -> bytes:
     size = len(data) if size is None else size
-    return struct.pack("<QQIIQI4x", handle, offset, size, flags, 0, 0) + data
+    return struct.pack("<QQIIQI4x", handle, offset, size, flags, 0, file_flags) + data
 
 
 class Writer:
@@ -104,6 +112,8 @@ def test_what_is_no_plain_write_comes_to_python(writer: Writer) -> None:
     assert not writer.write(b"data", 0, handle=8)
     assert not writer.write(b"", 0)
     assert not writer.write(b"page", 0, flags=WRITE_CACHE)
+    assert not writer.write(b"kept", 0, file_flags=os.O_WRONLY | os.O_SYNC)
+    assert not writer.write(b"kept", 0, file_flags=os.O_WRONLY | os.O_DSYNC)
     assert writer.content == bytes(60)
 
 

@@ -205,6 +205,16 @@ def test_direct_io_lets_writers_work_at_the_same_time(served: Served, filesystem
     )
 
 
+def test_where_nobody_reads_pages_that_writes_make_none_are_made_and_writers_take_turns(
+    served: Served, filesystem: TreeFilesystem
+) -> None:
+    filesystem.uncached_writes = True
+
+    _, _, flags = opened(served, os.O_WRONLY)
+
+    assert flags & (OpenFlag.DIRECT_IO | OpenFlag.PARALLEL_DIRECT_WRITES) == OpenFlag.DIRECT_IO
+
+
 def test_a_file_is_created_written_and_flushed(served: Served, filesystem: TreeFilesystem) -> None:
     flags = os.O_WRONLY | os.O_CREAT
     created = served.ask(Opcode.CREATE, struct.pack("<IIII", flags, 0o644, 0o22, 0) + b"new\0")
@@ -218,6 +228,31 @@ def test_a_file_is_created_written_and_flushed(served: Served, filesystem: TreeF
     assert struct.unpack("<Ixxxx", written.body) == (1000,)
     assert flushed.error == 0
     assert bytes(filesystem.nodes[node].data) == data
+
+
+@pytest.mark.parametrize("flags", [0, os.O_SYNC, os.O_DSYNC])
+def test_a_write_that_is_to_be_durable_is_synced_before_it_is_answered(
+    served: Served, filesystem: TreeFilesystem, flags: int
+) -> None:
+    node, handle, _ = opened(served, os.O_RDWR)
+    body = struct.pack("<QQIIQIxxxx", handle, 10, 3, 0, 0, os.O_WRONLY | flags) + b"abc"
+
+    written = served.ask(Opcode.WRITE, body, node)
+
+    assert struct.unpack("<Ixxxx", written.body) == (3,)
+    assert filesystem.calls["fsync"] == (flags != 0)
+
+
+def test_a_durable_write_is_told_that_the_sync_failed(served: Served, filesystem: TreeFilesystem) -> None:
+    node, handle, _ = opened(served, os.O_RDWR)
+
+    def fsync(handle: FileHandle) -> None:
+        raise errors.ServerFailure("internal error", status=500)
+
+    filesystem.fsync = fsync  # type: ignore[method-assign]
+    body = struct.pack("<QQIIQIxxxx", handle, 10, 3, 0, 0, os.O_WRONLY | os.O_SYNC) + b"abc"
+
+    assert served.ask(Opcode.WRITE, body, node).error == errno.EIO
 
 
 def test_the_payload_is_copied_when_no_buffer_is_left(served: Served, filesystem: TreeFilesystem) -> None:
