@@ -18,6 +18,7 @@ from collections.abc import Mapping
 
 from csi.errors import DeadlineExceeded, EndpointUnreachable
 from csi.oss import speaking
+from csi.oss.checksum import EMPTY, update
 from csi.oss.exchange import HttpAnswer, HttpRequest
 from csi.oss.speaking import Outcome, Patience, Speak, receive_all
 from csi.volume.units import KIB, MIB, Seconds
@@ -32,7 +33,8 @@ _LONGEST_REFUSAL = 1 * MIB
 _LONGEST_SAYING = 4 * KIB
 """Bytes of the answer to an upload that was accepted: usually none."""
 _PIECE = 256 * KIB
-"""Bytes of a body sent at a time: while one is copied to the kernel, the server reads the one before."""
+"""Bytes of a body sent at a time: while one is copied to the kernel, the server reads the one before; and what was just
+summed is at hand to be copied."""
 
 
 class DirectLine:
@@ -95,18 +97,20 @@ class DirectLine:
     def upload(self, request: HttpRequest, timeout: Seconds, stall: Seconds) -> HttpAnswer | None:
         """The answer to a PUT with a body, which may arrive twice; None if libcurl has to make the request."""
         started = time.monotonic()
+        crc = EMPTY
         body = [memoryview(part).cast("B") for part in request.body if len(part)]
         length = b"Content-Length: %d\r\n" % sum(len(part) for part in body)
         head = self._head_of(request, b"PUT ", length)
         self._socket.settimeout(min(timeout, stall))
         self._blocking = False
         try:
-            for part in (memoryview(head), *body):
-                sent = 0
-                while sent < len(part):
-                    sent += self._socket.send(part[sent : sent + _PIECE])
-                    if time.monotonic() - started > timeout:
-                        raise TimeoutError  # noqa: TRY301 - the same as when the socket says so
+            self._send(memoryview(head), started + timeout)
+            for part in body:
+                for begin in range(0, len(part), _PIECE):
+                    piece = part[begin : begin + _PIECE]
+                    if request.summed:
+                        crc = update(crc, piece)
+                    self._send(piece, started + timeout)
         except TimeoutError:
             self._end()
             raise self._late(timeout, stall) from None
@@ -118,7 +122,8 @@ class DirectLine:
         answer = self.say(b"", said, left, stall)
         if answer is None or answer.overflow or answer.failure is not None:
             return None
-        return HttpAnswer(answer.status, answer.headers, answer.body or bytes(said[: answer.received]))
+        text = answer.body or bytes(said[: answer.received])
+        return HttpAnswer(answer.status, answer.headers, text, sent_crc64=crc if request.summed else None)
 
     def release(self) -> None:
         """libcurl is going to use the connection."""
@@ -133,6 +138,14 @@ class DirectLine:
         self._socket.close()
 
     # --- private ---
+
+    def _send(self, data: memoryview, deadline: float) -> None:
+        """Raises TimeoutError, also when the deadline has passed."""
+        sent = 0
+        while sent < len(data):
+            sent += self._socket.send(data[sent:])
+            if time.monotonic() > deadline:
+                raise TimeoutError
 
     def _end(self) -> None:
         self._usable = False

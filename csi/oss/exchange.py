@@ -13,7 +13,7 @@ from csi import __version__
 from csi.errors import StoreError
 from csi.oss.cancellation import Cancellation
 from csi.oss.store import Buffer
-from csi.volume.units import Seconds
+from csi.volume.units import Crc64, Seconds
 
 USER_AGENT = f"ossfuse-csi/{__version__}"
 
@@ -24,7 +24,8 @@ class HttpRequest:
 
     The body of a 2xx answer goes to `target` if there is one. With `once`, a request that was sent down a connection
     which then died is reported as failed instead of being sent again by the transport itself: the caller has to know
-    whether a first copy may have arrived. `cancellation` may end the exchange from another thread.
+    whether a first copy may have arrived. `cancellation` may end the exchange from another thread. `summed`: the
+    checksum of the body is wanted, and costs less while the body is sent than before.
     """
 
     method: str
@@ -34,6 +35,7 @@ class HttpRequest:
     target: memoryview | None = None
     once: bool = False
     cancellation: Cancellation | None = None
+    summed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class HttpAnswer:
     """`headers` have lower-case names. `received` counts the bytes in `target`, `body` holds what did not go there.
 
     `overflow`: the body is longer than `target`, and the exchange was ended. `failure`: it ended with this error after
-    the first `received` bytes.
+    the first `received` bytes. `sent_crc64`: of the request's body, if it was to be summed and was while it was sent.
     """
 
     status: int
@@ -50,6 +52,7 @@ class HttpAnswer:
     received: int = 0
     overflow: bool = False
     failure: StoreError | None = None
+    sent_crc64: Crc64 | None = None
 
 
 @dataclass(frozen=True, slots=True)

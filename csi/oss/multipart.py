@@ -14,12 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 from csi.errors import ObjectExists, ObjectNotFound, ObjectTooLarge, OssFuseError, StoreError
 from csi.oss import reading
 from csi.oss.answers import element, shown
-from csi.oss.checksum import crc64_of
+from csi.oss.checksum import EMPTY, crc64_of
+from csi.oss.exchange import HttpAnswer
 from csi.oss.requests import Call, write_headers
 from csi.oss.session import Session, Trace
 from csi.oss.signing import quote_bytes
 from csi.oss.store import Buffer, Part, PutResult
-from csi.oss.writing import crc_check, put_result
+from csi.oss.writing import check_crc, put_result
 from csi.volume.units import GIB, MIB, Bytes, Crc64, ETag, ObjectKey
 
 _log = logging.getLogger(__name__)
@@ -44,9 +45,16 @@ def initiate(session: Session, key: ObjectKey, *, user: Mapping[str, str] | None
 
 def upload_part(session: Session, key: ObjectKey, upload_id: str, number: int, body: Sequence[Buffer]) -> Part:
     """See `ObjectStore.upload_part`."""
-    ours = crc64_of(body)
-    call = Call("UploadPart", "PUT", key, query=_part(upload_id, number), body=body)
-    answer = session.call(call, check=crc_check(call, ours if session.write.crc64 else None))
+    call = Call("UploadPart", "PUT", key, query=_part(upload_id, number), body=body, summed=True)
+    ours = EMPTY
+
+    def check(answer: HttpAnswer) -> None:
+        nonlocal ours
+        ours = crc64_of(body) if answer.sent_crc64 is None else answer.sent_crc64
+        if session.write.crc64:
+            check_crc(call, ours, answer)
+
+    answer = session.call(call, check=check)
     return Part(number, ETag(answer.headers.get("etag", "")), Bytes(call.body_size), ours)
 
 
@@ -93,7 +101,6 @@ def complete(
         body=[document],
         once=True,
     )
-    expected = crc64 if session.write.crc64 else None
     trace = Trace()
     try:
         answer = session.call(call, trace=trace)
@@ -103,7 +110,8 @@ def complete(
             raise
         return result
     # Not retried: the upload is gone, so a mismatch is final.
-    crc_check(call, expected)(answer)
+    if crc64 is not None and session.write.crc64:
+        check_crc(call, crc64, answer)
     return put_result(answer)
 
 

@@ -26,7 +26,8 @@ class Call:
     """One request of the OSS API, not yet addressed or signed.
 
     `operation` is the API name (GetObject), `query` and `headers` are plain text with lower-case header names. `once`:
-    the operation does not tolerate being repeated unnoticed (see `HttpRequest.once`).
+    the operation does not tolerate being repeated unnoticed, `summed`: the checksum of its body is wanted (see
+    `HttpRequest` of both).
     """
 
     operation: str
@@ -37,6 +38,7 @@ class Call:
     body: Sequence[Buffer] = ()
     target: memoryview | None = None
     once: bool = False
+    summed: bool = False
 
     @property
     def body_size(self) -> int:

@@ -238,6 +238,7 @@ class Session:
             call.target,
             call.once,
             cancellation,
+            call.summed,
         )
         self._count("requests")
         self._count("bytes_out", call.body_size)

@@ -7,8 +7,9 @@ was lost is recognised as ours by its content.
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from csi.errors import ObjectExists, ObjectNotFound
 from csi.oss import reading
@@ -42,7 +43,8 @@ def put(
     ours = crc64_of(body) if session.write.crc64 else None
     trace = Trace()
     try:
-        answer = session.call(call, check=crc_check(call, ours), trace=trace)
+        check = None if ours is None else functools.partial(check_crc, call, ours)
+        answer = session.call(call, check=check, trace=trace)
     except ObjectExists:
         # Nothing tells our empty object from another's, so an empty one counts as another's.
         if not trace.lost or not call.body_size:
@@ -85,15 +87,11 @@ def delete_many(session: Session, keys: Sequence[ObjectKey]) -> Sequence[DeleteF
     return failures
 
 
-def crc_check(call: Call, ours: Crc64 | None) -> Callable[[HttpAnswer], None]:
-    """A check that what OSS stored has our checksum; nothing is checked when `ours` is None."""
-
-    def check(answer: HttpAnswer) -> None:
-        theirs = crc64_in(answer.headers)
-        if ours is not None and theirs is not None and theirs != ours:
-            raise mismatch("the CRC64 of what OSS stored", call, ours, theirs)
-
-    return check
+def check_crc(call: Call, ours: Crc64, answer: HttpAnswer) -> None:
+    """Raises ChecksumMismatch if OSS has stored anything else."""
+    theirs = crc64_in(answer.headers)
+    if theirs is not None and theirs != ours:
+        raise mismatch("the CRC64 of what OSS stored", call, ours, theirs)
 
 
 def put_result(answer: HttpAnswer) -> PutResult:

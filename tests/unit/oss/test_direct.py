@@ -13,6 +13,7 @@ import pytest
 
 from csi.errors import DeadlineExceeded, EndpointUnreachable
 from csi.oss import speaking
+from csi.oss.checksum import crc64_of
 from csi.oss.direct import DirectLine, endpoint_of
 from csi.oss.exchange import HttpAnswer, HttpRequest
 from csi.oss.speaking import Speak
@@ -328,6 +329,16 @@ def test_a_body_goes_up_after_its_head_and_the_line_is_used_again(line: Line, si
         assert b"Content-Length: %d" % size in sent.split(b"\r\n")
         assert body == b"x" * size
         assert line.usable
+
+
+@pytest.mark.parametrize("summed", [True, False])
+def test_the_checksum_of_a_body_is_known_when_it_is_sent_if_it_is_wanted(line: Line, summed: bool) -> None:
+    body = [b"x" * 700_000, b"", b"x" * 300_001]
+    request = HttpRequest("PUT", ENDPOINT + "/b/a", [], body=body, summed=summed)
+    with Received(line, 1_000_001, head(Content_Length=0)):
+        answer = line.direct.upload(request, Seconds(20), Seconds(20))
+    assert answer is not None
+    assert answer.sent_crc64 == (crc64_of(body) if summed else None)
 
 
 def test_a_refused_upload_is_answered_with_what_the_server_says(line: Line) -> None:
