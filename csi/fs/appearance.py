@@ -82,7 +82,7 @@ class Appearance:
         if local is not None and local.times is not None and local.times_of == (None if draft else facts.etag):
             mtime = local.times[0] if local.times[0] is not None else mtime
             atime = local.times[1] if local.times[1] is not None else atime
-        links = 0 if node.detached else 2 if node.is_directory else 1
+        links = 0 if node.detached else 1  # 2 would say that no directory is in this one; 1: they are not counted
         return Attributes(
             inode=node.inode,
             kind=node.kind,

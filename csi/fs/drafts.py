@@ -42,7 +42,8 @@ _log = logging.getLogger(__name__)
 class Draft:
     """`shared`: its owner appends, so that others who append may write to it as well. `base`: the version it begins
     with. `appendable`: it grows in OSS while it is written. `announced`: the size its program said it will have,
-    if that is more than it has. `joined`: others have written to it too. `error`: why it will never be an object."""
+    if that is more than it has. `joined`: others have written to it too. `awaited`: others have opened it as the empty
+    file that it was. `error`: why it will never be an object."""
 
     writer: Writer
     owner: FileHandle
@@ -52,6 +53,7 @@ class Draft:
     touched_ns: int
     announced: int = 0
     joined: bool = False
+    awaited: bool = False
     error: OssFuseError | None = None
 
     @property

@@ -93,11 +93,16 @@ class Files:
         return self._opened(handle.id, node, flags)
 
     def create(self, node: Node, flags: int, opener: Opener | None = None) -> OpenFile:
-        """Open a file that was not there, and begin its first version."""
+        """Open a file that was not there, and begin its first version; who cannot write gets an empty one, for others
+        to open (a lock file)."""
         handle = self._handles.add(node, flags, opener)
         try:
             with self.change(node), self.turn(node):
-                self._begin_empty(handle, exclusive=bool(flags & os.O_EXCL))
+                if handle.writable:
+                    self._begin_empty(handle, exclusive=bool(flags & os.O_EXCL))
+                else:
+                    self._drafts.begin_empty(node, NOBODY, exclusive=bool(flags & os.O_EXCL))
+                    self.complete(node)
         except BaseException:
             if node.facts is None and node.draft is None:
                 self._namespace.knowledge.withdrawn(node)
@@ -221,11 +226,20 @@ class Files:
     # --- private ---
 
     def _begin_empty(self, handle: OpenHandle, *, exclusive: bool = False) -> None:
-        if self._is_emptied_unseen(handle.node):
+        if self._is_emptied_unseen(handle.node) or self._is_being_emptied(handle):
             return
         self._drafts.begin_empty(handle.node, handle.id, shared=handle.appends, exclusive=exclusive)
         handle.failed = None
         self._handles.unbind(handle)
+
+    def _is_being_emptied(self, handle: OpenHandle) -> bool:
+        """Whether another has it open that emptied it and wrote nothing yet: two that lock a file by `exec 9>file`.
+        Inside the node's turn."""
+        draft = handle.node.draft
+        if draft is None or draft.owner == handle.id or draft.error is not None or draft.shown_size:
+            return False
+        draft.awaited = True
+        return True
 
     def _is_emptied_unseen(self, node: Node) -> bool:
         """A file without a name is emptied for those who have it open, not in the bucket, where its key may be another
@@ -375,7 +389,7 @@ class Files:
         if draft.error is not None:
             self._drafts.drop(node)
             return
-        if deserted:
+        if deserted and not (draft.awaited and draft.size == 0 and node.facts is None):
             _log.warning(
                 "%r was not written: its program was killed %d bytes into it, before it closed the file; fsync keeps "
                 "what was written so far, and logs are kept as they grow with fs.oss.append.enable",

@@ -99,7 +99,8 @@ class ServedFilesystem(Protocol):
 
     def listxattr(self, inode: InodeNumber) -> Sequence[bytes]: ...
 
-    def setxattr(self, inode: InodeNumber, name: bytes, value: bytes) -> None: ...
+    def setxattr(self, inode: InodeNumber, name: bytes, value: bytes, flags: int = 0) -> None:
+        """`flags` are setxattr(2)'s."""
 
     def removexattr(self, inode: InodeNumber, name: bytes) -> None: ...
 

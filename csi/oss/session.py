@@ -41,6 +41,10 @@ class ClientStatistics:
     connections: ConnectionStatistics = ConnectionStatistics()
 
 
+_OVERRUN = 5.0
+"""Seconds past its deadline that no operation reaches by itself: the machine stood still (a virtual machine that was
+paused or moved), and what was under way has to be asked for again."""
+
 _COUNTERS = tuple(field.name for field in fields(ClientStatistics) if field.name != "connections")
 
 
@@ -160,6 +164,9 @@ class Session:
                 if check is not None:
                     check(answer)
             except StoreError as error:
+                now = self._monotonic()
+                if now > deadline + _OVERRUN:
+                    deadline = now + policy.timeout + allowance
                 self._name(error, call)
                 trace.lost += may_have_arrived(error)
                 if not refreshed and self._has_newer_credentials(error, credentials):

@@ -388,6 +388,17 @@ def test_extended_attributes_show_the_object(folder: Path) -> None:
     assert failure(os.getxattr, folder / "file", "user.colour") == errno.ENODATA
 
 
+def test_extended_attributes_are_made_or_replaced_as_asked(folder: Path) -> None:
+    (folder / "file").write_bytes(b"x")
+
+    assert failure(os.setxattr, folder / "file", "user.v", b"1", os.XATTR_REPLACE) == errno.ENODATA
+    os.setxattr(folder / "file", "user.v", b"2", os.XATTR_CREATE)
+    assert failure(os.setxattr, folder / "file", "user.v", b"3", os.XATTR_CREATE) == errno.EEXIST
+    assert os.getxattr(folder / "file", "user.v") == b"2"
+    os.setxattr(folder / "file", "user.v", b"4", os.XATTR_REPLACE)
+    assert os.getxattr(folder / "file", "user.v") == b"4"
+
+
 def test_statfs_shows_room(folder: Path) -> None:
     room = os.statvfs(folder)
 

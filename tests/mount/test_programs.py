@@ -46,6 +46,18 @@ def test_cp_a_and_diff_agree(folder: Path, tree: Path) -> None:
     assert run("diff", "-r", tree, folder / "again") == ""
 
 
+@pytest.mark.parametrize("way", ["flock {lock} {script}", "exec 9>{lock}; flock 9; {script}"])
+def test_programs_that_lock_a_new_file_take_turns(folder: Path, way: str) -> None:
+    script = folder / "script"
+    log = folder / "log"
+    script.write_text(f"sh -c 'echo begin >> {log}; sleep 0.2; echo end >> {log}'")
+    command = way.format(lock=folder / "lock", script=f"sh {script}")
+    running = [subprocess.Popen(["sh", "-c", command], stderr=subprocess.PIPE, text=True) for _ in range(5)]
+    told = [process.communicate(timeout=TIMEOUT)[1] for process in running]
+    assert told == [""] * 5
+    assert log.read_text().split() == ["begin", "end"] * 5
+
+
 def test_cp_p_keeps_times(folder: Path, tree: Path) -> None:
     run("cp", "-p", tree / "a.txt", folder / "a.txt")
 

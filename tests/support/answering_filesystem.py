@@ -149,7 +149,7 @@ class AnsweringFilesystem:
     def listxattr(self, inode: InodeNumber) -> Sequence[bytes]:
         return [b"user.color", b"user.shape"]
 
-    def setxattr(self, inode: InodeNumber, name: bytes, value: bytes) -> None:
+    def setxattr(self, inode: InodeNumber, name: bytes, value: bytes, flags: int = 0) -> None:
         return
 
     def removexattr(self, inode: InodeNumber, name: bytes) -> None:

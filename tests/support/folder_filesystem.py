@@ -214,8 +214,8 @@ class FolderFilesystem:
         return [os.fsencode(name) for name in os.listxattr(self._by_descriptor(inode))]
 
     @_locally
-    def setxattr(self, inode: InodeNumber, name: bytes, value: bytes) -> None:
-        os.setxattr(self._by_descriptor(inode), name, value)
+    def setxattr(self, inode: InodeNumber, name: bytes, value: bytes, flags: int = 0) -> None:
+        os.setxattr(self._by_descriptor(inode), name, value, flags)
 
     @_locally
     def removexattr(self, inode: InodeNumber, name: bytes) -> None:

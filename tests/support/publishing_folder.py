@@ -124,10 +124,10 @@ class PublishingFolder(FolderFilesystem):
             self._name_changes(new_parent, new_name)
             super().rename(parent, name, new_parent, new_name, flags)
 
-    def setxattr(self, inode: InodeNumber, name: bytes, value: bytes) -> None:
+    def setxattr(self, inode: InodeNumber, name: bytes, value: bytes, flags: int = 0) -> None:
         with self.lock:
             self._published.retract_inode(inode)
-            super().setxattr(inode, name, value)
+            super().setxattr(inode, name, value, flags)
 
     def removexattr(self, inode: InodeNumber, name: bytes) -> None:
         with self.lock:

@@ -236,8 +236,9 @@ class TreeFilesystem:
     def listxattr(self, inode: InodeNumber) -> Sequence[bytes]:
         return list(self._node(inode).xattrs)
 
-    def setxattr(self, inode: InodeNumber, name: bytes, value: bytes) -> None:
+    def setxattr(self, inode: InodeNumber, name: bytes, value: bytes, flags: int = 0) -> None:
         self._node(inode).xattrs[name] = value
+        self.calls[f"setxattr {flags}"] += 1
 
     def removexattr(self, inode: InodeNumber, name: bytes) -> None:
         self.getxattr(inode, name)

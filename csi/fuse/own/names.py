@@ -158,7 +158,7 @@ class NameHandlers:
 
     def setxattr(self, header: Header, body: SetXattr) -> Outcome:
         self._require_xattr(body.name, writing=True)
-        keep = call(self._filesystem.setxattr, InodeNumber(header.node), body.name, body.value)
+        keep = call(self._filesystem.setxattr, InodeNumber(header.node), body.name, body.value, body.flags)
         return Later(self._lanes.names, keep, nothing)
 
     def removexattr(self, header: Header, body: Name) -> Outcome:

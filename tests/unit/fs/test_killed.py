@@ -82,6 +82,37 @@ def test_the_old_version_stays_when_a_program_is_killed(world: World, program: P
     assert program.read("a") == b"old"
 
 
+@pytest.mark.parametrize("old", [None, b"old"])
+def test_a_lock_file_of_a_killed_program_that_others_have_open_stays(
+    world: World, program: Program, life: Life, old: bytes | None
+) -> None:
+    if old is not None:
+        world.store.seed("lock", old)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    killed, other = program.open("lock", flags), program.open("lock", flags)
+    life.killed = True
+    killed.close()
+    assert world.store.data("lock") == (old or b"")
+    life.killed = False
+    if old is None:
+        other.write(b"pid")
+    other.close()
+    assert world.store.data("lock") == (old or b"pid")
+
+
+def test_a_file_that_a_killed_program_wrote_to_goes_although_others_opened_it_when_it_was_empty(
+    world: World, program: Program, life: Life
+) -> None:
+    killed = program.open("a", WRITE)
+    other = program.open("a", os.O_WRONLY | os.O_TRUNC)
+    killed.write(b"half")
+    life.killed = True
+    killed.close()
+    life.killed = False
+    other.close()
+    assert world.store.objects == {}
+
+
 def test_what_was_synced_or_appended_to_stays_when_a_program_is_killed(
     world: World, program: Program, life: Life
 ) -> None:

@@ -91,10 +91,15 @@ class Model:
         self.begin(path)
         self.bucket[path] = data
 
-    def begin(self, path: str) -> None:
+    def start(self, path: str) -> None:
         self.walk(path)
         if self.is_directory(path):
             raise IsADirectory("")
+        if path in self.writing and self.size(path):
+            raise FileBusy("")
+
+    def begin(self, path: str) -> None:
+        self.start(path)
         if path in self.writing:
             raise FileBusy("")
 
@@ -224,10 +229,10 @@ class MountMachine(RuleBasedStateMachine):
 
     @rule(path=PATHS)
     def start(self, path: str) -> None:
-        file = self.both(lambda: self.program.open(path, WRITE), lambda: self.model.begin(path))
+        file = self.both(lambda: self.program.open(path, WRITE), lambda: self.model.start(path))
         if file is not None:
             draft = Writing(b"", path in self.model.bucket, file, path)
-            self.model.writing[path] = draft
+            self.model.writing.setdefault(path, draft)
             self.open.append(draft)
 
     @precondition(lambda self: self.open)

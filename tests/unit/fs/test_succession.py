@@ -477,7 +477,7 @@ def test_directories_above_an_open_file_are_noted_even_where_others_are_not(worl
     line.succeed()
 
     assert line.of_successor(file).pread() == b"content"
-    assert line.filesystem.getattr(inodes[39]).attributes.nlink == 2
+    assert line.filesystem.getattr(inodes[39]).attributes.nlink == 1
     with pytest.raises(StaleFile):
         line.filesystem.getattr(inodes[38])
     line.of_successor(file).close()

@@ -243,6 +243,59 @@ def test_the_first_write_to_an_existing_file_must_be_at_its_end(world: World, co
     assert world.store.data("a") == b"hello"
 
 
+@pytest.mark.parametrize("append", [False, True])
+@pytest.mark.parametrize("flags", [os.O_CREAT, os.O_CREAT | os.O_EXCL])
+def test_a_file_made_by_who_can_only_read_it_is_there_for_others(world: World, append: bool, flags: int) -> None:
+    program = world.mount(append=append)
+    lock = program.open("lock", os.O_RDONLY | flags)
+    assert world.store.data("lock") == b""
+    assert lock.pread() == b""
+    other = program.open("lock", os.O_RDONLY)
+    program.write("lock", b"pid")
+    assert program.read("lock") == b"pid"
+    other.close()
+    lock.close()
+    assert world.store.data("lock") == b"pid"
+
+
+def test_a_file_that_cannot_be_made_for_reading_is_not_there(world: World, consistent: Program) -> None:
+    world.store.before = failing("PutObject")
+    with pytest.raises(ServerFailure):
+        consistent.open("lock", os.O_RDONLY | os.O_CREAT)
+    world.store.before = None
+    assert not consistent.exists("lock")
+    consistent.open("lock", os.O_RDONLY | os.O_CREAT).close()
+    assert world.store.data("lock") == b""
+
+
+@pytest.mark.parametrize("old", [None, b"pid of the last one"])
+def test_two_programs_that_lock_a_file_which_both_empty(world: World, consistent: Program, old: bytes | None) -> None:
+    if old is not None:
+        world.store.seed("lock", old)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    first, second = consistent.open("lock", flags), consistent.open("lock", flags)
+    first.close()
+    assert world.store.data("lock") == b""
+    second.write(b"second")
+    third = consistent.open("lock", os.O_WRONLY)
+    with pytest.raises(FileBusy):
+        third.write(b"third")
+    third.close()
+    second.close()
+    assert world.store.data("lock") == b"second"
+
+
+def test_of_two_that_emptied_a_file_only_one_writes(world: World, consistent: Program) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    first, second = consistent.open("a", flags), consistent.open("a", flags)
+    first.write(b"first")
+    with pytest.raises(FileBusy):
+        second.write(b"second")
+    second.close()
+    first.close()
+    assert world.store.data("a") == b"first"
+
+
 def test_a_second_writer_is_refused(consistent: Program) -> None:
     first = consistent.open("a", WRITE)
     first.write(b"x")

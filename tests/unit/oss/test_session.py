@@ -81,6 +81,34 @@ def test_the_deadline_of_an_operation_covers_its_retries():
     assert len(transport.requests) == 2
 
 
+def test_an_operation_that_a_paused_machine_overslept_is_tried_again():
+    time = Time()
+
+    def paused(_request):
+        time.now += 100.0
+        raise errors.DeadlineExceeded("no answer within 30 s")
+
+    client, transport = scripted_client(paused, paused, FOUND, time=time)
+
+    assert client.head("k").size == 5
+    assert len(transport.requests) == 3
+
+
+def test_a_machine_that_is_paused_again_and_again_ends_with_the_retries():
+    time = Time()
+
+    def paused(_request):
+        time.now += 100.0
+        raise errors.DeadlineExceeded("no answer within 30 s")
+
+    client, transport = scripted_client(*[paused] * 9, time=time, http=HttpOptions(retries=4))
+
+    with pytest.raises(errors.DeadlineExceeded):
+        client.head("k")
+
+    assert len(transport.requests) == 5
+
+
 def test_a_server_that_asks_for_more_time_than_there_is_ends_in_the_deadline():
     time = Time()
     client, _ = scripted_client(refusal(503, "ServiceUnavailable", retry_after="3600"), time=time)

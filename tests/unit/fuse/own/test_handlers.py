@@ -162,7 +162,7 @@ def test_what_is_refused(served: Served, opcode: int, body: bytes, expected: int
 
 def test_extended_attributes_are_kept_and_listed(served: Served) -> None:
     node = node_of(served.ask(Opcode.LOOKUP, b"file\0"))
-    served.ask(Opcode.SETXATTR, struct.pack("<II", 5, 0) + b"user.a\0value", node)
+    served.ask(Opcode.SETXATTR, struct.pack("<II", 5, os.XATTR_CREATE) + b"user.a\0value", node)
 
     value = served.ask(Opcode.GETXATTR, struct.pack("<II", 100, 0) + b"user.a\0", node)
     size = served.ask(Opcode.GETXATTR, struct.pack("<II", 0, 0) + b"user.a\0", node)
