@@ -64,8 +64,7 @@ class DirectoryName(NamedTuple):
 
 class OpenFile(NamedTuple):
     """`keep_cache`: pages the kernel has of the file are those of this version. `direct_io`: neither reads nor writes
-    use pages. `uncached_writes`: nobody could read from its pages what is written, so writes need not make any; what a
-    session makes of it is seen by nobody."""
+    use pages. `uncached_writes`: nobody could read from its pages what is written, so writes need not make any."""
 
     handle: FileHandle
     keep_cache: bool

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 from csi.data.engine import DataEngine
 from csi.data.ledger import MemoryLedger
+from csi.oss.cancellation import Cancellation
 from csi.oss.store import ObjectVersion
 from csi.volume.spec import ReadOptions, WriteOptions
 from csi.volume.units import MIB, Bytes, ObjectKey, Seconds
@@ -80,13 +81,26 @@ class ManualClock:
         return self.now
 
 
-def far_store(clock: ManualClock, took: float) -> MemoryStore:
-    """A store whose requests take `took` seconds of `clock`."""
+class FarStore(MemoryStore):
+    """Each GET takes `took` seconds of `clock`, and `a_megabyte` for each that comes."""
 
-    def wait(operation: str, _key: str) -> None:
-        clock.now += took if operation == "GetObject" else 0.0
+    def __init__(self, clock: ManualClock, took: float, a_megabyte: float = 0.0) -> None:
+        super().__init__(before=self._wait)
+        self._clock, self._took, self._a_megabyte = clock, took, a_megabyte
+        self._moving = threading.Lock()
 
-    return MemoryStore(before=wait)
+    def fill(
+        self, version: ObjectVersion, offset: int, target: memoryview, *, cancellation: Cancellation | None = None
+    ) -> None:
+        super().fill(version, offset, target, cancellation=cancellation)
+        self._pass(self._a_megabyte * len(target) / MIB)
+
+    def _wait(self, operation: str, _key: str) -> None:
+        self._pass(self._took if operation == "GetObject" else 0.0)
+
+    def _pass(self, seconds: float) -> None:
+        with self._moving:
+            self._clock.now += seconds
 
 
 def content(size: int, seed: int = 0) -> bytes:

@@ -9,7 +9,7 @@ import pytest
 from csi.errors import BadHandle
 from csi.volume.spec import WriteOptions
 from csi.volume.units import KIB, MIB, Bytes, ObjectKey, Seconds
-from tests.support.engines import LONG, Hold, ManualClock, Running, content, engine_over, far_store, seeded, until
+from tests.support.engines import LONG, FarStore, Hold, ManualClock, Running, content, engine_over, seeded, until
 from tests.support.memory_store import MemoryStore
 
 
@@ -133,7 +133,7 @@ def test_writers_are_abandoned_at_close_even_with_one_thread() -> None:
 @pytest.mark.parametrize(("takes", "gains"), [(0.0, False), (0.006, True)])
 def test_fetching_ahead_is_a_gain_only_where_requests_take_long(takes: float, gains: bool) -> None:
     clock = ManualClock()
-    store = far_store(clock, takes)
+    store = FarStore(clock, takes)
     version = seeded(store, "object", content(1000))
     with engine_over(store, clock=clock) as engine:
         assert not engine.gains_ahead(version.size), "nothing is known yet"

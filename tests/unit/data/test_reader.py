@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import threading
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -11,11 +10,10 @@ from hypothesis import strategies as st
 
 from csi.data.engine import DataEngine
 from csi.errors import BadHandle, DeadlineExceeded, ObjectNotFound, PreconditionFailed, ServerFailure
-from csi.oss.cancellation import Cancellation
 from csi.oss.store import ObjectVersion
 from csi.volume.spec import ReadOptions
 from csi.volume.units import KIB, MIB, Bytes
-from tests.support.engines import Hold, ManualClock, Running, content, engine_over, far_store, seeded, until
+from tests.support.engines import FarStore, Hold, ManualClock, Running, content, engine_over, seeded, until
 from tests.support.memory_store import MemoryStore
 
 READ = 128 * KIB
@@ -122,28 +120,12 @@ def test_the_first_request_of_a_file_is_no_larger_than_its_readers_share_of_the_
     assert [length for key, start, length in store.ranges if key == "large-15" and start == 0] == [1 * MIB]
 
 
-class Line(MemoryStore):
-    """Requests take `delay` seconds of `clock`, and `a_megabyte` for each that comes."""
-
-    def __init__(self, clock: ManualClock, delay: float, a_megabyte: float) -> None:
-        super().__init__()
-        self._clock, self._delay, self._a_megabyte = clock, delay, a_megabyte
-        self._one = threading.Lock()
-
-    def fill(
-        self, version: ObjectVersion, offset: int, target: memoryview, *, cancellation: Cancellation | None = None
-    ) -> None:
-        super().fill(version, offset, target, cancellation=cancellation)
-        with self._one:
-            self._clock.now += self._delay + self._a_megabyte * len(target) / MIB
-
-
 @pytest.mark.parametrize(("delay", "a_megabyte", "largest"), [(0.02, 0.001, 8), (0.02, 0.02, 4), (0.0005, 0.0, 4)])
 def test_requests_to_a_store_that_is_far_are_larger_where_that_takes_hardly_longer(
     delay: float, a_megabyte: float, largest: int
 ) -> None:
     clock = ManualClock()
-    store = Line(clock, delay, a_megabyte)
+    store = FarStore(clock, delay, a_megabyte)
     version = seeded(store, "large", content(64 * MIB))
     with engine_over(store, budget=256 * MIB, clock=clock) as engine:
         reader = engine.open_reader(version)
@@ -168,7 +150,7 @@ def test_next_to_a_store_one_request_does_where_two_would_only_cost_more() -> No
 @pytest.mark.parametrize(("took", "asked"), [(0.02, 5), (0.001, 2)])
 def test_from_the_start_of_a_file_that_is_far_away_more_is_asked_for_at_once(took: float, asked: int) -> None:
     clock = ManualClock()
-    store = far_store(clock, took)
+    store = FarStore(clock, took)
     version = seeded(store, "large", content(5 * MIB))
     with engine_over(store, budget=256 * MIB, clock=clock) as engine:
         reader = engine.open_reader(version)
@@ -181,7 +163,7 @@ def test_from_the_start_of_a_file_that_is_far_away_more_is_asked_for_at_once(too
 @pytest.mark.parametrize(("took", "asked"), [(0.02, 5), (0.001, 2)])
 def test_who_asks_for_much_at_once_is_read_ahead_for_before_the_first_bytes_are_here(took: float, asked: int) -> None:
     clock = ManualClock()
-    store = far_store(clock, took)
+    store = FarStore(clock, took)
     first, second = seeded(store, "first", content(5 * MIB)), seeded(store, "second", content(8 * MIB))
     with engine_over(store, budget=256 * MIB, clock=clock) as engine:
         engine.open_reader(first).read(0, 1 * MIB)  # now it is known how long requests take
@@ -206,7 +188,7 @@ def test_one_read_in_the_middle_of_a_file_promises_nothing() -> None:
 def test_who_reads_little_from_far_away_is_not_sent_much(begin: int, most: int) -> None:
     """The head of a file, and a record in the middle of one."""
     clock = ManualClock()
-    store = far_store(clock, 0.02)
+    store = FarStore(clock, 0.02)
     version = seeded(store, "large", content(40 * MIB))
     with engine_over(store, budget=256 * MIB, clock=clock) as engine:
         reader = engine.open_reader(version)
