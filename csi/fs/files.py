@@ -108,7 +108,7 @@ class Files:
                 self._namespace.knowledge.withdrawn(node)
             self._handles.drop(handle)
             raise
-        return self._opened(handle.id, node, flags)
+        return self._opened(handle.id, node, flags | os.O_TRUNC)
 
     def release(self, number: FileHandle) -> None:
         """The last descriptor is closed. What flush did not finish (it never came) is finished here; a failure can
@@ -257,9 +257,11 @@ class Files:
 
     def _leaves_no_pages(self, flags: int) -> bool:
         """Whether pages of what is written would be dropped before anybody reads them: the file cannot be opened for
-        reading until it is finished, and its next version is another one."""
+        reading until it is finished, and its next version is another one. Who may read what is there keeps its pages.
+        """
+        mode = flags & os.O_ACCMODE
         return (
-            flags & os.O_ACCMODE == os.O_WRONLY
+            (mode == os.O_WRONLY or (mode == os.O_RDWR and bool(flags & os.O_TRUNC)))
             and self._arguments.cache is not CachePolicy.KERNEL
             and not self._drafts.readable
         )

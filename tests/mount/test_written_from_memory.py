@@ -1,5 +1,5 @@
-"""Files opened for writing alone: the kernel takes their bytes from wherever the program has them, without pages of its
-own in between."""
+"""Files that are new, emptied or opened for writing alone: the kernel takes their bytes from wherever the program has
+them, without pages of its own in between."""
 
 from __future__ import annotations
 
@@ -28,15 +28,17 @@ def volume(mount_volume: MountVolume) -> MountedVolume:
 
 
 @contextmanager
-def opened(path: Path, flags: int = 0) -> Iterator[int]:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | flags)
+def opened(path: Path, flags: int = os.O_WRONLY) -> Iterator[int]:
+    descriptor = os.open(path, os.O_CREAT | flags)
     try:
         yield descriptor
     finally:
         os.close(descriptor)
 
 
-@pytest.mark.parametrize("flags", [0, os.O_DIRECT], ids=["plain", "O_DIRECT"])
+@pytest.mark.parametrize(
+    "flags", [os.O_WRONLY, os.O_RDWR, os.O_WRONLY | os.O_DIRECT], ids=["writing", "reading too", "O_DIRECT"]
+)
 def test_one_large_asynchronous_write_is_in_the_file_as_it_is_in_memory(volume: MountedVolume, flags: int) -> None:
     data = DATA[: 9 * MIB]
     for round_ in range(12):
@@ -123,7 +125,7 @@ def test_what_is_written_with_o_sync_is_in_the_bucket_when_write_returns(
     mount_volume: MountVolume, flags: int, arguments: str
 ) -> None:
     volume = mount_volume(mode="custom", arguments=arguments)
-    with opened(volume.path / "file", flags) as file, mmap.mmap(-1, mmap.PAGESIZE) as page:
+    with opened(volume.path / "file", os.O_WRONLY | flags) as file, mmap.mmap(-1, mmap.PAGESIZE) as page:
         for count in (1, 2, 3):
             assert os.write(file, page) == len(page)
             assert volume.get("file") == bytes(len(page)) * count
@@ -136,15 +138,29 @@ def test_one_call_that_asks_for_it_is_in_the_bucket_when_it_returns(volume: Moun
         assert volume.get("file") == b"onetwo"
 
 
+def test_what_is_written_and_synced_is_read_back_by_the_same_descriptor(volume: MountedVolume) -> None:
+    with opened(volume.path / "file", os.O_RDWR) as file:
+        written = 0
+        while written < len(DATA):
+            written += os.write(file, DATA[written:])
+        os.fsync(file)
+        assert b"".join(os.pread(file, 300_000, at) for at in range(0, len(DATA), 300_000)) == DATA
+        with mmap.mmap(file, 0, access=mmap.ACCESS_READ) as view:
+            assert view[:] == DATA
+        os.write(file, b"more")
+    assert volume.get("file") == DATA + b"more"
+    assert (volume.path / "file").read_bytes() == DATA + b"more"
+
+
 def test_a_file_that_another_program_reads_from_its_pages_is_replaced(volume: MountedVolume) -> None:
     volume.put("file", DATA)
     path = volume.path / "file"
     with path.open("rb") as before, mmap.mmap(before.fileno(), 0, access=mmap.ACCESS_READ) as view:
         assert view[-100:] == DATA[-100:]
-        with opened(path, os.O_APPEND) as file:
+        with opened(path, os.O_WRONLY | os.O_APPEND) as file:
             os.write(file, b"more")
         assert view[: len(DATA)] == DATA
         assert path.read_bytes() == DATA + b"more"
-        with opened(path, os.O_TRUNC) as file:
+        with opened(path, os.O_WRONLY | os.O_TRUNC) as file:
             os.write(file, DATA[::-1])
         assert path.read_bytes() == DATA[::-1]

@@ -215,7 +215,7 @@ def test_a_write_far_ahead_is_refused_at_once(world: World, consistent: Program)
         (os.O_WRONLY | os.O_APPEND, CachePolicy.AUTO, False, True),
         (os.O_WRONLY, CachePolicy.KERNEL, False, False),  # its pages are read by who opens the file next
         (os.O_WRONLY, CachePolicy.AUTO, True, False),  # and here while it is written
-        (os.O_RDWR, CachePolicy.AUTO, False, False),  # may be mapped
+        (os.O_RDWR, CachePolicy.AUTO, False, True),
         (os.O_RDONLY, CachePolicy.AUTO, False, False),
         (os.O_WRONLY, CachePolicy.DIRECT, False, False),  # says so already
         (os.O_WRONLY | os.O_DIRECT, CachePolicy.AUTO, False, False),
@@ -226,12 +226,14 @@ def test_writes_make_pages_where_somebody_may_read_them(
 ) -> None:
     world.store.seed("old", b"content")
     program = world.mount(replace(CONSISTENT, cache=policy), append=append)
-    for name, more in (("new", os.O_CREAT), ("old", 0)):
-        if more and flags & os.O_ACCMODE == os.O_RDONLY:
-            continue
+    for name, more in (("new", os.O_CREAT), ("old", os.O_TRUNC)):
         file = program.open(name, flags | more)
         assert file.opened.uncached_writes == uncached
         file.close()
+    world.store.seed("old", b"content")
+    file = program.open("old", flags)
+    assert file.opened.uncached_writes == (uncached and flags & os.O_ACCMODE == os.O_WRONLY)
+    file.close()
 
 
 def test_the_first_write_to_an_existing_file_must_be_at_its_end(world: World, consistent: Program) -> None:
