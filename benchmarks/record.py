@@ -45,8 +45,8 @@ def record_case(
 
 
 def record_lines(name: str, rows: Sequence[Row], lines: Sequence[str]) -> None:
-    """The rows and the section of what is no comparison of clients."""
-    _merge(rows)
+    """The rows and the section of what is no comparison of clients, and always measured as a whole."""
+    _merge(rows, whole=name)
     report.write_section(TEXT, name, [*lines, f"{_occasion()}.", ""], after="preface")
 
 
@@ -60,8 +60,9 @@ def draw() -> None:
             report.write_section(PYTORCH, work, lines)
 
 
-def _merge(rows: Sequence[Row]) -> None:
-    results.write(ROWS, results.merged(results.read(ROWS), rows, report.machine(), _date(), _commit()))
+def _merge(rows: Sequence[Row], *, whole: str = "") -> None:
+    before = results.read(ROWS)
+    results.write(ROWS, results.merged(before, rows, report.machine(), _date(), _commit(), whole=whole))
 
 
 def _occasion() -> str:

@@ -15,13 +15,17 @@ from benchmarks.model import Row
 Document = Mapping[str, Any]
 
 
-def merged(before: Document, rows: Iterable[Row], machine: str, date: str, commit: str) -> dict[str, Any]:
-    """`before` with `rows` in the place of those of the same work, case and peer; the others stay, in their order."""
+def merged(
+    before: Document, rows: Iterable[Row], machine: str, date: str, commit: str, *, whole: str = ""
+) -> dict[str, Any]:
+    """`before` with `rows` in the place of those of the same work, case and peer; the others stay, in their order, but
+    for those of the work `whole`, of which `rows` are all there are."""
     fresh = {(row.work, row.case, row.peer): _plain(row) for row in rows}
     kept = []
     for row in before.get("rows", []):
         key = (row["work"], row["case"], row["peer"])
-        kept.append(fresh.pop(key, row))
+        if key in fresh or row["work"] != whole:
+            kept.append(fresh.pop(key, row))
     return {"machine": machine, "date": date, "commit": commit, "rows": [*kept, *fresh.values()]}
 
 

@@ -45,6 +45,12 @@ def test_rows_take_the_place_of_those_of_the_same_work_case_and_peer() -> None:
     assert (after["date"], after["commit"]) == ("later", "c2")
 
 
+def test_of_a_work_that_is_measured_as_a_whole_nothing_older_stays() -> None:
+    before = results.merged({}, [replace(ROW, peer="s3fs"), ROW, replace(ROW, work="listing")], "m", "d", "c")
+    after = results.merged(before, [replace(ROW, value=3.0)], "m", "later", "c2", whole=ROW.work)
+    assert [(row["work"], row["value"]) for row in after["rows"]] == [("small-files", 3.0), ("listing", 2.0)]
+
+
 def test_a_ratio_to_nothing_stays_valid_json(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     endless = replace(ROW, value=math.inf, spread=(1.0, math.inf))
