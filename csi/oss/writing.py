@@ -41,9 +41,9 @@ def put(
     headers = write_headers(session.write, user=user, content_type=content_type, forbid_overwrite=forbid_overwrite)
     call = Call("PutObject", "PUT", key, headers=headers, body=body, once=forbid_overwrite)
     ours = crc64_of(body) if session.write.crc64 else None
+    check = None if ours is None else functools.partial(check_crc, call, ours)
     trace = Trace()
     try:
-        check = None if ours is None else functools.partial(check_crc, call, ours)
         answer = session.call(call, check=check, trace=trace)
     except ObjectExists:
         # Nothing tells our empty object from another's, so an empty one counts as another's.

@@ -227,8 +227,7 @@ class FileHandlers:
 
 def _open_flags(opened: OpenFile) -> int:
     """Writes of several threads to a file without page cache need not wait for each other in the kernel. Where nobody
-    would read the pages that writes make, the kernel sends what is written from the program's memory: making pages and
-    copying to them is a fifth of the work of a large write."""
+    would read the pages that writes make, the kernel sends what is written from the program's memory."""
     if opened.direct_io:
         return OpenFlag.DIRECT_IO | OpenFlag.PARALLEL_DIRECT_WRITES
     if opened.uncached_writes:

@@ -29,6 +29,16 @@ class RotatingCredentials:
             self.found.pop(0)
 
 
+def silence(time, seconds):
+    """A step of a script: so long nothing comes, by the clock."""
+
+    def wait(_request):
+        time.now += seconds
+        raise errors.DeadlineExceeded("no answer within 30 s")
+
+    return wait
+
+
 def test_an_attempt_that_was_lost_is_made_again():
     client, transport = scripted_client(RESET, refusal(503, "ServiceUnavailable"), FOUND)
 
@@ -68,12 +78,7 @@ def test_a_verdict_is_raised_at_once():
 
 def test_the_deadline_of_an_operation_covers_its_retries():
     time = Time()
-
-    def blackhole(_request):
-        time.now += 30.0
-        raise errors.DeadlineExceeded("no answer within 30 s")
-
-    client, transport = scripted_client(*[blackhole] * 6, time=time)
+    client, transport = scripted_client(*[silence(time, 30.0)] * 6, time=time)
 
     with pytest.raises(errors.DeadlineExceeded, match=r"not done within 60\.0 s and 2 attempts"):
         client.head("k")
@@ -83,11 +88,7 @@ def test_the_deadline_of_an_operation_covers_its_retries():
 
 def test_an_operation_that_a_paused_machine_overslept_is_tried_again():
     time = Time()
-
-    def paused(_request):
-        time.now += 100.0
-        raise errors.DeadlineExceeded("no answer within 30 s")
-
+    paused = silence(time, 100.0)
     client, transport = scripted_client(paused, paused, FOUND, time=time)
 
     assert client.head("k").size == 5
@@ -96,12 +97,7 @@ def test_an_operation_that_a_paused_machine_overslept_is_tried_again():
 
 def test_a_machine_that_is_paused_again_and_again_ends_with_the_retries():
     time = Time()
-
-    def paused(_request):
-        time.now += 100.0
-        raise errors.DeadlineExceeded("no answer within 30 s")
-
-    client, transport = scripted_client(*[paused] * 9, time=time, http=HttpOptions(retries=4))
+    client, transport = scripted_client(*[silence(time, 100.0)] * 9, time=time, http=HttpOptions(retries=4))
 
     with pytest.raises(errors.DeadlineExceeded):
         client.head("k")
