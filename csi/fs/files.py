@@ -101,8 +101,7 @@ class Files:
                 if handle.writable:
                     self._begin_empty(handle, exclusive=bool(flags & os.O_EXCL))
                 else:
-                    self._drafts.begin_empty(node, NOBODY, exclusive=bool(flags & os.O_EXCL))
-                    self.complete(node)
+                    self._make_empty(node, exclusive=bool(flags & os.O_EXCL))
         except BaseException:
             if node.facts is None and node.draft is None:
                 self._namespace.knowledge.withdrawn(node)
@@ -195,8 +194,7 @@ class Files:
             if handle is not None:
                 self._begin_empty(handle)
             elif not self._is_emptied_unseen(node):
-                self._drafts.begin_empty(node, NOBODY)
-                self.complete(node)
+                self._make_empty(node)
 
     def complete(self, node: Node) -> None:
         """Finish what is being written, inside the node's turn; a failed draft nobody owns is dropped."""
@@ -231,6 +229,11 @@ class Files:
         self._drafts.begin_empty(handle.node, handle.id, shared=handle.appends, exclusive=exclusive)
         handle.failed = None
         self._handles.unbind(handle)
+
+    def _make_empty(self, node: Node, *, exclusive: bool = False) -> None:
+        """An object without bytes, that no open file writes. Inside the node's turn."""
+        self._drafts.begin_empty(node, NOBODY, exclusive=exclusive)
+        self.complete(node)
 
     def _is_being_emptied(self, handle: OpenHandle) -> bool:
         """Whether another has it open that emptied it and wrote nothing yet: two that lock a file by `exec 9>file`.
