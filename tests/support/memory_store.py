@@ -319,7 +319,8 @@ class MemoryStore:
     # --- private ---
 
     def _enter(self, operation: str, key: str) -> None:
-        self.requests[operation] += 1
+        with self._lock:
+            self.requests[operation] += 1
         if self.before is not None:
             self.before(operation, key)
 

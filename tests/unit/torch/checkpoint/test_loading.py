@@ -14,10 +14,10 @@ from csi.data.buffers import BufferPool
 from csi.data.ledger import MemoryLedger
 from csi.data.workers import WorkerPool
 from csi.errors import BadHandle, PreconditionFailed, ServerFailure
-from csi.oss.store import ObjectVersion
+from csi.oss.store import ObjectMetadata, ObjectVersion
 from csi.torch.checkpoint.loading import Loading, LoadPlan
 from csi.torch.checkpoint.pieces import move
-from csi.volume.units import KIB, MIB, Bytes, ObjectKey, Seconds
+from csi.volume.units import KIB, MIB, Bytes, ETag, ObjectKey, Seconds
 from tests.support.engines import until
 from tests.support.memory_store import MemoryStore
 
@@ -186,20 +186,25 @@ def test_a_failed_piece_is_asked_for_again_by_the_next_read(opened: Opened) -> N
     assert opened.is_right(0, 1000)
 
 
-def test_what_was_fetched_ahead_in_vain_is_asked_for_again(opened: Opened) -> None:
+def test_what_was_fetched_ahead_in_vain_is_asked_for_again(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
     """A failure that nobody waited for is no failure of a later read."""
+    asked_for = 301 * KIB
+    read_into = opened.store.read_into
+    failed: list[int] = []
 
-    def fail_ahead(operation: str, key: str) -> None:
-        if opened.store.requests["GetObject"] > 2:
+    def fail_ahead(key: ObjectKey, offset: int, target: memoryview, *, if_match: ETag | None = None) -> ObjectMetadata:
+        if offset >= asked_for:
+            failed.append(offset)
             raise ServerFailure("busy", status=503)
+        return read_into(key, offset, target, if_match=if_match)
 
-    opened.store.before = fail_ahead
-    assert opened.is_right(0, 1000)
-    assert opened.is_right(1000, 300 * KIB)
-    assert opened.workers.drain(Seconds(10))
-    assert opened.store.requests["GetObject"] > 2
-    opened.store.before = None
-    for position in range(301 * KIB, 4 * MIB, 100 * KIB):
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(opened.store, "read_into", fail_ahead)
+        assert opened.is_right(0, 1000)
+        assert opened.is_right(1000, asked_for - 1000)
+        assert opened.workers.drain(Seconds(10))
+    assert failed
+    for position in range(asked_for, 4 * MIB, 100 * KIB):
         assert opened.is_right(position, 100 * KIB)
 
 
@@ -207,10 +212,11 @@ def test_what_was_fetched_ahead_in_vain_is_asked_for_again(opened: Opened) -> No
 def test_an_interrupted_read_ends_when_nothing_writes_to_the_target_any_more(opened: Opened) -> None:
     busy: list[int] = []
     gate = threading.Event()
+    numbers = itertools.count(1)
 
     def interrupt(operation: str, key: str) -> None:
         busy.append(1)
-        if opened.store.requests["GetObject"] == 8:  # the last one: the read waits now
+        if next(numbers) == 8:  # the last one: the read waits now
             _thread.interrupt_main()
         gate.wait(0.2)
         busy.pop()
@@ -227,10 +233,10 @@ def test_nothing_writes_to_the_target_once_a_failed_read_has_returned(opened: Op
     """One request fails at once, the others are slow: the read raises only when they have ended."""
     late = threading.Event()
     busy: list[int] = []
+    numbers = itertools.count(1)
 
     def slow(operation: str, key: str) -> None:
-        number = opened.store.requests["GetObject"]
-        if number == 1:
+        if next(numbers) == 1:
             raise ServerFailure("busy", status=503)
         busy.append(1)
         late.wait(0.2)
