@@ -20,7 +20,7 @@ from libc.string cimport memcpy
 
 from csi.fuse.native.answers cimport Answers
 from csi.fuse.native.buffers cimport RequestBuffer, RequestBuffers
-from csi.fuse.native.quick cimport answer
+from csi.fuse.native.quick cimport answer, asked_for
 from csi.fuse.native.sending cimport is_gone
 from csi.fuse.native.tables cimport Tables, monotonic
 from csi.fuse.native.turns cimport (
@@ -59,7 +59,7 @@ cdef enum:
     MOST_THREADS = 64
     MOST_PARTS = 64
     GLANCE = 500000  # nanoseconds
-    LARGE = 65536  # bytes of a request
+    LARGE = 65536  # bytes of a request, or of an answer
     SHORT = 512  # bytes of an answer, with its header, that can wait until the interpreter's lock is free
 
 
@@ -426,10 +426,12 @@ cdef class Device:
                 self.end(errno)
                 continue
             answered = answer(self.tables, self.descriptor, request, <size_t>length)
-            if length <= LARGE:
-                heed(&self.turns, ANSWERED if answered else ASKED)
-            else:
+            if length > LARGE:
                 heed_large(&self.turns, not has_more(self.descriptor, 0))
+            elif answered:
+                heed(&self.turns, ANSWERED, asked_for(request, <size_t>length) > LARGE)
+            else:
+                heed(&self.turns, ASKED, False)
             if answered:
                 continue
             enter_python(&self.turns, place)

@@ -112,6 +112,14 @@ cdef bint answer(Tables* tables, int descriptor, char* request, size_t length) n
     return False
 
 
+cdef size_t asked_for(const char* request, size_t length) noexcept nogil:
+    """The bytes that a READ asks for; 0 of any other request."""
+    cdef const InHeader* header = <const InHeader*>request
+    if length != sizeof(InHeader) + sizeof(ReadIn) or header.opcode != READ:
+        return 0
+    return (<const ReadIn*>(request + sizeof(InHeader))).size
+
+
 cdef bint answer_lookup(Tables* tables, int descriptor, InHeader* header, size_t length) noexcept nogil:
     cdef const char* text = <char*>header + sizeof(InHeader)
     cdef size_t size = length - sizeof(InHeader)

@@ -10,9 +10,10 @@ Python. As long as anybody reads, nothing is handed over: a request whose bytes 
 they are in the cache.
 
 There are many turns while Python is called, and few while it is not: then whoever reads is soon back, and a thread less
-is a switch less. Few as well while large requests come, which are writes, for each thread brings a buffer of its own
-into the cache; and one alone while none of them comes before the last was dealt with. Who comes back with a turn that
-there is not any more gives it up.
+is a switch less. They are twice as many while large answers are given: a switch is little beside one of those, and
+where other threads compute, the processors are shared out by the thread. Few while large requests come, which are
+writes, for each thread brings a buffer of its own into the cache; and one alone while none of them comes before the last
+was dealt with. Who comes back with a turn that there is not any more gives it up.
 
 `gate` guards everything; it is never held across a system call that waits or while the interpreter's lock is taken.
 """
@@ -40,6 +41,9 @@ cdef enum:
     MOST_SCORE = 64
     LARGE = -64  # weight of a large request
     ALONE = 8  # large requests in a row for a single turn
+    BULK = 8  # weight of large answers for twice the turns
+    MOST_BULK = 32
+    LARGE_ANSWER = 2  # half of the requests may be small ones: a read of memory that begins within a page makes two
     WARY = 16  # calls of Python before which the last reader gives its turn up, after all were held up
 
 
@@ -69,15 +73,22 @@ cdef void come_back(Turns* turns, Place* place) noexcept nogil:
     pthread_mutex_unlock(&turns.gate)
 
 
-cdef void heed(Turns* turns, int weight) noexcept nogil:
-    """A request was read that speaks for many readers, or (less than 0) for few."""
+cdef void heed(Turns* turns, int weight, bint large_answer) noexcept nogil:
+    """A request was dealt with that speaks for many readers, or (less than 0) for few."""
+    cdef int bulk = ossfuse_load(&turns.bulk)
     if ossfuse_load(&turns.alone):
         ossfuse_store(&turns.alone, 0)
+    if large_answer and bulk < MOST_BULK:
+        ossfuse_add(&turns.bulk, LARGE_ANSWER)
+    elif not large_answer and bulk > 0:
+        ossfuse_add(&turns.bulk, -1)
     add_up(turns, weight)
 
 
 cdef void heed_large(Turns* turns, bint alone) noexcept nogil:
     """A large request was dealt with; `alone`: no other waits."""
+    if ossfuse_load(&turns.bulk):
+        ossfuse_store(&turns.bulk, 0)
     if not alone:
         ossfuse_store(&turns.alone, 0)
     elif ossfuse_load(&turns.alone) < ALONE:
@@ -103,7 +114,9 @@ cdef inline int worth(Turns* turns) noexcept nogil:
         return turns.most
     if score > 0:
         return ossfuse_load(&turns.count)
-    return 1 if ossfuse_load(&turns.alone) >= ALONE else turns.fewest
+    if ossfuse_load(&turns.alone) >= ALONE:
+        return 1
+    return turns.fewest if ossfuse_load(&turns.bulk) < BULK else min(2 * turns.fewest, turns.most)
 
 
 cdef bint is_retired(Turns* turns, Place* place) noexcept nogil:

@@ -176,43 +176,66 @@ def test_every_request_is_answered_once_whatever_the_number_of_readers(turns: in
     assert sorted(answered) == asked
 
 
-def test_fewer_threads_read_while_large_requests_come_and_all_again_when_python_is_called_for_others() -> None:
-    held, came = threading.Event(), threading.Semaphore(0)
-    held.set()
+class Held:
+    """What came to Python is answered once it may go on."""
 
-    def hold(device: Device, message: memoryview) -> None:
-        came.release()
-        held.wait(30)
+    def __init__(self) -> None:
+        self._came = threading.Semaphore(0)
+        self._free = threading.Event()
+        self._free.set()
+
+    def handle(self, device: Device, message: memoryview) -> None:
+        self._came.release()
+        self._free.wait(30)
         device.reply(unique_of(message))
 
-    with running(hold, threads=4, turns=4, fewest=1, watched=False) as (kernel, _, _answers):
+    def ask(self, kernel: KernelEnd, size: int) -> None:
+        for _ in range(20):
+            kernel.ask(Opcode.WRITE, bytes(size))
+            assert self._came.acquire(timeout=20)
 
-        def under_way_at_once(patience: float) -> int:
-            """Of four requests nobody answers meanwhile."""
-            held.clear()
-            asked = [kernel.send(Opcode.STATFS) for _ in range(4)]
-            count = 0
-            while count < 4 and came.acquire(timeout=patience):
-                count += 1
-            held.set()
-            assert sorted(kernel.receive().unique for _ in range(4)) == asked
-            for _ in range(4 - count):
-                assert came.acquire(timeout=20)
-            return count
+    def under_way_at_once(self, kernel: KernelEnd, most: int) -> int:
+        """How many of four requests are under way while none is answered; fewer than `most` only after a while."""
+        self._free.clear()
+        asked = [kernel.send(Opcode.STATFS) for _ in range(4)]
+        count = 0
+        while count < 4 and self._came.acquire(timeout=20 if count < most else 0.2):
+            count += 1
+        self._free.set()
+        assert sorted(kernel.receive().unique for _ in range(4)) == asked
+        for _ in range(4 - count):
+            assert self._came.acquire(timeout=20)
+        return count
 
-        def ask(size: int) -> None:
-            for _ in range(20):
-                kernel.ask(Opcode.WRITE, bytes(size))
-                assert came.acquire(timeout=20)
 
+def test_fewer_threads_read_while_large_requests_come_and_all_again_when_python_is_called_for_others() -> None:
+    held = Held()
+    with running(held.handle, threads=4, turns=4, fewest=1, watched=False) as (kernel, _, _answers):
         for _ in range(20):  # a thread that waited all the while still reads one
-            ask(100_000)
-            if under_way_at_once(0.2) == 1:
+            held.ask(kernel, 100_000)
+            if held.under_way_at_once(kernel, 1) == 1:
                 break
         else:
             pytest.fail("more than one thread goes on reading")
-        ask(0)
-        assert under_way_at_once(20) == 4
+        held.ask(kernel, 0)
+        assert held.under_way_at_once(kernel, 4) == 4
+
+
+def test_twice_as_many_threads_read_while_large_answers_are_given() -> None:
+    held = Held()
+    with running(held.handle, threads=4, turns=4, fewest=1, watched=False) as (kernel, _, _answers):
+
+        def read(size: int) -> None:
+            for _ in range(100):
+                assert kernel.ask(Opcode.READ, read_body(HANDLE, 0, size)).body == b"published"
+
+        for size, readers in ((9, 1), (1 << 20, 2), (9, 1)):
+            for _ in range(20):  # a thread that waited all the while still reads one
+                read(size)
+                if held.under_way_at_once(kernel, readers) == readers:
+                    break
+            else:
+                pytest.fail(f"other than {readers} threads go on reading")
 
 
 def test_one_thread_reads_alone_while_large_requests_come_one_by_one_and_another_helps_when_they_do_not() -> None:
