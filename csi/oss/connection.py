@@ -16,12 +16,12 @@ import math
 import os
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pycurl
 
 from csi.errors import DeadlineExceeded, EndpointUnreachable, StoreError
-from csi.oss.direct import endpoint_of
+from csi.oss.direct import DirectLine, endpoint_of
 from csi.oss.exchange import USER_AGENT, HttpAnswer, HttpRequest
 from csi.oss.sockets import Sockets
 from csi.oss.store import Buffer
@@ -82,16 +82,10 @@ class Connection:
         """See `Transport.send`."""
         line = self._sockets.line
         if line is not None:
-            if request.target is not None and request.method == "GET" and line.leads_to(request.url):
+            speak = _way(line, request)
+            if speak is not None:
                 started = time.monotonic()
-                answer = line.exchange(request, timeout, stall)
-                if answer is not None:
-                    return answer
-                self._takes_lines = line.understood
-                timeout = Seconds(max(0.001, timeout - (time.monotonic() - started)))
-            elif request.method == "PUT" and request.body and not request.once and line.leads_to(request.url):
-                started = time.monotonic()
-                answer = line.upload(request, timeout, stall)
+                answer = speak(request, timeout, stall)
                 if answer is not None:
                     return answer
                 self._takes_lines = line.understood
@@ -197,6 +191,15 @@ class Connection:
         failure = EndpointUnreachable(f"{endpoint}: {text} (libcurl error {number})", hint=_HINTS.get(number, ""))
         failure.permanent = number in _PERMANENT
         return failure
+
+
+def _way(line: DirectLine, request: HttpRequest) -> Callable[[HttpRequest, Seconds, Seconds], HttpAnswer | None] | None:
+    """How a request is spoken directly; None of one that is libcurl's."""
+    if request.once or not line.leads_to(request.url):
+        return None
+    if request.method == "PUT":
+        return line.upload if request.body else None
+    return line.exchange if request.method == "GET" and not request.body else None
 
 
 def _leave(process: int, curl: pycurl.Curl) -> None:

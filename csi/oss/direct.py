@@ -1,4 +1,4 @@
-"""The direct way for bodies: a GET or a PUT spoken on the connection that libcurl keeps, past libcurl.
+"""The direct way: a GET or a PUT spoken on the connection that libcurl keeps, past libcurl.
 
 libcurl hands a body over in pieces of 16 KiB and a head line by line, and for each the thread has to get hold of the
 interpreter lock; with many threads that costs more than the transfer. Spoken directly, a request is one send, one
@@ -11,16 +11,18 @@ connection is shut down, which libcurl notices, and libcurl makes the request ag
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import socket
 import time
-from collections.abc import Mapping
+from dataclasses import replace
 
 from csi.errors import DeadlineExceeded, EndpointUnreachable
 from csi.oss import speaking
 from csi.oss.checksum import EMPTY, update
+from csi.oss.chunks import ChunkedBody
 from csi.oss.exchange import HttpAnswer, HttpRequest
-from csi.oss.speaking import Outcome, Patience, Speak, receive_all
+from csi.oss.speaking import Outcome, Patience, Speak, Spoken, receive_all
 from csi.volume.units import KIB, MIB, Seconds
 
 try:
@@ -30,11 +32,12 @@ except ImportError:  # not built
 
 _LONGEST_HEAD = 16 * KIB
 _LONGEST_REFUSAL = 1 * MIB
-_LONGEST_SAYING = 4 * KIB
-"""Bytes of the answer to an upload that was accepted: usually none."""
+_LONGEST_ASKED_FOR = 16 * MIB
+"""Of a body without a target. A page of a listing has at most 4: a thousand keys of a kilobyte, encoded for a URL."""
 _PIECE = 256 * KIB
 """Bytes of a body sent at a time: while one is copied to the kernel, the server reads the one before; and what was just
 summed is at hand to be copied."""
+_NOTHING = memoryview(bytearray())
 
 
 class DirectLine:
@@ -55,6 +58,7 @@ class DirectLine:
         self._head = bytearray(_LONGEST_HEAD)
         self._blocking = False
         self._armed = -1.0
+        self._began = -math.inf
         self._usable = True
         self.understood = True
         """False after an answer that only libcurl understands: it will not be the last."""
@@ -63,36 +67,22 @@ class DirectLine:
         return self._usable and url.startswith(self._begin)
 
     def exchange(self, request: HttpRequest, timeout: Seconds, stall: Seconds) -> HttpAnswer | None:
-        """The answer to a GET with a target, as of `Transport.send`; None if libcurl has to make the request."""
-        target = memoryview(bytearray()) if request.target is None else request.target
-        return self.say(self._head_of(request), target, timeout, stall)
+        """The answer to a GET, as of `Transport.send`; None if libcurl has to make the request."""
+        if request.target is None:
+            return self._ask(self._head_of(request), timeout, stall)
+        return self.say(self._head_of(request), request.target, timeout, stall)
 
     def say(self, head: bytes, target: memoryview, timeout: Seconds, stall: Seconds) -> HttpAnswer | None:
         """The same for a request whose head is made already."""
-        if not self._blocking:
-            self._socket.settimeout(None)
-            self._blocking = True
-        outcome, status, fields, received, size, end, filled, error, self._armed = self._speak(
-            self._socket, head, target, self._head, timeout, stall, self._armed
-        )
-        if outcome == Outcome.DONE:
-            if fields.get("connection", "").lower() == "close":
-                self._end()
-            return HttpAnswer(status, fields, b"", received)
-        if outcome == Outcome.REFUSED and size <= _LONGEST_REFUSAL:
-            return self._refusal(status, fields, size, bytes(self._head[end + 4 : filled]), timeout, stall)
-        self._end()
-        if outcome == Outcome.OVERFLOW:
-            return HttpAnswer(status, fields, overflow=True)
-        if outcome == Outcome.GONE:
-            return None
-        if outcome not in (Outcome.BROKEN, Outcome.LATE):
-            self.understood = False
-            return None
-        failure = self._late(timeout, stall) if outcome == Outcome.LATE else self._broken(error)
-        if not received:
-            raise failure
-        return HttpAnswer(status, fields, b"", received, failure=failure)
+        spoken = self._say(head, target, timeout, stall)
+        if spoken.status >= 300:
+            return self._whole(spoken, _LONGEST_REFUSAL, timeout, stall)
+        if spoken.outcome == Outcome.DONE:
+            return self._answered(spoken)
+        if spoken.outcome == Outcome.OVERFLOW:
+            self._end()
+            return HttpAnswer(spoken.status, spoken.fields, overflow=True)
+        return self._not_whole(spoken, timeout, stall)
 
     def upload(self, request: HttpRequest, timeout: Seconds, stall: Seconds) -> HttpAnswer | None:
         """The answer to a PUT with a body, which may arrive twice; None if libcurl has to make the request."""
@@ -118,12 +108,10 @@ class DirectLine:
             self._end()
             return None
         left = Seconds(max(0.001, timeout - (time.monotonic() - started)))
-        said = memoryview(bytearray(_LONGEST_SAYING))
-        answer = self.say(b"", said, left, stall)
-        if answer is None or answer.overflow or answer.failure is not None:
-            return None
-        text = answer.body or bytes(said[: answer.received])
-        return HttpAnswer(answer.status, answer.headers, text, sent_crc64=crc if request.summed else None)
+        answer = self._ask(b"", left, stall)
+        if answer is None or not request.summed:
+            return answer
+        return replace(answer, sent_crc64=crc)
 
     def release(self) -> None:
         """libcurl is going to use the connection."""
@@ -157,21 +145,92 @@ class DirectLine:
         lines = [_line(header) for header in request.headers]
         return b"".join((method, path, self._fixed, *lines, more, b"\r\n"))
 
-    def _refusal(
-        self, status: int, fields: Mapping[str, str], size: int, begun: bytes, timeout: Seconds, stall: Seconds
-    ) -> HttpAnswer:
-        """The answer of another status than 2xx, with its body."""
-        body = memoryview(bytearray(size))
+    def _say(self, head: bytes, target: memoryview, timeout: Seconds, stall: Seconds) -> Spoken:
+        if not self._blocking:
+            self._socket.settimeout(None)
+            self._blocking = True
+        self._began = time.monotonic()
+        spoken = Spoken(*self._speak(self._socket, head, target, self._head, timeout, stall, self._armed))
+        self._armed = spoken.armed
+        return spoken
+
+    def _ask(self, head: bytes, timeout: Seconds, stall: Seconds) -> HttpAnswer | None:
+        """`say` of a request whose answer has no target."""
+        spoken = self._say(head, _NOTHING, timeout, stall)
+        return self._whole(spoken, _LONGEST_ASKED_FOR if spoken.status < 300 else _LONGEST_REFUSAL, timeout, stall)
+
+    def _answered(self, spoken: Spoken, body: bytes = b"") -> HttpAnswer:
+        """All of the answer came."""
+        if spoken.fields.get("connection", "").lower() == "close":
+            self._end()
+        return HttpAnswer(spoken.status, spoken.fields, body, spoken.received)
+
+    def _whole(self, spoken: Spoken, longest: int, timeout: Seconds, stall: Seconds) -> HttpAnswer | None:
+        """The answer with a body that has no target."""
+        if spoken.outcome == Outcome.DONE:
+            return self._answered(spoken)
+        if spoken.outcome in (Outcome.REFUSED, Outcome.OVERFLOW) and spoken.size <= longest:
+            return self._answered(spoken, self._rest(spoken, timeout, stall))
+        if spoken.outcome == Outcome.CHUNKED:
+            body = self._chunks(spoken, longest, timeout, stall)
+            if body is not None:
+                return self._answered(spoken, body)
+        return self._not_whole(spoken, timeout, stall)
+
+    def _not_whole(self, spoken: Spoken, timeout: Seconds, stall: Seconds) -> HttpAnswer | None:
+        self._end()
+        if spoken.outcome == Outcome.GONE:
+            return None
+        if spoken.outcome not in (Outcome.BROKEN, Outcome.LATE):
+            self.understood = False
+            return None
+        failure = self._late(timeout, stall) if spoken.outcome == Outcome.LATE else self._broken(spoken.error)
+        if not spoken.received:
+            raise failure
+        return HttpAnswer(spoken.status, spoken.fields, b"", spoken.received, failure=failure)
+
+    def _rest(self, spoken: Spoken, timeout: Seconds, stall: Seconds) -> bytes:
+        """A body that has no target: what is there of it, and what is still to come."""
+        begun = self._head[spoken.end + 4 : spoken.filled]
+        if len(begun) == spoken.size:
+            return bytes(begun)
+        body = memoryview(bytearray(spoken.size))
         body[: len(begun)] = begun
-        patience = Patience(self._socket, timeout, stall, self._armed, time.monotonic)
+        patience = self._patience(timeout, stall)
         received, error = receive_all(patience, body[len(begun) :])
         self._armed = patience.armed
-        if len(begun) + received < size:
+        if len(begun) + received < spoken.size:
             self._end()
             raise self._late(timeout, stall) if patience.late else self._broken(error)
-        if fields.get("connection", "").lower() == "close":
+        return bytes(body)
+
+    def _chunks(self, spoken: Spoken, longest: int, timeout: Seconds, stall: Seconds) -> bytes | None:
+        """A body that comes in chunks; None of one that only libcurl understands."""
+        chunked = ChunkedBody(longest)
+        patience = self._patience(timeout, stall)
+        begun = bytes(self._head[spoken.end + 4 : spoken.filled])
+        room = memoryview(self._head)
+        try:
+            chunked.take(begun)
+            while not chunked.is_whole:
+                count = patience.receive(room, 0)
+                if count == 0:
+                    self._end()
+                    raise self._late(timeout, stall) if patience.late else self._broken(0)
+                chunked.take(bytes(room[:count]))
+        except ValueError:
+            return None
+        except OSError as error:
             self._end()
-        return HttpAnswer(status, fields, bytes(body))
+            raise self._broken(error.errno or 0) from None
+        finally:
+            self._armed = patience.armed
+        return bytes(chunked.body)
+
+    def _patience(self, timeout: Seconds, stall: Seconds) -> Patience:
+        """What is left of it for the exchange that has begun."""
+        spent = time.monotonic() - self._began
+        return Patience(self._socket, timeout, stall, self._armed, time.monotonic, spent=spent)
 
     def _late(self, timeout: Seconds, stall: Seconds) -> DeadlineExceeded:
         return DeadlineExceeded(

@@ -31,6 +31,7 @@ class Outcome(IntEnum):
     GONE = 4  # the connection ended before a whole head was there
     BROKEN = 5  # it ended in the body
     LATE = 6  # there was no more time
+    CHUNKED = 7  # the body comes in chunks, of which nothing was received but what `scratch` holds
 
 
 class Spoken(NamedTuple):
@@ -68,18 +69,27 @@ class Speak(Protocol):
 
 
 class Patience:
-    """How long one exchange may still take. Arms the receive timeout of `connection`, which is `armed` already."""
+    """How long one exchange, which began `spent` seconds ago, may still take. Arms the receive timeout of `connection`,
+    which is `armed` already."""
 
     def __init__(
-        self, connection: socket.socket, timeout: float, stall: float, armed: float, monotonic: Callable[[], float]
+        self,
+        connection: socket.socket,
+        timeout: float,
+        stall: float,
+        armed: float,
+        monotonic: Callable[[], float],
+        *,
+        spent: float = 0.0,
     ) -> None:
         self._connection = connection
         self._timeout = timeout
         self._stall = stall
         self.armed = armed
-        self._wait = min(stall / _LOOKS, timeout)
+        self._wait = min(stall / _LOOKS, max(timeout - spent, 1e-6))
         self._monotonic = monotonic
-        self._started = self._moved = monotonic()
+        self._moved = monotonic()
+        self._started = self._moved - spent
         self.late = False
 
     def receive(self, target: memoryview, flags: int) -> int:
@@ -137,6 +147,8 @@ def speak(
     except OSError:  # the connection had been closed while it was idle, or broke before a whole head came
         return Spoken(Outcome.GONE, armed=patience.armed)
     status, fields = _parsed(bytes(scratch[:end]))
+    if _is_chunked(status, fields):
+        return Spoken(Outcome.CHUNKED, status, fields, 0, 0, end, filled, 0, patience.armed)
     size = _body_size(status, fields)
     begun = filled - end - 4
     if size is None or begun > size:
@@ -174,6 +186,11 @@ def _parsed(head: bytes) -> tuple[int, Mapping[str, str]]:
     status = int(rest[:3]) if version == "HTTP/1.1" and rest[:3].isdigit() else 0
     fields = (line.partition(":") for line in lines)
     return status, {name.lower(): value.strip() for name, colon, value in fields if colon}
+
+
+def _is_chunked(status: int, fields: Mapping[str, str]) -> bool:
+    coding = fields.get("transfer-encoding", "").lower()
+    return coding == "chunked" and "content-length" not in fields and status >= 200 and status not in (204, 304)
 
 
 def _body_size(status: int, fields: Mapping[str, str]) -> int | None:

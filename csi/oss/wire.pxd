@@ -8,6 +8,7 @@ cdef enum:
     GONE = 4
     BROKEN = 5
     LATE = 6
+    CHUNKED = 7
 
 
 cdef struct Exchange:

@@ -76,12 +76,13 @@ cdef Py_ssize_t receive(Exchange *x, char *where, Py_ssize_t size, int flags) no
 
 
 cdef bint understand(Exchange *x) noexcept nogil:
-    """Status and length of the body from the head in `scratch`; False when only libcurl can tell."""
+    """Status and length of the body (−1: it comes in chunks) from the head in `scratch`; False when only libcurl can
+    tell."""
     cdef const char *line = x.scratch
     cdef const char *end = x.scratch + x.end
     cdef const char *stop
     cdef const char *digit
-    cdef bint found = False
+    cdef bint found = False, chunked = False
     cdef int index
     if x.end < 12 or strncasecmp(line, b"HTTP/1.1 ", 9):
         return False
@@ -96,7 +97,9 @@ cdef bint understand(Exchange *x) noexcept nogil:
         if stop == NULL:
             stop = end
         if stop - line >= 18 and strncasecmp(line, b"transfer-encoding:", 18) == 0:
-            return False
+            if chunked or not is_word(line + 18, stop, b"chunked", 7):
+                return False
+            chunked = True
         if stop - line >= 15 and strncasecmp(line, b"content-length:", 15) == 0:
             if found:
                 return False
@@ -115,7 +118,18 @@ cdef bint understand(Exchange *x) noexcept nogil:
             if digit != stop:
                 return False
         line = stop + 1
-    return found
+    if chunked:
+        x.size = -1
+    return found != chunked
+
+
+cdef bint is_word(const char *begin, const char *end, const char *word, Py_ssize_t length) noexcept nogil:
+    """Whether a header's value is this, whatever case it is in."""
+    while begin < end and (begin[0] == c" " or begin[0] == c"\t"):
+        begin += 1
+    while begin < end and ((end - 1)[0] == c" " or (end - 1)[0] == c"\t" or (end - 1)[0] == c"\r"):
+        end -= 1
+    return end - begin == length and strncasecmp(begin, word, length) == 0
 
 
 cdef void prepare(Exchange *x, int descriptor, const char *head, Py_ssize_t size, double armed) noexcept nogil:
@@ -159,6 +173,8 @@ cdef int exchange(Exchange *x) noexcept nogil:
             x.end = found - x.scratch
     if not understand(x):
         return FOREIGN
+    if x.size < 0:
+        return CHUNKED
     count = x.filled - x.end - 4
     if count > x.size:
         return FOREIGN

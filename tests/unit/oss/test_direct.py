@@ -34,22 +34,27 @@ class Line:
         self.target = memoryview(bytearray(8))
 
     def get(
-        self, *answer: bytes, headers: tuple[bytes, ...] = (), timeout: float = 20.0, stall: float = 20.0
+        self, *answer: bytes, has_target: bool = True, timeout: float = 20.0, stall: float = 20.0
     ) -> HttpAnswer | None:
         """One GET, for which the server sends the pieces of `answer` one after another once it was asked."""
+
+        pause = threading.Event()
 
         def serve() -> None:
             self.server.recv(65536)
             for piece in answer:
                 if piece == b"EOF":
                     self.server.shutdown(socket.SHUT_WR)
+                elif piece == b"WAIT":
+                    pause.wait(0.05)
                 else:
-                    self.server.sendall(piece)
+                    with contextlib.suppress(BrokenPipeError):  # given up
+                        self.server.sendall(piece)
 
         thread = threading.Thread(target=serve)
         thread.start()
         try:
-            request = HttpRequest("GET", ENDPOINT + "/b/a?x", headers, target=self.target)
+            request = HttpRequest("GET", ENDPOINT + "/b/a?x", (), target=self.target if has_target else None)
             return self.direct.exchange(request, Seconds(timeout), Seconds(stall))
         finally:
             thread.join(20)
@@ -286,6 +291,109 @@ def test_only_plain_http_has_an_endpoint() -> None:
     assert endpoint_of("https://a/b") == ""
 
 
+# --- answers without a target ---
+
+
+def in_chunks(body: bytes, size: int = 3000, end: bytes = b"0\r\n\r\n", status: str = "200 OK") -> bytes:
+    pieces = (body[at : at + size] for at in range(0, len(body), size))
+    return head(status, Transfer_Encoding="Chunked") + b"".join(b"%x\r\n%b\r\n" % (len(p), p) for p in pieces) + end
+
+
+@pytest.mark.parametrize("size", [0, 1, 5_000, 100_000])
+@pytest.mark.parametrize("coding", ["length", "chunks"])
+@pytest.mark.parametrize("pieces", [1, 2, 50])
+def test_a_body_without_a_target_is_told_whatever_its_length(line: Line, size: int, coding: str, pieces: int) -> None:
+    body = bytes(index % 251 for index in range(size))
+    whole = head(Content_Length=size) + body if coding == "length" else in_chunks(body)
+    each = -(-len(whole) // pieces)
+    for _ in range(2):
+        answer = line.get(*(whole[at : at + each] for at in range(0, len(whole), each)), has_target=False)
+
+        assert answer is not None
+        assert (answer.status, answer.body, answer.received, answer.overflow) == (200, body, 0, False)
+        assert line.usable
+
+
+def test_a_refusal_in_chunks_is_told_with_its_body_and_leaves_the_memory_alone(line: Line) -> None:
+    answer = line.get(in_chunks(b"<Code>SlowDown</Code>", 4, status="503 Slow Down"))
+
+    assert answer is not None
+    assert (answer.status, answer.body, answer.received) == (503, b"<Code>SlowDown</Code>", 0)
+    assert bytes(line.target) == bytes(8)
+    assert line.usable
+
+
+def test_an_answer_in_chunks_after_which_the_server_closes_is_told(line: Line) -> None:
+    whole = in_chunks(b"body").replace(b"\r\n", b"\r\nConnection: close\r\n", 1)
+    answer = line.get(whole, has_target=False)
+
+    assert answer is not None
+    assert (answer.body, line.usable) == (b"body", False)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        in_chunks(b"body", end=b"0\r\nExpires: 0\r\n\r\n"),
+        in_chunks(b"body", end=b"-1\r\n\r\n"),
+        in_chunks(b"body", end=b"0x1\r\nx\r\n0\r\n\r\n"),
+        in_chunks(b"body", end=b"1\r\nxx\r\n0\r\n\r\n"),
+        in_chunks(b"body", end=b"0\r\n\r\nHTTP/1.1"),
+        in_chunks(b"body", end=b"0" * 2000),
+        in_chunks(b"", end=b"fffffff\r\nx"),
+        head(Transfer_Encoding="gzip, chunked") + b"0\r\n\r\n",
+        head(Transfer_Encoding="chunked", Content_Length=5) + b"0\r\n\r\n",
+        head(Content_Length=17 << 20),
+        head("503 Busy", Content_Length=2 << 20),
+        head(),
+    ],
+    ids=[
+        "trailer",
+        "negative",
+        "0x",
+        "longer than it says",
+        "more",
+        "no size",
+        "huge chunk",
+        "gzip",
+        "both",
+        "huge",
+        "huge refusal",
+        "none",
+    ],
+)
+def test_what_is_no_plain_body_is_left_to_libcurl(line: Line, answer: bytes) -> None:
+    assert line.get(answer, has_target=False) is None
+    assert not line.direct.understood
+    assert not line.usable
+
+
+@pytest.mark.parametrize(
+    "begun", [head(Content_Length=8) + b"123", in_chunks(b"12345", end=b"8\r\n123"), in_chunks(b"12345", end=b"")]
+)
+def test_a_body_without_a_target_is_all_or_nothing(line: Line, begun: bytes) -> None:
+    with pytest.raises(EndpointUnreachable, match=ENDPOINT):
+        line.get(begun, b"EOF", has_target=False)
+    assert not line.usable
+
+
+@pytest.mark.parametrize("begun", [head(Content_Length=8) + b"123", in_chunks(b"12345", end=b"8\r\n123")])
+def test_silence_in_a_body_without_a_target_ends_in_a_deadline(line: Line, begun: bytes) -> None:
+    with pytest.raises(DeadlineExceeded, match=ENDPOINT):
+        line.get(begun, has_target=False, stall=0.2)
+    assert not line.usable
+
+
+@pytest.mark.parametrize("status", ["200 OK", "503 Busy"])
+def test_a_body_that_keeps_coming_has_no_more_than_the_timeout_all_in_all(line: Line, status: str) -> None:
+    """A byte every 0.15 s of six, after a head that took 0.6 s: neither 0.9 s alone is more than is allowed."""
+    slow = [b"WAIT"] * 12 + [head(status, Content_Length=6)] + [b"WAIT", b"WAIT", b"WAIT", b"x"] * 6
+
+    with pytest.raises(DeadlineExceeded, match=ENDPOINT):
+        line.get(*slow, has_target=False, timeout=1.0)
+    assert not line.usable
+
+
 # --- uploads ---
 
 
@@ -379,7 +487,11 @@ def test_a_short_answer_to_an_upload_is_understood(line: Line) -> None:
     assert line.usable
 
 
-def test_a_long_answer_to_an_upload_is_left_to_libcurl(line: Line) -> None:
-    with Received(line, 10, head(Content_Length=100_000)):
-        assert line.direct.upload(put(10), Seconds(20), Seconds(20)) is None
-    assert not line.usable
+@pytest.mark.parametrize("coding", ["length", "chunks"])
+def test_a_long_answer_to_an_upload_is_understood(line: Line, coding: str) -> None:
+    said = b"<a/>" * 25_000
+    whole = head(Content_Length=len(said)) + said if coding == "length" else in_chunks(said)
+    with Received(line, 10, whole):
+        answer = line.direct.upload(put(10), Seconds(20), Seconds(20))
+    assert answer is not None and (answer.status, answer.body) == (200, said)
+    assert line.usable
