@@ -111,6 +111,10 @@ class StagingMemory:
             return True
 
 
+def _nothing() -> None:
+    pass
+
+
 class Allotment:
     """The buffers of one writer, each of `buffer` bytes; `most` is how many bytes it wants to hold at a time.
 
@@ -182,3 +186,4 @@ class Allotment:
             self.held -= self.buffer
         self._memory.forget(self)
         self._memory.credit(self.buffer)
+        self.send = _nothing  # a writer that is done is freed at once, not when garbage is collected

@@ -4,7 +4,7 @@ Written bytes are copied once, into buffers of the writer's allotment; full part
 writer goes on. Room in the part being filled is lent to who puts bytes there without us (`lend`): every call takes it
 back first, and counts what is there. What fits in one part is one PutObject. Continuing an existing object: what fits
 in one buffer is read back, anything larger becomes parts by a copy inside OSS, both bound to the version that was
-opened.
+opened, and just before the object is replaced it is asked whether it is still that version.
 
 Never deadlocks: while a part is under way its end brings buffers back; when none is, everything this writer holds is
 in the part being filled, which is then sent early (a buffer is always enough for a part OSS accepts). It follows that
@@ -22,7 +22,14 @@ from csi.data.staging import Allotment, StagingMemory
 from csi.data.streams import Tail, WriterStatistics
 from csi.data.upload import PartUpload, remove_damaged, too_large
 from csi.data.workers import WorkerPool
-from csi.errors import BadHandle, ChecksumMismatch, FileTooLarge, OssFuseError, PreconditionFailed
+from csi.errors import (
+    BadHandle,
+    ChecksumMismatch,
+    FileTooLarge,
+    ObjectNotFound,
+    OssFuseError,
+    PreconditionFailed,
+)
 from csi.oss.checksum import crc64_of
 from csi.oss.store import Buffer, ObjectStore, ObjectVersion, PutResult
 from csi.volume.units import MIB, Bytes, ObjectKey, Seconds
@@ -321,10 +328,27 @@ class PartWriter:
         if not self._touched and self._replaces is not None:
             return PutResult(self._replaces.etag, None)  # nothing was written: the object is what it was
         if self._upload.submitted == 0:
+            self._expect(self._replaces)
             return self._put()
         if self._filled:
             self._send_part()
+        if self._replaces is not None:
+            self._upload.wait_below(1)
+            self._upload.raise_error()
+            self._expect(self._replaces)
         return self._upload.complete(crc64=self._crc64, forbid_overwrite=self._forbid_overwrite)
+
+    def _expect(self, version: ObjectVersion | None) -> None:
+        """That the object is still this version. OSS takes no condition for what an object replaces: asked just before,
+        so that only what another client writes within this moment is lost."""
+        if version is None:
+            return
+        try:
+            found = self._store.head(version.key)
+        except ObjectNotFound:
+            raise _replaced(version) from None
+        if found.size != version.size or (version.etag and found.etag != version.etag):
+            raise _replaced(version)
 
     def _put(self) -> PutResult:
         try:
@@ -359,7 +383,7 @@ class PartWriter:
 
 def _replaced(base: ObjectVersion) -> PreconditionFailed:
     return PreconditionFailed(
-        f"{base.key}: the object was replaced since it was opened",
+        f"{base.key}: another client replaced or deleted the object since it was opened",
         status=412,
         key=base.key,
         hint="open the file again",

@@ -123,7 +123,7 @@ class Drafts:
             writer = self._engine.open_appender(key, position=facts.size)
             return self._install(node, writer, owner, shared=shared, base=base, appendable=True)
         user, content_type = self._kept_metadata(node, base)
-        writer = self._engine.open_writer(key, base=base if facts.size else None, user=user, content_type=content_type)
+        writer = self._engine.open_writer(key, base=base, user=user, content_type=content_type)
         return self._install(node, writer, owner, shared=shared, base=base, appendable=False)
 
     # --- writing ---

@@ -82,9 +82,9 @@ class Tree:
 
 def require_empty(store: ObjectStore, namespace: Namespace, directory: Node) -> None:
     """Raises DirectoryNotEmpty unless there is nothing below `directory` but its marker, hidden keys and files being
-    written included."""
+    written included. A marker with bytes in it is somebody's data, though no mount shows them."""
     key = namespace.table.key(directory)
     page = store.list_page(key, max_keys=2)
     writing = any(below.draft is not None for below in namespace.table.descendants(directory))
-    if writing or any(found.key != key for found in page.objects):
+    if writing or any(found.key != key or found.size for found in page.objects):
         raise DirectoryNotEmpty(f"{shown(directory.name)} is not empty")

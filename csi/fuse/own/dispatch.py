@@ -77,6 +77,7 @@ class Dispatch:
             if malformed.header is not None and malformed.header.opcode not in _UNANSWERED:
                 self._device.reply(malformed.header.unique, errno.EIO)
             return
+        del message  # who keeps an error keeps the frames it came through, and is not to keep the buffer
         if isinstance(body, Forget):
             self._forget(body)
         elif isinstance(body, Interrupt):

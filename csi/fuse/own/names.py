@@ -6,6 +6,7 @@ import errno
 import functools
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 from csi.errors import NoSuchEntry
 from csi.fs.types import AttributeChange, Caller, Entry
@@ -29,6 +30,8 @@ from csi.fuse.xattrs import refusal_of_xattr
 from csi.volume.spec import MountArguments
 from csi.volume.units import FileHandle, InodeNumber, Seconds
 
+_Entry = TypeVar("_Entry", Entry, "Entry | None")
+
 
 def caller_of(header: Header, umask: int = 0o022) -> Caller:
     return Caller(header.uid, header.gid, header.pid, umask)
@@ -44,30 +47,25 @@ class NameHandlers:
 
     def lookup(self, header: Header, body: Name) -> Outcome:
         parent = InodeNumber(header.node)
-        try:
-            entry = self._filesystem.lookup_cached(parent, body.name)
-        except NoSuchEntry as error:
-            return self._absent(error)
-        if entry is not None:
-            return self.told(entry)
-        look_up = call(self._look_up, parent, body.name, caller_of(header))
+        found = self._found(self._filesystem.lookup_cached, parent, body.name)
+        if found is not None:
+            return self._told_or_absent(found)
+        look_up = call(self._found, self._filesystem.lookup, parent, body.name, caller_of(header))
         return Later(self._lanes.names, look_up, self._told_or_absent, interruptible=True)
 
-    def _look_up(self, parent: InodeNumber, name: bytes, caller: Caller) -> Entry | Done:
+    def _found(self, look_up: Callable[..., _Entry], *arguments: object) -> _Entry | Done:
+        """What `look_up` finds, or that there is nothing, for as long as the kernel may believe it after the time for
+        which it has been known. Raises NoSuchEntry when that is over."""
         try:
-            return self._filesystem.lookup(parent, name, caller)
+            return look_up(*arguments)
         except NoSuchEntry as error:
-            return self._absent(error)
+            left = self._arguments.negative_timeout - error.age
+            if left <= 0:
+                raise
+            return Done((replies.negative_entry(Seconds(left)),))
 
     def _told_or_absent(self, found: Entry | Done) -> Done:
         return found if isinstance(found, Done) else self.told(found)
-
-    def _absent(self, error: NoSuchEntry) -> Done:
-        """For as long as the kernel may believe it, after the time for which it has been known. Raises `error`."""
-        left = self._arguments.negative_timeout - error.age
-        if left <= 0:
-            raise error
-        return Done((replies.negative_entry(Seconds(left)),))
 
     def told(self, entry: Entry) -> Done:
         """An entry that is counted: given back if the kernel does not take it."""

@@ -114,7 +114,7 @@ ARGUMENTS: tuple[Argument, ...] = (
     *_refused("programs may be run from the mount", "noexec"),
     *_refused("every user of the pod is let in", "allow_root"),
     *_refused("use the volume attributes uri, bucket, url and path", "uri", "url", "bucket"),
-    *_refused("there is no cache on disk", "use_cache", "cache-dir", "cache_dir"),
+    *_refused("use the attribute cache (docs/cache.md)", "use_cache", "cache-dir", "cache_dir"),
     *_refused(
         "credentials come from the Secret that the volume references",
         *("credential_provider", "passwd_file", "ram_role", "akid", "aksecret", "oss_access_key_id"),

@@ -110,7 +110,8 @@ _WRITE = (
         "fs.oss.checksum.crc64.enable",
         Topic.WRITE,
         Kind.BOOLEAN,
-        "Compare the CRC64 of whole objects with what OSS computed.",
+        "Compare the CRC64 of what is written, and of objects that one request reads whole, with what OSS computed. Of "
+        "a part of an object OSS tells none: larger files are read unchecked, as their bytes come through TCP or TLS.",
         default="true",
         sets="write.crc64",
     ),
@@ -168,8 +169,9 @@ _HTTP = (
         "fs.oss.timeout.millisecond",
         Topic.HTTP,
         Kind.MILLISECONDS,
-        "Longest time of one try of a request. A whole operation with its new tries ends within 60 s, or within twice "
-        "this time if that is longer.",
+        "Longest time of one try of a request. A whole operation on OSS with its new tries ends within 60 s, or within "
+        "twice this time if that is longer; a system call may be several of them (one for each directory of a path, the "
+        "parts and the end of an upload), and wait for those of others where many get no answer.",
         default="30000",
         sets="http.timeout",
         minimum=1,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -13,6 +16,7 @@ from csi.errors import (
     DeadlineExceeded,
     FileTooLarge,
     ObjectExists,
+    ObjectNotFound,
     OutOfMemoryBudget,
     PreconditionFailed,
     ServerFailure,
@@ -183,6 +187,43 @@ def test_a_base_that_was_replaced_is_not_continued(size: int) -> None:
             writer.finish()
     assert store.data(KEY) == content(size, 2)
     assert store.uploads == {}
+
+
+@pytest.mark.parametrize("size", [0, 10, 5 * MIB])
+@pytest.mark.parametrize("added", [10, 3 * MIB])
+@pytest.mark.parametrize("theirs", [b"theirs", None])
+def test_what_another_client_did_to_the_object_meanwhile_is_not_undone(
+    size: int, added: int, theirs: bytes | None
+) -> None:
+    store = MemoryStore()
+    base = seeded(store, KEY, content(size, 1))
+    with engine_over(store, write=SMALL_PARTS) as engine:
+        writer = engine.open_writer(KEY, base=base)
+        writer.write(content(added, 2))
+        if theirs is None:
+            store.delete(KEY)
+        else:
+            store.seed(KEY, theirs)
+        for _ in range(2):
+            with pytest.raises((PreconditionFailed, ObjectNotFound)):
+                writer.finish()
+    assert store.objects.get(KEY) is None if theirs is None else store.data(KEY) == theirs
+    assert store.uploads == {}
+
+
+def test_a_writer_that_is_done_is_freed_without_the_garbage_collector() -> None:
+    store = MemoryStore()
+    with engine_over(store) as engine:
+        gc.disable()
+        try:
+            writer = engine.open_writer(KEY)
+            alive = weakref.ref(writer)
+            writer.write(b"x")
+            writer.finish()
+            del writer
+            assert alive() is None
+        finally:
+            gc.enable()
 
 
 # --- failures ---

@@ -294,6 +294,17 @@ def test_rmdir_refuses_a_directory_with_files(world: World, consistent: Program)
         consistent.rmdir("d")
 
 
+def test_a_marker_with_bytes_in_it_is_nothing_to_lose(world: World, consistent: Program) -> None:
+    world.store.seed("d/", b"somebody's data")
+    consistent.mkdir("other")
+    assert consistent.list("d") == []
+    with pytest.raises(DirectoryNotEmpty):
+        consistent.rmdir("d")
+    with pytest.raises(DirectoryNotEmpty):
+        consistent.rename("other", "d")
+    assert world.store.data("d/") == b"somebody's data"
+
+
 def test_rmdir_refuses_a_directory_in_which_a_file_is_being_written(consistent: Program) -> None:
     consistent.mkdir("d")
     file = consistent.open("d/a", WRITE)

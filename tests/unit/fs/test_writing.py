@@ -455,6 +455,25 @@ def test_continuing_a_version_that_another_client_replaced_fails_and_theirs_stay
     assert world.store.data("log") == b"ONE"
 
 
+@pytest.mark.parametrize("synced", [True, False])
+def test_an_object_replaced_after_bytes_were_added_stays_what_the_other_client_made_it(
+    world: World, consistent: Program, synced: bool
+) -> None:
+    world.store.seed("log", b"one")
+    file = consistent.open("log", os.O_WRONLY | os.O_APPEND)
+    file.position = 3
+    file.write(b"two")
+    if synced:
+        file.fsync()
+        file.write(b"three")
+    world.store.seed("log", b"theirs")
+    with pytest.raises((StaleFile, PreconditionFailed)):
+        file.flush()
+    consistent.filesystem.release(file.handle)
+    consistent.filesystem.forget(file.inode, 1)
+    assert world.store.data("log") == b"theirs"
+
+
 @pytest.mark.parametrize("by_handle", [True, False])
 def test_truncate_to_nothing(world: World, consistent: Program, by_handle: bool) -> None:
     world.store.seed("a", b"content")

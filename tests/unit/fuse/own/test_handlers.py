@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import stat
 import struct
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -87,6 +89,42 @@ def test_a_name_that_was_known_to_be_missing_is_believed_for_what_is_left(timeou
         assert answered.error == errno.ENOENT
     else:
         assert struct.unpack_from("<QQQ", answered.body) == (0, 0, told)
+
+
+class Missing(TreeFilesystem):
+    """`kept` is a weak reference to the error of the last look-up; `known`: it is what is known already."""
+
+    kept: weakref.ref[BaseException]
+
+    def __init__(self, *, known: bool) -> None:
+        super().__init__(inline=False)
+        self.known = known
+
+    def _missing(self) -> errors.NoSuchEntry:
+        error = errors.NoSuchEntry("it is not there")
+        self.kept = weakref.ref(error)
+        return error
+
+    def lookup_cached(self, parent: InodeNumber, name: bytes) -> Entry | None:
+        if self.known:
+            raise self._missing()
+        return None
+
+    def lookup(self, parent: InodeNumber, name: bytes, caller: Caller) -> Entry:
+        raise self._missing()
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_what_was_read_for_a_missing_name_is_freed_without_the_garbage_collector(known: bool) -> None:
+    """An error keeps the frames it came through, and those the memory of the request."""
+    filesystem = Missing(known=known)
+    served = Served(filesystem, negative_timeout=Seconds(0.0))
+    gc.disable()
+    try:
+        assert served.ask(Opcode.LOOKUP, b"nope\0").error == errno.ENOENT
+        assert eventually(lambda: filesystem.kept() is None)
+    finally:
+        gc.enable()
 
 
 def test_attributes_are_answered(served: Served) -> None:
