@@ -62,7 +62,9 @@ def __getattr__(name: str) -> Any:
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if home in _NEED_TORCH and find_spec("torch") is None:
-        raise ExtraMissing(f"csi.torch.{name} needs PyTorch", hint="pip install 'ossfuse-csi[torch]'")
+        raise ExtraMissing(
+            f"csi.torch.{name} needs PyTorch", hint="pip install '.[torch]' in a checkout of ossfuse-csi"
+        )
     return getattr(import_module(home), name)
 
 

@@ -56,16 +56,28 @@ class OssIterableDataset(OssDataset, torch.utils.data.IterableDataset):  # type:
         self._run = shuffle_chunk_size
         self._given_rank = _checked(rank, world_size)
         self._rank: tuple[int, int] | None = None  # of the process that started this worker
+        self._epoch: int | None = None  # of the iteration that was begun last, once that is certain
         self._position = 0
         self._resumed: dict[str, Any] | None = None
 
     def __iter__(self) -> Iterator[Any]:
+        # A state is for this iterator, also if nobody asks it for a sample: torchdata does not when the state was taken
+        # at the end of an epoch, and has another iterator made for the next one.
+        state, self._resumed = self._resumed, None
+        self._epoch, self._position = (int(state["epoch"]), int(state["position"])) if state is not None else (None, 0)
+        return self._samples(self._epoch, self._position)
+
+    def _samples(self, epoch: int | None, start: int) -> Iterator[Any]:
+        """`epoch` None is the one that is set when the first sample is asked for."""
         delivery, row = self._delivery, row_of_this_process()
-        share = self._share()
-        epoch, start = self._begin()
-        entries = self._entries(share, epoch)
-        self._position = start
+        goes_on = epoch is not None
+        if epoch is None:
+            epoch = delivery.tally.epoch
+        entries = self._entries(self._share(), epoch)
+        self._epoch, self._position = epoch, start
         for slot in stream(delivery.fetcher(), islice(entries, start, None)):
+            if goes_on:  # not with an epoch of which nothing is left: the next one may have been set already
+                delivery.tally.epoch, goes_on = epoch, False
             self._position += 1
             given = delivery.give(slot, row)
             if given is not SKIPPED:
@@ -84,7 +96,8 @@ class OssIterableDataset(OssDataset, torch.utils.data.IterableDataset):  # type:
         """Where this process is: `load_state_dict` in a process with the same share goes on from there."""
         if self._resumed is not None:
             return dict(self._resumed)
-        return {"epoch": self._delivery.tally.epoch, "position": self._position} | self._order()
+        epoch = self._epoch if self._epoch is not None else self._delivery.tally.epoch
+        return {"epoch": epoch, "position": self._position} | self._order()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on after the sample that was given last when `state` was taken, at the next iteration.
@@ -118,15 +131,6 @@ class OssIterableDataset(OssDataset, torch.utils.data.IterableDataset):  # type:
             "ranks": share.ranks,
             "consumer": share.number,
         }
-
-    def _begin(self) -> tuple[int, int]:
-        """The epoch and the position to start from."""
-        state, self._resumed = self._resumed, None
-        tally = self._delivery.tally
-        if state is None:
-            return tally.epoch, 0
-        tally.epoch = int(state["epoch"])
-        return tally.epoch, int(state["position"])
 
     def _entries(self, share: Share, epoch: int) -> Iterator[Entry]:
         source = self._source

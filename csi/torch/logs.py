@@ -14,6 +14,8 @@ import pwd
 import stat
 import threading
 import time
+import weakref
+from collections.abc import Callable
 from typing import Final
 
 from csi.errors import InvalidOption, StoreError
@@ -35,7 +37,7 @@ class TurningFile:
     """A file that lines are added to; at `largest` bytes it becomes `.1`, the last `.1` becomes `.2` and so on.
 
     Any thread may write, and processes forked meanwhile: a line is one write(2). A lock of its own for each process
-    guards `_descriptor`: a child must not wait for a thread that its parent had.
+    guards `_descriptor`: a child must not wait for a thread that its parent had. Closed when nobody holds it any more.
     """
 
     def __init__(self, path: str, *, largest: int = LARGEST, kept: int = KEPT) -> None:
@@ -43,13 +45,14 @@ class TurningFile:
         self._largest = largest
         self._kept = kept
         self._descriptor = -1
+        self._closing: Callable[[], object] = _nothing  # closes `_descriptor`, if it is open
         self._locks: dict[int, threading.Lock] = {}
 
     def open(self) -> None:
         """Make the directory and the file. Raises OSError."""
         if self._descriptor < 0:
             os.makedirs(os.path.dirname(self.path) or ".", mode=0o750, exist_ok=True)
-            self._descriptor = self._opened()
+            self._begin()
 
     def write(self, line: str) -> None:
         """Add a line; it is lost if it cannot be written."""
@@ -61,20 +64,23 @@ class TurningFile:
 
     def close(self) -> None:
         with self._lock():
-            descriptor, self._descriptor = self._descriptor, -1
-            if descriptor >= 0:
-                os.close(descriptor)
+            self._descriptor = -1
+            self._closing()
 
     def _lock(self) -> threading.Lock:
         return self._locks.setdefault(os.getpid(), threading.Lock())
 
-    def _opened(self) -> int:
-        return os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    def _begin(self) -> None:
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        closing = weakref.finalize(self, os.close, descriptor)
+        closing.atexit = False
+        self._descriptor, self._closing = descriptor, closing
 
     def _turn(self) -> None:
         """Go on with a new file; whoever is first makes it, the others find it made."""
-        old = self._descriptor
+        old, close = self._descriptor, self._closing
         fcntl.flock(old, fcntl.LOCK_EX)
+        self._descriptor = -1  # if no file can be made, the next line must not go to whatever has this number then
         try:
             ours = os.fstat(old)
             with contextlib.suppress(FileNotFoundError):
@@ -84,9 +90,9 @@ class TurningFile:
                         with contextlib.suppress(FileNotFoundError):
                             os.replace(f"{self.path}.{number - 1}", f"{self.path}.{number}")
                     os.replace(self.path, f"{self.path}.1")
-            self._descriptor = self._opened()
+            self._begin()
         finally:
-            os.close(old)  # lets go of the lock
+            close()  # lets go of the lock
 
 
 class Audit:
@@ -242,3 +248,7 @@ def _own_directories() -> list[str]:
 
 def _moment(seconds: float) -> str:
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{int(seconds % 1 * 1000):03d}Z"
+
+
+def _nothing() -> None:
+    return

@@ -124,6 +124,49 @@ def test_a_loader_goes_on_with_the_very_next_sample(samples: Ground, workers: in
     assert list(resumed) == whole
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("size", [4, 10])
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_state_of_the_end_of_an_epoch_costs_no_later_epoch(
+    samples: Ground, workers: int, size: int, ended: bool
+) -> None:
+    """Whether it is taken with the last batch, whole or not, or after it: nothing is left of the epoch, and then whole
+    ones follow, each in the order that was set for it."""
+
+    def loader() -> Any:
+        made = dataset(samples, shuffle=True, shuffle_chunk_size=10, seed=1)
+        return StatefulDataLoader(made, size, num_workers=workers, collate_fn=as_it_is)
+
+    def epoch(of: Any, number: int) -> list[Any]:
+        of.dataset.set_epoch(number)
+        return list(of)
+
+    whole = loader()
+    orders = [epoch(whole, number) for number in range(4)]
+    begun = loader()
+    batches = iter(begun)
+    assert [next(batches) for _ in orders[0]] == orders[0]
+    assert not ended or list(batches) == []
+    resumed = loader()
+    resumed.load_state_dict(begun.state_dict())
+    if not ended:
+        assert epoch(resumed, 0) == []
+    assert [epoch(resumed, number) for number in (1, 2, 3)] == orders[1:]
+
+
+def test_a_state_between_iterator_and_first_sample_is_that_of_the_iterator(samples: Ground) -> None:
+    made = dataset(samples)
+    assert list(made) == ALL
+    over = made.state_dict()
+    again = iter(made)
+    assert made.state_dict()["position"] == 0
+    assert next(again) == 0
+    made.load_state_dict(over | {"position": 7})
+    going_on = iter(made)
+    assert made.state_dict()["position"] == 7
+    assert next(going_on) == 7
+
+
 def test_a_state_of_another_share_is_refused(samples: Ground) -> None:
     state = dataset(samples, rank=0, world_size=2).state_dict()
     with pytest.raises(StateMismatch, match="consumers 2, this data set has 4"):

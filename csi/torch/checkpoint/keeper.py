@@ -58,6 +58,7 @@ class Keeper:
     def _run(self) -> None:
         while (upload := self._queue.get()) is not None:
             upload.abandon()
+            del upload  # it holds the engine, which could never end while this thread waits for the next one
         for close in self._closers:
             close()
         atexit.unregister(self._at_exit)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import gc
 import logging
 import multiprocessing
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,6 +57,44 @@ def test_processes_that_turn_the_same_file_over_lose_no_line(tmp_path: Path) -> 
         writer.join()
     lines = [line for path in tmp_path.iterdir() for line in path.read_text().splitlines()]
     assert sorted(lines) == sorted(f"{number}-{line}" for number in range(4) for line in range(200))
+
+
+def descriptors_of(directory: Path) -> list[str]:
+    """The files below `directory` that this process has open."""
+    found = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # that of the listing itself
+            found.append(os.readlink(descriptor))
+    return [path for path in found if path.startswith(str(directory))]
+
+
+def test_a_file_that_nobody_holds_any_more_is_closed(tmp_path: Path) -> None:
+    """As the audit log is when its data set is dropped."""
+    file = TurningFile(str(tmp_path / "log"), largest=40, kept=2)
+    for _ in range(5):
+        file.write("x" * 30)
+    assert descriptors_of(tmp_path) == [str(tmp_path / "log")]
+    del file
+    gc.collect()
+    assert descriptors_of(tmp_path) == []
+
+
+def test_a_file_that_cannot_be_made_anew_writes_to_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its old descriptor may be that of another file by then."""
+    file = TurningFile(str(tmp_path / "log"), largest=40, kept=2)
+    file.write("x" * 50)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", no_descriptors)
+        file.write("lost")
+    with (tmp_path / "other").open("w"):
+        file.write("found")
+    file.close()
+    assert (tmp_path / "other").read_text() == ""
+    assert (tmp_path / "log").read_text() == "found\n"
+
+
+def no_descriptors(*_: object) -> int:
+    raise OSError(errno.EMFILE, "too many open files")
 
 
 def test_a_secret_does_not_reach_the_log(tmp_path: Path) -> None:

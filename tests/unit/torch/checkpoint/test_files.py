@@ -259,6 +259,23 @@ def test_threads_end_with_the_last_file(bucket: Bucket) -> None:
     until(lambda: set(threading.enumerate()) <= before)
 
 
+@pytest.mark.parametrize("size", [1, 3 * MIB])
+def test_threads_end_with_the_last_file_that_was_written(bucket: Bucket, size: int) -> None:
+    before = set(threading.enumerate())
+    made = Engine(lambda place: bucket.store, OPTIONS)
+    with CheckpointWriter(URI, made) as writer:
+        writer.write(bytes(size))
+    assert set(threading.enumerate()) - before
+    del made, writer
+
+    def have_ended() -> bool:
+        gc.collect()
+        return set(threading.enumerate()) <= before
+
+    until(have_ended)
+    assert len(bucket.store.data(KEY)) == size
+
+
 # --- after fork ---
 
 
