@@ -13,7 +13,8 @@ from csi.cli.endpoint_check import check_endpoint
 from csi.cli.machine_checks import Level, Machine, check_machine
 from csi.cli.options import OUTPUT
 from csi.cli.printing import print_table
-from csi.volume.uri import parse_endpoint
+from csi.errors import InvalidOption
+from csi.volume.uri import Endpoint, parse_endpoint
 
 
 @click.command()
@@ -30,7 +31,7 @@ def command(ctx: click.Context, endpoint: str | None, timeout: float, output: st
 
     Exit status 1 when a check failed, 0 when there are at most warnings.
     """
-    address = parse_endpoint(endpoint, key="--endpoint") if endpoint else None
+    address = _address(endpoint) if endpoint is not None else None
     findings = check_machine(Machine(Path("/")))
     if address is not None:
         findings += check_endpoint(address, timeout=timeout, clock=time.time)
@@ -43,3 +44,15 @@ def command(ctx: click.Context, endpoint: str | None, timeout: float, output: st
             [(finding.check, finding.level.value, finding.found, finding.fix) for finding in findings],
         )
     ctx.exit(1 if any(finding.level is Level.FAIL for finding in findings) else 0)
+
+
+def _address(endpoint: str) -> Endpoint:
+    """Raises InvalidOption, also for '': it was meant to be asked, and would pass unasked."""
+    if not endpoint.strip():
+        raise InvalidOption(
+            "--endpoint",
+            endpoint,
+            "an endpoint such as https://oss-cn-hangzhou.aliyuncs.com",
+            hint="is a variable unset? without --endpoint only this machine is checked",
+        )
+    return parse_endpoint(endpoint, key="--endpoint")

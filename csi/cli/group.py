@@ -11,6 +11,9 @@ import difflib
 import errno
 import importlib
 import importlib.util
+import io
+import os
+import sys
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -40,6 +43,9 @@ COMMANDS = {
     "sidecar": Entry("csi.cli.sidecar", "Serve one volume handed over by a node plugin."),
     "volume": Entry("csi.cli.volume", "Explain the description of a volume."),
 }
+
+_SERVICES = frozenset({"controller", "emulator", "mount", "node", "sidecar"})
+"""Commands that are run for what they do: they go on where nobody reads what they print."""
 
 
 class Failure(click.ClickException):
@@ -86,6 +92,19 @@ class LazyGroup(click.Group):
             ctx.fail(f"No such command {args[0]!r}.{f' Did you mean {near[0]!r}?' if near else ''}")
         return super().resolve_command(ctx, args)
 
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        given = list(args)  # parsing takes them away
+        if sys.stdout is None and next((word for word in given if not word.startswith("-")), "") not in _SERVICES:
+            sys.stdout = _ClosedOutput()
+        try:
+            return super().make_context(info_name, args, parent, **extra)
+        except OSError as error:  # help and version are printed while the arguments are parsed
+            if error.errno == errno.EPIPE or "--debug" in given:
+                raise
+            raise Failure(f"standard output: {error.strerror}") from None
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
@@ -106,6 +125,13 @@ class LazyGroup(click.Group):
                 f"unexpected {type(error).__name__}: {redacted(str(error))}",
                 "this is a defect; run it again as `ossfuse --debug …` and report what it prints",
             ) from None
+
+
+class _ClosedOutput(io.TextIOBase):
+    """What stands in for a standard output that is closed: writing fails, as it does for any other program."""
+
+    def write(self, text: str, /) -> int:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF), "standard output")
 
 
 @click.command(

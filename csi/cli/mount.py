@@ -7,6 +7,7 @@ unmounts on Ctrl-C or SIGTERM. Credentials come from a file or the environment a
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -21,7 +22,7 @@ from rich.console import Console
 
 from csi.cli.options import logging_options, start_logging
 from csi.driver.stores import check_volume
-from csi.errors import CredentialsMissing, OssFuseError, SidecarFailed
+from csi.errors import CredentialsMissing, InvalidOption, MountError, OssFuseError, SidecarFailed, TargetConflict
 from csi.handover.cache_places import CachePlaces
 from csi.handover.local import local_mounts
 from csi.handover.mountinfo import layers_at, read_mountinfo
@@ -29,7 +30,9 @@ from csi.handover.mounts import SidecarMounts
 from csi.handover.process import LocalLauncher
 from csi.handover.target import resolved_target
 from csi.handover.types import PublishRequest
-from csi.volume.naming import SESSIONS
+from csi.oss.credentials import EnvironmentCredentials, credentials_from_secret
+from csi.volume.caching import is_allowed
+from csi.volume.naming import CACHE_FOLDER, SESSIONS
 from csi.volume.parse import parse_volume
 from csi.volume.quantity import format_bytes
 from csi.volume.spec import VolumeSpec
@@ -39,6 +42,7 @@ _DEADLINE = Seconds(60.0)
 _GLANCE = Seconds(1.0)
 _STATE = Path("/run/ossfuse-mounts")
 _SECRET_KEYS = ("AccessKeyId", "AccessKeySecret", "SecurityToken", "Expiration")
+_HALVES = _SECRET_KEYS[:2]
 _ENVIRONMENT = {
     "OSS_ACCESS_KEY_ID": "AccessKeyId",
     "OSS_ACCESS_KEY_SECRET": "AccessKeySecret",
@@ -46,9 +50,20 @@ _ENVIRONMENT = {
 }
 
 
+class _MountPoint(click.Path):
+    """A path; '' is refused, which would be the current directory once it is a `Path`."""
+
+    def convert(
+        self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None
+    ) -> str | bytes | os.PathLike[str]:
+        if not os.fspath(value):
+            self.fail("'' names no directory; is a variable unset? Write . for the current directory", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 @click.command()
 @click.argument("uri")
-@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("directory", metavar="DIR", type=_MountPoint(path_type=Path))
 @click.option("--url", default="", help="Endpoint, when URI has none: https://oss-cn-hangzhou.aliyuncs.com")
 @click.option("--mode", default="fast", show_default=True, help="fast, incremental, consistent, readonly or custom.")
 @click.option(
@@ -116,6 +131,7 @@ def command(
         click.echo(f"Warning: {warning}", err=True)
     source = _Nothing() if public else _FileSource(credentials) if credentials else _EnvironmentSource(os.environ)
     target = Path(resolved_target(directory.absolute()))
+    _refuse_cache_below(target, parsed.spec.cache.host_path)
     CachePlaces(None, in_pods=False).prepare(parsed.spec.cache)
     with _ending_signals() as ended:
         launcher = LocalLauncher(log_format=log_format, log_level=log_level, session=session)
@@ -135,6 +151,20 @@ def _pairs(attributes: tuple[str, ...], described: Mapping[str, str]) -> dict[st
     return found
 
 
+def _refuse_cache_below(target: Path, cache: str) -> None:
+    """Raises InvalidOption for a cache that the mount would hide: the sidecar would wait for itself to answer."""
+    if not cache:
+        return
+    folder = f"{cache}/{CACHE_FOLDER}"
+    # the words first: a hung mount that is on the target already must not be looked at
+    if is_allowed(folder, (str(target),)) or is_allowed(os.path.realpath(folder), (str(target),)):
+        raise InvalidOption.stating(
+            "cache",
+            f"cache: {cache!r} is hidden by the mount on {target}",
+            hint="name a directory outside of it, such as --attribute cache=/var/cache/ossfuse",
+        )
+
+
 class _Nothing:
     """No credentials: the bucket is public."""
 
@@ -149,15 +179,17 @@ class _EnvironmentSource(_Nothing):
     """The environment this command was started with."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
-        self._pairs = {key: environment[name] for name, key in _ENVIRONMENT.items() if environment.get(name)}
+        self._given = {name: environment[name] for name in _ENVIRONMENT if environment.get(name)}
+        self._pairs = {_ENVIRONMENT[name]: value for name, value in self._given.items()}
 
     def read(self) -> dict[str, str]:
-        """Raises CredentialsMissing when the environment holds none."""
+        """Raises CredentialsMissing when the environment holds none, or half of them: it names the variable."""
         if not self._pairs:
             raise CredentialsMissing(
                 "no credentials are given",
                 hint="use --credentials FILE, set OSS_ACCESS_KEY_ID and OSS_ACCESS_KEY_SECRET, or use --public",
             )
+        EnvironmentCredentials(self._given)  # here, because whoever reads the pairs takes them for a Secret
         return dict(self._pairs)
 
 
@@ -181,7 +213,14 @@ class _FileSource(_Nothing):
             raise CredentialsMissing(
                 f"credentials file {self._path} is not a JSON object", hint="expected AccessKeyId and AccessKeySecret"
             )
-        return {key: str(document[key]) for key in _SECRET_KEYS if document.get(key)}
+        pairs = {key: str(document[key]) for key in _SECRET_KEYS if document.get(key)}
+        for key, other in (_HALVES, _HALVES[::-1]):
+            if not pairs.get(key, "").strip() and pairs.get(other, "").strip():
+                raise CredentialsMissing(
+                    f"credentials file {self._path} lacks {key}", hint=f"write {key} beside the {other} that is there"
+                )
+        credentials_from_secret(pairs, source=f"credentials file {self._path}")
+        return pairs
 
     def changed(self) -> bool:
         try:
@@ -203,7 +242,15 @@ def _serve(spec: VolumeSpec, target: Path, source: _Nothing, ended: threading.Ev
 
     first = request()
     mounts = local_mounts(_STATE / volume_id, check_volume, launcher=launcher)
-    mounts.open()
+    try:
+        mounts.open()
+    except MountError as error:
+        if _is_taken(_STATE / volume_id):
+            raise TargetConflict(
+                f"{target} is mounted already, by another `ossfuse mount`",
+                hint=f"umount {target} first, or mount on another directory",
+            ) from error
+        raise
     try:
         with _progress(f"mounting {spec.location.bucket} on {target}"):
             mounts.publish(first, _DEADLINE)
@@ -218,6 +265,21 @@ def _serve(spec: VolumeSpec, target: Path, source: _Nothing, ended: threading.Ev
         mounts.close()
         with suppress(OSError):  # others may be mounted
             _STATE.rmdir()
+
+
+def _is_taken(state: Path) -> bool:
+    """Whether another process serves the directory whose state is in `state`: it holds the lock for as long."""
+    try:
+        descriptor = os.open(state, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def _announce(mounts: SidecarMounts, volume_id: str, target: Path, spec: VolumeSpec) -> None:

@@ -15,7 +15,7 @@ _STYLES = {"OK": "green", "WARN": "yellow", "FAIL": "bold red"}
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "") -> None:
     """Print `rows` under `head`; wrapped to the terminal's width, or one line a row when there is no terminal."""
-    if not sys.stdout.isatty():
+    if sys.stdout is None or not sys.stdout.isatty():
         _print_plain(head, rows, title)
         return
     table = Table(title=Text(title) if title else None, title_justify="left", title_style="bold", box=None)

@@ -105,6 +105,22 @@ def test_the_command_ends_when_somebody_else_unmounts(emulator: RunningEmulator,
     assert "was unmounted by somebody else" in rest
 
 
+def test_a_second_mount_on_the_same_directory_is_refused_and_the_first_goes_on(
+    emulator: RunningEmulator, tmp_path: Path
+) -> None:
+    directory = tmp_path / "folder"
+    keys = keys_file(emulator, tmp_path / "keys.json")
+    with mounting(emulator, directory, "--credentials", str(keys)) as process:
+        line_of(process)
+        command = [OSSFUSE, *process.args[1:]]
+        second = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        (directory / "a.txt").write_text("written")
+    assert (second.returncode, second.stdout) == (1, "")
+    assert f"{directory} is mounted already" in second.stderr
+    assert f"Hint: umount {directory} first" in second.stderr
+    assert process.returncode == 0
+
+
 def test_changed_credentials_are_handed_on_without_mounting_again(emulator: RunningEmulator, tmp_path: Path) -> None:
     keys = keys_file(emulator, tmp_path / "keys.json")
     with mounting(emulator, tmp_path / "folder", "--credentials", str(keys)) as process:

@@ -54,6 +54,8 @@ def test_a_sidecar_starts_without_the_libraries_of_the_command_line() -> None:
         (["node", "--endpoint", "tcp://127.0.0.1:1"], 1, "CSI is not served over TCP"),
         (["controller", "--endpoint", "nowhere"], 1, "unix:///csi/csi.sock"),
         (["doctor", "--endpoint", "ftp://x"], 1, "--endpoint: 'ftp://x' is not accepted"),
+        (["doctor", "--endpoint", ""], 1, "--endpoint: '' is not accepted"),
+        (["mount", "oss://bkt/", "", "--public", "--url", "http://127.0.0.1:1"], 2, "'' names no directory"),
         (["mount", "oss://bkt/", "m", "--public", "--credentials", "/dev/null"], 2, "contradict each other"),
         (["mount", "oss://bkt/", "/tmp", "--public"], 1, "no endpoint is given"),
         (["mount", "oss://bkt/", "/tmp", "--url", "http://127.0.0.1:1"], 1, "Hint: use --credentials FILE"),
@@ -67,6 +69,16 @@ def test_a_failure_is_told_in_lines_and_not_as_a_traceback(arguments: list[str],
     assert said in result.stderr
     assert "Traceback" not in result.stderr
     assert "hunter2" not in result.stderr
+
+
+@pytest.mark.parametrize("output", ["/dev/full", "&-"])
+@pytest.mark.parametrize("words", ["--help", "--version", "doctor", "doctor --output json", "doctor --help"])
+def test_output_that_cannot_be_written_is_one_line_and_a_failure(words: str, output: str) -> None:
+    command = f"{OSSFUSE} {words} >{output}"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 1
+    assert result.stderr.startswith("Error: ")
+    assert result.stderr.count("\n") == 1
 
 
 def test_a_defect_is_one_line_and_with_debug_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,6 +95,12 @@ def test_names_in_the_chart_are_those_of_the_driver() -> None:
     assert f"{DRIVER_NAME}/agent-not-ready" in text
 
 
+def test_an_installation_into_default_is_warned_of() -> None:
+    notes = (CHART / "templates" / "NOTES.txt").read_text()
+    warning = notes.partition('{{- if eq .Release.Namespace "default" }}')[2].partition("{{- end }}")[0]
+    assert "--namespace ossfuse-csi --create-namespace" in warning
+
+
 def test_a_value_without_a_description_is_refused() -> None:
     with pytest.raises(ValueError, match=r"values.yaml: a\.b has no comment above it"):
         values("a:\n  # What c is.\n  c: 1\n  b: 2\n")
