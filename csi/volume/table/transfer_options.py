@@ -170,7 +170,7 @@ _HTTP = (
         Topic.HTTP,
         Kind.MILLISECONDS,
         "Longest time of one try of a request. A whole operation on OSS with its new tries ends within 60 s, or within "
-        "twice this time if that is longer; a system call may be several of them (one for each directory of a path, the "
+        "twice this time if that is longer; a system call may be several of them (for each directory of a path, the "
         "parts and the end of an upload), and wait for those of others where many get no answer.",
         default="30000",
         sets="http.timeout",
