@@ -150,10 +150,14 @@ class PartUpload:
                         )
                     seen = self._workers.succeeded
 
-    def complete(self, *, crc64: bool, forbid_overwrite: bool) -> PutResult:
-        """Wait for every part and make the object. With `crc64` its checksum is compared, if it can be known."""
+    def wait_arrived(self) -> None:
+        """Wait for every part that was submitted. Raises the first failure."""
         self.wait_below(1)
         self.raise_error()
+
+    def complete(self, *, crc64: bool, forbid_overwrite: bool) -> PutResult:
+        """Wait for every part and make the object. With `crc64` its checksum is compared, if it can be known."""
+        self.wait_arrived()
         numbers = sorted(self._arrived)
         expected = self._checksum() if crc64 else None
         upload_id = self._upload_id or ""

@@ -327,22 +327,19 @@ class PartWriter:
     def _finish(self) -> PutResult:
         if not self._touched and self._replaces is not None:
             return PutResult(self._replaces.etag, None)  # nothing was written: the object is what it was
-        if self._upload.submitted == 0:
-            self._expect(self._replaces)
-            return self._put()
-        if self._filled:
+        in_parts = self._upload.submitted > 0
+        if in_parts and self._filled:
             self._send_part()
         if self._replaces is not None:
-            self._upload.wait_below(1)
-            self._upload.raise_error()
+            self._upload.wait_arrived()  # so that the object is made right after the look at what it replaces
             self._expect(self._replaces)
+        if not in_parts:
+            return self._put()
         return self._upload.complete(crc64=self._crc64, forbid_overwrite=self._forbid_overwrite)
 
-    def _expect(self, version: ObjectVersion | None) -> None:
+    def _expect(self, version: ObjectVersion) -> None:
         """That the object is still this version. OSS takes no condition for what an object replaces: asked just before,
         so that only what another client writes within this moment is lost."""
-        if version is None:
-            return
         try:
             found = self._store.head(version.key)
         except ObjectNotFound:
