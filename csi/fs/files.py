@@ -31,8 +31,8 @@ _log = logging.getLogger(__name__)
 _AT_ONCE = 64 * MIB
 """Bytes of one write whose requests may come in another order."""
 _GLANCE, _GLANCES = 0.001, 1000
-"""Seconds between two looks whether those before one of them have come, and how many; then it is a write to somewhere
-else in the file."""
+"""Seconds between two looks whether what is on its way from the kernel has come (the requests before one of them, the
+release of a killed program's file), and how many; then it is not on its way."""
 
 
 class Files:
@@ -61,13 +61,16 @@ class Files:
 
     def open(self, node: Node, flags: int, opener: Opener | None = None) -> OpenFile:
         """Raises FileBusy, StaleFile (the name is gone: the kernel looks it up again) and what OSS raises."""
+        self._await_release(node)
         if flags & os.O_DIRECT or not self._namespace.knowledge.is_current_for_open(node):
             self._namespace.refresh(node)
         return self._begin(node, flags, opener)
 
     def open_cached(self, node: Node, flags: int) -> OpenFile | None:
         """`open` for reading from what is known, else None; called on an event loop."""
-        if flags & (os.O_ACCMODE | os.O_TRUNC | os.O_DIRECT) or not self._namespace.knowledge.is_current_for_open(node):
+        if flags & (os.O_ACCMODE | os.O_TRUNC | os.O_DIRECT) or node.draft is not None:
+            return None
+        if not self._namespace.knowledge.is_current_for_open(node):
             return None
         return self._begin(node, flags)
 
@@ -303,6 +306,16 @@ class Files:
                 self._table.replace_facts(node, Facts((node.facts or Facts(node.kind)).kind, size))
             return len(data)
         return None
+
+    def _await_release(self, node: Node) -> None:
+        """Until what a killed program was writing is given up: the kernel closes its files before the program is seen
+        to be gone, and releases them at about the same time. A child that shares the file may keep it for longer."""
+        for _ in range(_GLANCES):
+            draft = node.draft
+            owner = self._handles.find(draft.owner) if draft is not None else None
+            if owner is None or owner.deserted is not True:
+                return
+            self._sleep(_GLANCE)
 
     def _await_earlier(self, node: Node, offset: int) -> None:
         """A large write that a program has under way (io_submit(2), io_uring) comes as requests that the kernel makes

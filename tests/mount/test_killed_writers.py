@@ -127,7 +127,7 @@ def test_any_other_end_is_a_close(volume: MountedVolume, name: str, how: str) ->
 def test_what_was_there_stays(volume: MountedVolume, name: str) -> None:
     (volume.path / name).write_bytes(b"old")
     killed(volume.path / name, "write(); wait()")
-    until(lambda: (volume.path / name).read_bytes() == b"old", "the old content")
+    assert (volume.path / name).read_bytes() == b"old"
     assert volume.get(name) == b"old"
 
 

@@ -82,6 +82,45 @@ def test_the_old_version_stays_when_a_program_is_killed(world: World, program: P
     assert program.read("a") == b"old"
 
 
+@pytest.mark.parametrize("flags", [os.O_RDONLY, WRITE, APPEND])
+def test_who_opens_before_the_kernel_has_released_what_was_killed_waits_for_that(
+    world: World, program: Program, life: Life, flags: int
+) -> None:
+    other = Program(program.filesystem, pid=2, tails=program.tails)
+    program.write("a", b"old")
+    file = program.open("a", WRITE)
+    file.write(b"new")
+    life.killed = True
+    file.flush()
+    glances: list[None] = []
+
+    def meanwhile() -> None:
+        glances.append(None)
+        if len(glances) == 3:
+            file.release()
+
+    world.meanwhile = meanwhile
+    opened = other.open("a", flags)
+    assert len(glances) == 3
+    assert opened.size() == (0 if flags & os.O_TRUNC else 3)
+    opened.close()
+
+
+def test_who_opens_what_a_child_of_a_killed_program_still_has_is_told_so(
+    world: World, program: Program, life: Life
+) -> None:
+    file = program.open("a", WRITE)
+    file.write(b"new")
+    life.killed = True
+    file.flush()
+    with pytest.raises(FileBusy):
+        program.open("a", os.O_RDONLY)
+    life.killed = False
+    file.write(b", and more")
+    file.close()
+    assert program.read("a") == b"new, and more"
+
+
 @pytest.mark.parametrize("old", [None, b"old"])
 def test_a_lock_file_of_a_killed_program_that_others_have_open_stays(
     world: World, program: Program, life: Life, old: bytes | None
