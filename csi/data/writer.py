@@ -31,7 +31,7 @@ from csi.errors import (
     PreconditionFailed,
 )
 from csi.oss.checksum import crc64_of
-from csi.oss.store import Buffer, ObjectStore, ObjectVersion, PutResult
+from csi.oss.store import Buffer, ObjectMetadata, ObjectStore, ObjectVersion, PutResult
 from csi.volume.units import MIB, Bytes, ObjectKey, Seconds
 
 _AHEAD = 4 * MIB
@@ -307,17 +307,14 @@ class PartWriter:
         if base.size <= self._allotment.buffer:
             self._more()
             target = self._buffers[-1][: base.size]
-            metadata, size = self._store.read_whole(base.key, target, if_match=base.etag or None)
+            _, size = self._store.read_whole(base.key, target, if_match=base.etag or None)
             if size != base.size:
                 raise _replaced(base)
             self._filled = size
             return
         crc = None
         if self._crc64:
-            metadata = self._store.head(base.key)
-            if metadata.etag != base.etag or metadata.size != base.size:
-                raise _replaced(base)
-            crc = metadata.crc64
+            crc = self._expect(base).crc64
         ranges = copied_ranges(base.size)
         if ranges[0][1] > LARGEST_PART:
             raise too_large(self._key, LARGEST_PART * len(ranges))
@@ -331,21 +328,22 @@ class PartWriter:
         if in_parts and self._filled:
             self._send_part()
         if self._replaces is not None:
-            self._upload.wait_arrived()  # so that the object is made right after the look at what it replaces
+            self._upload.wait_arrived()
+            # OSS takes no condition for what an object replaces: only what another client writes from here on is lost
             self._expect(self._replaces)
         if not in_parts:
             return self._put()
         return self._upload.complete(crc64=self._crc64, forbid_overwrite=self._forbid_overwrite)
 
-    def _expect(self, version: ObjectVersion) -> None:
-        """That the object is still this version. OSS takes no condition for what an object replaces: asked just before,
-        so that only what another client writes within this moment is lost."""
+    def _expect(self, version: ObjectVersion) -> ObjectMetadata:
+        """What OSS knows of the object, which must still be this version."""
         try:
             found = self._store.head(version.key)
         except ObjectNotFound:
             raise _replaced(version) from None
         if found.size != version.size or (version.etag and found.etag != version.etag):
             raise _replaced(version)
+        return found
 
     def _put(self) -> PutResult:
         try:

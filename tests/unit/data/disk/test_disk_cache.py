@@ -432,6 +432,7 @@ def test_many_threads_read_while_others_write_and_evict(tmp_path: Path) -> None:
     objects = [version(f"k{number}", 400 * KIB + number * 1000) for number in range(40)]
     large = version("large", 4 * MIB + 1)
     with disk_cache(tmp_path, limit=10 * MIB) as cache, ThreadPoolExecutor(8) as threads:
+        keep(cache, objects[0])
 
         def work(seed: int) -> None:
             for step in range(40):
