@@ -37,7 +37,12 @@ def _restored(kind: type[OssFuseError], args: tuple[object, ...], state: dict[st
 class InvalidOption(OssFuseError):
     """A volume attribute, argument or quantity that cannot be accepted: names key, value and what is accepted."""
 
-    def __init__(self, key: str, value: object, accepted: str, *, hint: str = "") -> None:
+    def __init__(self, key: str, value: object = "", accepted: str | None = None, *, hint: str = "") -> None:
+        """`accepted` None: `key` is all of the message, which is how PyTorch raises the error of a worker again."""
+        if accepted is None:
+            super().__init__(key, hint=hint)
+            self.key, self.value = "", value
+            return
         shown = str(value)
         if len(shown) > 200:
             shown = f"{shown[:200]}… ({len(shown)} characters)"

@@ -13,6 +13,7 @@ from types import EllipsisType
 from typing import Any
 
 from csi.errors import InvalidOperation
+from csi.torch.refusals import IndexUnsupported
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class Box:
 
 
 def box_of(index: Any, shape: tuple[int, ...]) -> Box:
-    """Raises IndexError for an index out of range, InvalidOperation for one of another kind."""
+    """Raises IndexError for an index out of range, IndexUnsupported for what is none, InvalidOperation."""
     parts = list(index) if isinstance(index, tuple) else [index]
     if sum(isinstance(part, EllipsisType) for part in parts) > 1:
         raise InvalidOperation("an index can have only a single ellipsis ('...')")
@@ -73,8 +74,8 @@ def _along(part: Any, length: int) -> tuple[int, int, int | slice]:
             raise InvalidOperation(f"a step of {step} is not possible", hint="take the slice, then tensor.flip()")
         return start, max(0, stop - start), slice(None) if step == 1 else slice(None, None, step)
     if isinstance(part, bool) or not hasattr(part, "__index__"):
-        raise InvalidOperation(
-            f"an index of {type(part).__name__} is not possible here", hint="use integers and slices"
+        raise IndexUnsupported(
+            f"an index of {type(part).__name__} is not possible here", hint="use integers, slices and ..."
         )
     at = part.__index__()
     if not -length <= at < length:

@@ -18,11 +18,12 @@ from csi.torch.catalogue import Entry
 from csi.torch.connection import Connection
 from csi.torch.dataset import OssDataset
 from csi.torch.delivery import SKIPPED, Transform, identity
+from csi.torch.expectation import Expectation
 from csi.torch.lookahead import Batch
 from csi.torch.pipeline import Lookahead, stream
 from csi.torch.slots import Slot
 from csi.torch.sources import Manifest
-from csi.torch.upcoming import Upcoming, upcoming
+from csi.torch.upcoming import turn
 from csi.torch.workers import row_of_this_process
 
 
@@ -57,6 +58,8 @@ class OssMapDataset(OssDataset, torch.utils.data.Dataset):  # type: ignore[misc]
         """A batch, in the order asked for."""
         following = indices.following if isinstance(indices, Batch) else None
         row = row_of_this_process()
+        if not indices:
+            return []
         given = []
         last: OssFuseError | None = None
         for slot in self._taken([int(index) for index in indices], following):
@@ -65,7 +68,7 @@ class OssMapDataset(OssDataset, torch.utils.data.Dataset):  # type: ignore[misc]
                 last = slot.error
             else:
                 given.append(value)
-        if not given and indices:
+        if not given:
             raise SamplesUnavailable(
                 f"none of the {len(indices)} samples of a batch can be read; the last one: {last}",
                 hint="a batch needs one sample at least: correct what fails, or make batches larger",
@@ -88,13 +91,12 @@ class OssMapDataset(OssDataset, torch.utils.data.Dataset):  # type: ignore[misc]
         here = self._here
         if here is None or here.process != os.getpid():
             lookahead = Lookahead(self._delivery.fetcher(), self._source.__getitem__, count)
-            here = self._here = _Here(lookahead, upcoming())
+            here = self._here = _Here(lookahead, Expectation(count, lookahead.most))
         if here.lock.acquire(blocking=False):
             try:
-                if following is None and here.upcoming is not None:
-                    yield from here.lookahead.take(wanted, None, here.upcoming.numbers)
-                else:
-                    yield from here.lookahead.take(wanted, following)
+                if following is None and (asking := turn()) is not None:
+                    following = here.expectation.after(wanted, asking, self)
+                yield from here.lookahead.take(wanted, following)
             finally:
                 here.lock.release()
         else:  # several threads ask at once: no order to look ahead in
@@ -104,8 +106,8 @@ class OssMapDataset(OssDataset, torch.utils.data.Dataset):  # type: ignore[misc]
 class _Here:
     """What one process has of a data set. `lock` is held by the thread that follows the order of batches."""
 
-    def __init__(self, lookahead: Lookahead, upcoming: Upcoming | None) -> None:
+    def __init__(self, lookahead: Lookahead, expectation: Expectation) -> None:
         self.process = os.getpid()
         self.lookahead = lookahead
-        self.upcoming = upcoming
+        self.expectation = expectation
         self.lock = threading.Lock()

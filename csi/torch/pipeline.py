@@ -13,6 +13,7 @@ from typing import Final
 from csi.torch.archives import SPAN
 from csi.torch.catalogue import Entry
 from csi.torch.fetching import Fetcher
+from csi.torch.guessing import Guess
 from csi.torch.slots import Slot
 
 _DEPTH: Final = 3
@@ -63,31 +64,20 @@ def _follows(entry: Entry, before: Entry) -> bool:
 class Lookahead:
     """The samples of one process of a map-style data set, by their numbers. One thread.
 
-    `_slots`: begun and not taken; `_last`: the first number and the length of the last batch that was a run of
-    consecutive numbers, `_stride` how far it was from the one before.
+    `_slots`: begun and not taken.
     """
 
     def __init__(self, fetcher: Fetcher, entry_of: Callable[[int], Entry], count: int) -> None:
+        self.most = fetcher.concurrency * _DEPTH
         self._fetcher = fetcher
         self._entry_of = entry_of
-        self._count = count
+        self._guess = Guess(count, self.most)
         self._slots: dict[int, Slot] = {}
         self._charged = 0
-        self._last: tuple[int, int] | None = None
-        self._stride = 0
 
-    def take(
-        self,
-        wanted: Sequence[int],
-        following: Sequence[int] | None,
-        known: Callable[[], Sequence[int]] = tuple,
-    ) -> Iterator[Slot]:
-        """The samples `wanted`, in that order, while those `following` are fetched too. None: they are guessed, and
-        when that cannot be they are those `known`."""
-        ahead = following
-        if ahead is None:
-            ahead = self._guess(wanted) or [number for number in known() if 0 <= number < self._count]
-        plan = [*wanted, *ahead]
+    def take(self, wanted: Sequence[int], following: Sequence[int] | None) -> Iterator[Slot]:
+        """The samples `wanted`, in that order, while those `following` are fetched too. None: they are guessed."""
+        plan = [*wanted, *(self._guess.after(wanted) if following is None else following)]
         self._forget_all_but(plan)
         begun = 0
         for place, number in enumerate(wanted):
@@ -104,8 +94,7 @@ class Lookahead:
 
     def _begin(self, plan: Sequence[int], begun: int) -> int:
         """Begin as many of the plan as may be, in order; returns how many of it were begun so far."""
-        most = self._fetcher.concurrency * _DEPTH
-        while begun < len(plan) and len(self._slots) < most:
+        while begun < len(plan) and len(self._slots) < self.most:
             number = plan[begun]
             if number not in self._slots:
                 entry = self._entry_of(number)
@@ -124,20 +113,3 @@ class Lookahead:
                 slot = self._slots.pop(number)
                 slot.give_up()
                 self._charged -= slot.charge
-
-    def _guess(self, wanted: Sequence[int]) -> Sequence[int]:
-        """Where batches of consecutive numbers go on at a constant distance, as without shuffling: the next ones."""
-        first, size = wanted[0], len(wanted)
-        if any(number != first + index for index, number in enumerate(wanted)):
-            self._last = None
-            return ()
-        last, self._last = self._last, (first, size)
-        if last is None or last[1] != size or first - last[0] < size:
-            self._stride = 0
-            return ()
-        stride, self._stride = self._stride, first - last[0]
-        if stride not in (0, self._stride):
-            return ()
-        most = self._fetcher.concurrency * _DEPTH
-        starts = range(first + self._stride, self._count, self._stride)[: -(-most // size)]
-        return [number for start in starts for number in range(start, min(start + size, self._count))]

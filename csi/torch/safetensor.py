@@ -16,10 +16,11 @@ from typing import Any
 
 import torch
 
-from csi.errors import BadHandle, CheckpointMalformed, InvalidOperation
+from csi.errors import CheckpointMalformed, InvalidOperation
 from csi.torch.boxes import Box, box_of, runs_of
 from csi.torch.checkpoint import CheckpointStore, OssFiles
 from csi.torch.checkpoint.loading import Loading
+from csi.torch.refusals import FileClosed
 from csi.torch.tensor_header import Header, TensorEntry, encode_header, read_header
 from csi.torch.uri import parse_object
 from csi.volume.units import KIB, MIB
@@ -161,7 +162,7 @@ class OssSafeOpen:
 
     def _fetch(self, offset: int, target: memoryview) -> None:
         if self._loading is None:
-            raise BadHandle(f"{self._uri}: the file is closed")
+            raise FileClosed(f"{self._uri}: I/O operation on closed file")
         if len(target):
             self._loading.read(offset, target)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import io
 import json
 import os
 import pickle
@@ -9,6 +11,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -230,3 +233,71 @@ def test_a_script_that_ends_in_the_middle_of_a_save_leaves_no_parts(ground: Grou
     assert ground.emulator.count("InitiateMultipartUpload") == 1
     assert ground.emulator.count("AbortMultipartUpload") == 1
     assert ground.emulator.count("CompleteMultipartUpload") == 0
+
+
+@pytest.mark.parametrize("how", ["with", "forgotten"])
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_python_handles_leaves_no_parts(
+    ground: Ground, tmp_path: Path, sent: signal.Signals, how: str
+) -> None:
+    """SIGTERM by the handler that docs/pytorch.md recommends."""
+    program = tmp_path / "signalled.py"
+    program.write_text(
+        textwrap.dedent("""
+        import json, signal, sys, time
+        from csi.torch import OssCheckpoint
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+        uri, arguments, how = sys.argv[1], json.loads(sys.argv[2]), sys.argv[3]
+        def save(writer):
+            writer.write(bytes(20_000_000))
+            print("written", flush=True)
+            time.sleep(60)
+        writer = OssCheckpoint(**arguments).writer(uri)
+        if how == "with":
+            with writer:
+                save(writer)
+        else:
+            save(writer)
+        """)
+    )
+    ground.configure(checkpointConfig={"uploadIoSizeMB": 1})
+    process = subprocess.Popen(
+        [sys.executable, str(program), ground.uri(KEY), json.dumps(ground.arguments), how],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "written\n"
+    process.send_signal(sent)
+    process.wait(30)
+    process.stdout.close()
+    assert ground.emulator.count("InitiateMultipartUpload") == 1
+    assert ground.emulator.count("AbortMultipartUpload") == 1
+    assert ground.emulator.count("CompleteMultipartUpload") == 0
+
+
+def test_an_archive_of_numpy_is_written_and_read(ground: Ground, checkpoint: OssCheckpoint) -> None:
+    arrays = {"a": numpy.arange(1_000_000), "b": numpy.ones((300, 300))}
+    with checkpoint.writer(ground.uri(KEY)) as writer:
+        numpy.savez(writer, **arrays)
+    with checkpoint.reader(ground.uri(KEY)) as reader, numpy.load(reader) as found:
+        assert sorted(found) == ["a", "b"]
+        assert all(numpy.array_equal(found[name], arrays[name]) for name in arrays)
+
+
+def test_a_save_that_fails_in_a_buffer_of_the_programs_publishes_nothing(
+    ground: Ground, checkpoint: OssCheckpoint
+) -> None:
+    save(checkpoint, ground.uri(KEY), {"step": 1})
+
+    def buffered() -> None:
+        pickle.dump([bytes(100), threading.Lock()], io.BufferedWriter(checkpoint.writer(ground.uri(KEY))))
+
+    with pytest.warns(ResourceWarning, match="was not closed"):
+        with pytest.raises(TypeError):
+            buffered()
+        gc.collect()
+    assert load(checkpoint, ground.uri(KEY)) == {"step": 1}

@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 import pickle
+import re
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
-from torch.utils.data import BatchSampler, DataLoader, RandomSampler, get_worker_info
+import torch
+from torch.utils.data import (
+    BatchSampler,
+    ConcatDataset,
+    DataLoader,
+    Dataset,
+    RandomSampler,
+    StackDataset,
+    Subset,
+    get_worker_info,
+    random_split,
+)
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from csi.errors import (
@@ -238,6 +252,19 @@ def test_the_error_of_a_worker_keeps_its_type_and_names_the_object(samples: Grou
 
 
 @pytest.mark.parametrize(
+    "error", [InvalidOption("crop", 0, "1 or more"), ManifestMalformed("line 3", path="labels", line=3)]
+)
+def test_whatever_error_a_worker_meets_keeps_its_type(samples: Ground, error: OssFuseError) -> None:
+    made = OssMapDataset.from_objects(samples.uri("data/0001.bin"), **samples.arguments, transform=partial(fail, error))
+    with pytest.raises(type(error), match=re.escape(error.message)):
+        list(DataLoader(made, batch_size=1, num_workers=1))
+
+
+def fail(error: OssFuseError, sample: OssObject) -> None:
+    raise error
+
+
+@pytest.mark.parametrize(
     "fault",
     [{"status": 503}, {"reset_after": 100}, {"truncate_after": 100}, {"corrupt_body": True}, {"drop_answer": True}],
     ids=lambda fault: next(iter(fault)),
@@ -322,3 +349,83 @@ def test_the_extra_is_named_where_torch_is_missing(monkeypatch: pytest.MonkeyPat
 
     with pytest.raises(ExtraMissing, match=r"pip install '\.\[torch\]' in a checkout"):
         _ = csi.torch.OssMapDataset
+
+
+# --- wrapped in other data sets ---
+
+
+class Wrapped(Dataset):  # type: ignore[misc]
+    """A data set of the user's, which says nothing of what it does with numbers."""
+
+    def __init__(self, inner: OssMapDataset, twice: bool = False) -> None:
+        self.inner = inner
+        self.twice = twice
+
+    def __len__(self) -> int:
+        return len(self.inner)
+
+    def __getitem__(self, index: int) -> Any:
+        if self.twice and index % 2 == 0:
+            self.inner[len(self) - 1 - index]
+        return self.inner[index]
+
+
+WRAPPERS: dict[str, Callable[[OssMapDataset, OssMapDataset], Any]] = {
+    "plain": lambda one, _: one,
+    "user": lambda one, _: Wrapped(one),
+    "subset": lambda one, _: Subset(one, range(5, 33)),
+    "split": lambda one, _: random_split(one, [30, 10], torch.Generator().manual_seed(0))[0],
+    "subset of user": lambda one, _: Subset(Wrapped(one), list(range(39, 3, -1))),
+    "concat": lambda one, other: ConcatDataset([one, other]),
+    "concat of users": lambda one, other: ConcatDataset([Wrapped(one), Wrapped(other)]),
+    "subset of concat": lambda one, other: Subset(ConcatDataset([one, other]), range(20, 70)),
+    "concat of subsets": lambda one, other: ConcatDataset([Subset(one, range(0, 40, 2)), Subset(other, range(30))]),
+    "stack": StackDataset,
+}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_each_sample_is_fetched_once_whatever_the_data_set_is_wrapped_in(
+    samples: Ground, wrapper: str, shuffle: bool, workers: int
+) -> None:
+    wrapped = WRAPPERS[wrapper](dataset(samples), dataset(samples))
+    each = 2 if wrapper == "stack" else 1
+    alone = [wrapped[number] for number in range(len(wrapped))]
+    again = WRAPPERS[wrapper](dataset(samples), dataset(samples))
+    samples.emulator.reset_counters()
+    loader = DataLoader(again, 4, shuffle=shuffle, num_workers=workers, collate_fn=as_it_is)
+    given = [sample for batch in loader for sample in batch]
+    assert sorted(given) == sorted(alone)
+    assert shuffle or given == alone
+    assert samples.emulator.count("GetObject") == each * len(alone)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_wrapper_that_asks_for_other_numbers_is_not_followed(samples: Ground, workers: int) -> None:
+    wrapped = Wrapped(dataset(samples), twice=True)
+    samples.emulator.reset_counters()
+    loader = DataLoader(wrapped, 4, shuffle=True, num_workers=workers, collate_fn=as_it_is)
+    assert sorted(sample for batch in loader for sample in batch) == [expected(number) for number in range(COUNT)]
+    assert samples.emulator.count("GetObject") == COUNT + COUNT // 2
+
+
+@pytest.mark.parametrize("wrapper", ["user", "split", "concat"])
+def test_a_shuffled_order_is_fetched_ahead_through_a_wrapper(samples: Ground, wrapper: str) -> None:
+    inner = dataset(samples)
+    wrapped = WRAPPERS[wrapper](inner, dataset(samples))
+    loader = DataLoader(wrapped, 4, shuffle=True, num_workers=1, prefetch_factor=6, collate_fn=watched_inside)
+    assert any(begun > 4 for _, begun in loader)
+
+
+def watched_inside(batch: list[Any]) -> tuple[list[Any], int]:
+    found = get_worker_info().dataset
+    while not isinstance(found, OssMapDataset):
+        found = getattr(found, "dataset", None) or getattr(found, "inner", None) or found.datasets[0]
+    here = found._here
+    return batch, len(here.lookahead._slots) if here is not None else 0
+
+
+def test_a_batch_of_nothing_is_nothing(samples: Ground) -> None:
+    assert dataset(samples).__getitems__([]) == []

@@ -96,6 +96,10 @@ class Engine:
         """`saving` is given up when `writer` is garbage."""
         weakref.finalize(writer, self._keeper.drop, saving).atexit = False
 
+    def drop(self, saving: Saving) -> None:
+        """Nobody can finish `saving` any more. From anywhere, also out of the garbage collection."""
+        self._keeper.drop(saving)
+
     def released(self) -> None:
         """A file was closed: keep no more memory than the next one needs at once."""
         self._load_memory.trim(_KEPT)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import warnings
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -16,12 +17,11 @@ from csi.errors import BadHandle, InvalidOperation, OssFuseError
 from csi.oss.store import Buffer, ObjectVersion
 from csi.torch.checkpoint.engine import Engine
 from csi.torch.checkpoint.loading import Loading
+from csi.torch.refusals import FileClosed, StreamUnsupported
 from csi.torch.uri import ObjectUri
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
-
-_ZEROS = bytes(65536)
 
 
 class _CheckpointFile(io.RawIOBase):
@@ -38,6 +38,12 @@ class _CheckpointFile(io.RawIOBase):
     @property
     def name(self) -> str:
         return str(self._uri)
+
+    def _closed(self) -> FileClosed:
+        return FileClosed(f"{self._uri}: I/O operation on closed file")
+
+    def _unsupported(self, operation: str) -> StreamUnsupported:
+        return StreamUnsupported(f"{self._uri}: {operation} is not possible here")
 
 
 class CheckpointReader(_CheckpointFile):
@@ -108,6 +114,9 @@ class CheckpointReader(_CheckpointFile):
         self._opened()
         return self._position
 
+    def write(self, data: ReadableBuffer, /) -> int:
+        raise self._unsupported("writing")
+
     def readable(self) -> bool:
         return True
 
@@ -143,7 +152,7 @@ class CheckpointReader(_CheckpointFile):
 
     def _opened(self) -> Loading:
         if self._loading is None:
-            raise BadHandle(f"{self._uri}: the file is closed")
+            raise self._closed()
         if self._engine.process != os.getpid():  # the threads of the parent are not here
             self._engine = self._engine_here()
             self._loading = self._engine.load(self._uri, self._version)
@@ -161,17 +170,15 @@ class CheckpointWriter(_CheckpointFile):
         self._engine = engine
         self._saving = engine.save(uri)
         engine.drop_when_gone(self, self._saving)
-        self._gap = 0
         self._open = True
+        self._forgotten = False
 
     def write(self, data: ReadableBuffer, /) -> int:
         """Take all of `data`, which may be changed when this has returned."""
-        self._check()
         view = _flat(data)
-        while self._gap:
-            zeros = memoryview(_ZEROS)[: self._gap]
-            self._saving.write(zeros)
-            self._gap -= len(zeros)
+        if self._forgotten and not self.closed:  # what the buffer around it still had, between its warning and its end
+            return len(view)
+        self._check()
         self._saving.write(view)
         return len(view)
 
@@ -180,35 +187,48 @@ class CheckpointWriter(_CheckpointFile):
         if self._open:
             self._check()
             self._saving.check()
+        elif self.closed:
+            raise self._closed()
 
     def tell(self) -> int:
         self._check()
-        return self._saving.position + self._gap
+        return self._saving.position
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        """Where the file ends already, or beyond: what lies between is zeros once something is written there. What was
-        written has been sent, so going back raises InvalidOperation."""
-        here = self.tell()
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: here, os.SEEK_END: here}.get(whence)
-        if base is None or base + offset < self._saving.position:
-            raise InvalidOperation(
-                f"{self._uri}: cannot seek to {offset} from {whence}: {here} bytes were written for good",
-                hint="write to a local file or io.BytesIO first, and copy that",
-            )
-        self._gap = base + offset - self._saving.position
-        return base + offset
+        """Raises StreamUnsupported, also for where the file ends already: by that zipfile, and so `numpy.savez`, learns
+        that it cannot go back later."""
+        self._check()
+        raise StreamUnsupported(
+            f"{self._uri}: cannot seek to {offset} from {whence}: what was written has been sent",
+            hint="write to a local file or io.BytesIO first, and copy that",
+        )
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        raise self._unsupported("reading")
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        raise self._unsupported("reading")
+
+    def readall(self) -> bytes:
+        raise self._unsupported("reading")
 
     def writable(self) -> bool:
         return True
 
     def seekable(self) -> bool:
-        """False: only forwards."""
+        """False: what was written has been sent."""
         return False
 
     def close(self) -> None:
         """The object is there when this returns, whole and with OSS's checksum compared; when it raises, the object is
-        what it was. Idempotent."""
+        what it was. Idempotent, but for a writer that was given up with a buffer that was forgotten."""
         if not self._open:
+            if self._forgotten and self.closed:  # the buffer has had its end; who closes now believes all was written
+                raise FileClosed(
+                    f"{self._uri}: nothing was saved, for a buffer around the writer was left without close",
+                    hint="close the buffer, or call its flush and detach, before it goes out of scope",
+                )
+            super().close()
             return
         self._check()
         try:
@@ -235,10 +255,27 @@ class CheckpointWriter(_CheckpointFile):
 
     def __del__(self) -> None:
         """Not `close`, which a file does: what was not finished is given up (`Engine.drop_when_gone`)."""
+        if getattr(self, "_open", False):
+            self._dealloc_warn(self)
+
+    def _dealloc_warn(self, source: object, /) -> None:
+        """What `io.BufferedWriter` and `io.TextIOWrapper` call when they are garbage, before they close what they hold:
+        only by this can that be told from a `close` of the user's."""
+        if not self._open or self._forgotten:
+            return
+        self._open, self._forgotten = False, True
+        if self._engine.process == os.getpid():
+            self._engine.drop(self._saving)
+            warnings.warn(
+                f"{self._uri}: the writer was not closed; what it wrote is given up",
+                ResourceWarning,
+                stacklevel=2,
+                source=source,
+            )
 
     def _check(self) -> None:
         if not self._open:
-            raise BadHandle(f"{self._uri}: the file is closed")
+            raise self._closed()
         if self._engine.process != os.getpid():
             raise BadHandle(
                 f"{self._uri}: the file was opened for writing by another process",

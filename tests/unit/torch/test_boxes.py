@@ -79,3 +79,9 @@ def test_what_is_out_of_range_is_an_index_error(index: Any) -> None:
 def test_other_kinds_of_index_are_refused(index: Any) -> None:
     with pytest.raises(InvalidOperation):
         box_of(index, SHAPE)
+
+
+@pytest.mark.parametrize("index", [None, "0", 1.0, True, [0, 1], (0, None)], ids=repr)
+def test_what_is_no_index_is_a_type_error(index: Any) -> None:
+    with pytest.raises(TypeError, match="use integers, slices and"):
+        box_of(index, SHAPE)

@@ -9,7 +9,9 @@ import os
 import pickle
 import threading
 import time
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -117,7 +119,7 @@ def test_reading_after_close_is_refused(bucket: Bucket) -> None:
     reader.close()
     reader.close()
     for use in (lambda: reader.read(1), lambda: reader.seek(0), reader.tell, reader.peek):
-        with pytest.raises(BadHandle, match=r"oss://bucket/model.pt: the file is closed"):
+        with pytest.raises(BadHandle, match=r"oss://bucket/model.pt: I/O operation on closed file"):
             use()
 
 
@@ -167,22 +169,112 @@ def test_text_cannot_be_written(bucket: Bucket) -> None:
     assert KEY not in bucket.store.objects
 
 
-def test_going_back_is_refused_and_nothing_appears(bucket: Bucket) -> None:
-    with pytest.raises(InvalidOperation, match="cannot seek to 0"), bucket.writer() as writer:
+def test_seeking_is_refused_as_io_does_and_nothing_appears(bucket: Bucket) -> None:
+    with pytest.raises(InvalidOperation, match="cannot seek to 0") as told, bucket.writer() as writer:
         writer.write(b"abc")
         writer.seek(0)
+    assert isinstance(told.value, io.UnsupportedOperation)
     assert KEY not in bucket.store.objects
 
 
-def test_going_where_the_file_ends_is_nothing_and_beyond_it_are_zeros(bucket: Bucket) -> None:
-    with bucket.writer() as writer:
-        writer.write(b"abc")
-        assert writer.seek(0, os.SEEK_CUR) == 3
-        assert writer.seek(3) == 3
-        assert writer.seek(100_000, os.SEEK_CUR) == 100_003
-        assert writer.tell() == 100_003
-        writer.write(b"d")
-    assert bucket.store.data(KEY) == b"abc" + bytes(100_000) + b"d"
+def test_what_writes_to_a_pipe_writes_to_a_writer(bucket: Bucket) -> None:
+    with bucket.writer() as writer, zipfile.ZipFile(writer, "w") as archive:
+        archive.writestr("a", "hello" * 1000)
+        archive.writestr("b", "x")
+    with bucket.reader() as reader, zipfile.ZipFile(reader) as archive:
+        assert archive.testzip() is None
+        assert archive.read("a") == b"hello" * 1000
+
+
+def test_what_a_file_does_not_have_is_refused_as_io_does(bucket: Bucket) -> None:
+    bucket.store.seed(KEY, b"old")
+    writer, reader = bucket.writer(), bucket.reader()
+    uses: list[Callable[[], object]] = [
+        writer.read,
+        writer.readline,
+        writer.readall,
+        lambda: writer.readinto(bytearray(1)),
+        lambda: writer.seek(0),
+        lambda: writer.truncate(0),
+        writer.fileno,
+        lambda: reader.write(b"x"),
+        lambda: reader.truncate(0),
+    ]
+    for use in uses:
+        with pytest.raises(io.UnsupportedOperation):
+            use()
+    writer.abort()
+
+
+def test_after_close_is_a_value_error_and_a_bad_handle(bucket: Bucket) -> None:
+    bucket.store.seed(KEY, b"old")
+    writer, reader = bucket.writer(), bucket.reader()
+    writer.abort()
+    reader.close()
+    uses: list[Callable[[], object]] = [
+        lambda: writer.write(b"x"),
+        writer.tell,
+        writer.flush,
+        lambda: writer.seek(0),
+        reader.read,
+        reader.tell,
+        lambda: reader.seek(0),
+        lambda: reader.readinto(bytearray(1)),
+    ]
+    for use in uses:
+        with pytest.raises(ValueError, match="I/O operation on closed file") as told:
+            use()
+        assert isinstance(told.value, BadHandle)
+
+
+@pytest.mark.parametrize("buffered", [io.BufferedWriter, lambda raw: io.TextIOWrapper(io.BufferedWriter(raw))])
+@pytest.mark.parametrize("held", [False, True], ids=["forgotten with it", "held"])
+def test_a_buffer_that_is_forgotten_publishes_nothing(bucket: Bucket, buffered: Any, *, held: bool) -> None:
+    bucket.store.seed(KEY, b"old")
+    writer: CheckpointWriter | None = bucket.writer()
+    assert writer is not None
+    writer.write(bytes(3 * MIB))
+    buffer = buffered(writer)
+    buffer.write("partial" if isinstance(buffer, io.TextIOBase) else b"partial")
+    kept = writer if held else None
+    with pytest.warns(ResourceWarning, match="was not closed"):
+        del buffer, writer
+        gc.collect()
+    until(lambda: bucket.store.requests["AbortMultipartUpload"] > 0 and not bucket.store.uploads)
+    assert bucket.store.data(KEY) == b"old"
+    if kept is not None:
+        with pytest.raises(ValueError, match="closed file"):
+            kept.write(b"more")
+        with pytest.raises(ValueError, match="nothing was saved"):
+            kept.close()
+
+
+def test_a_block_that_forgets_its_buffer_does_not_end_as_if_all_was_saved(bucket: Bucket) -> None:
+    def save() -> None:
+        with bucket.writer() as writer:
+            pickle.dump({"step": 1}, io.BufferedWriter(writer))
+            gc.collect()
+
+    with pytest.warns(ResourceWarning), pytest.raises(BadHandle, match="nothing was saved, for a buffer"):
+        save()
+    assert KEY not in bucket.store.objects
+
+
+def test_a_buffer_that_is_closed_publishes(bucket: Bucket) -> None:
+    buffer = io.BufferedWriter(bucket.writer())
+    buffer.write(b"whole")
+    buffer.close()
+    assert bucket.store.data(KEY) == b"whole"
+
+
+@pytest.mark.parametrize("error", [KeyError, KeyboardInterrupt, SystemExit, GeneratorExit])
+def test_whatever_leaves_the_block_leaves_no_parts(bucket: Bucket, error: type[BaseException]) -> None:
+    with pytest.raises(error), bucket.writer() as writer:
+        writer.write(bytes(3 * MIB))
+        raise error
+    assert bucket.store.requests["AbortMultipartUpload"] == 1
+    assert bucket.store.uploads == {}
+    assert KEY not in bucket.store.objects
 
 
 def test_an_exception_in_the_block_leaves_the_old_object_and_no_parts(bucket: Bucket) -> None:
@@ -223,8 +315,9 @@ def test_a_writer_that_becomes_garbage_is_given_up(bucket: Bucket) -> None:
     bucket.store.seed(KEY, b"old")
     writer = bucket.writer()
     writer.write(bytes(3 * MIB))
-    del writer
-    gc.collect()
+    with pytest.warns(ResourceWarning, match=r"oss://bucket/model.pt: the writer was not closed"):
+        del writer
+        gc.collect()
     until(lambda: bucket.store.requests["AbortMultipartUpload"] > 0 and not bucket.store.uploads)
     assert bucket.store.data(KEY) == b"old"
 
