@@ -25,8 +25,9 @@ _KINDS = "a PersistentVolume or StorageClass of ossfuse.csi.dev, a Pod with such
 @dataclass(frozen=True, slots=True)
 class Description:
     """One volume: `name` as people would call it, the rest as `parse_volume` takes it. `access_mode` and `volume_id`
-    (a PersistentVolume's volumeHandle) are '' when the description has none; `remarks` warn of the document around
-    the attributes, `notes` tell what it adds to them."""
+    (a PersistentVolume's volumeHandle) are '' when the description has none; `is_block`: its volumeMode is Block.
+    `parameters` are all those of a StorageClass, None for what is none; `remarks` warn of the document around the
+    attributes, `notes` tell what it adds to them."""
 
     name: str
     attributes: Mapping[str, Any]
@@ -34,6 +35,8 @@ class Description:
     access_mode: str = ""
     volume_id: str = ""
     mount_flags: tuple[str, ...] = ()
+    is_block: bool = False
+    parameters: Mapping[str, str] | None = None
     remarks: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -101,6 +104,7 @@ def _persistent_volume(item: dict[str, Any]) -> Iterator[Description]:
         access_mode=modes[0] if modes else "",
         volume_id=str(csi.get("volumeHandle") or ""),
         mount_flags=_flags(spec.get("mountOptions"), "spec.mountOptions"),
+        is_block=_is_block(spec.get("volumeMode")),
         remarks=(*_foreign_driver(csi.get("driver"), "spec.csi.driver"), *_no_secret(secret, attributes)),
     )
 
@@ -115,6 +119,7 @@ def _storage_class(item: dict[str, Any]) -> Iterator[Description]:
         name=_title(item),
         attributes=own,
         mount_flags=_flags(item.get("mountOptions"), "mountOptions"),
+        parameters={_text(key, key): _text(key, value) for key, value in parameters.items()},
         remarks=(*_foreign_driver(item.get("provisioner"), "provisioner"), *remarks),
         notes=(f"{PATH_PATTERN}: each volume gets the path {pattern!r} below the one shown",) if pattern else (),
     )
@@ -186,6 +191,19 @@ def _flags(value: Any, where: str) -> tuple[str, ...]:
         if not isinstance(flag, str):
             raise InvalidOption(where, flag, "text; put it into quotes")
     return tuple(flags)
+
+
+def _is_block(mode: Any) -> bool:
+    if mode not in (None, "Filesystem", "Block"):
+        raise InvalidOption("spec.volumeMode", mode, "Filesystem")
+    return bool(mode == "Block")
+
+
+def _text(key: Any, value: Any) -> str:
+    """What Kubernetes would take for a parameter. Raises InvalidOption."""
+    if not isinstance(value, str):
+        raise InvalidOption(f"parameters.{key}", value, "text; put it into quotes")
+    return value
 
 
 def _title(item: Any) -> str:

@@ -1,4 +1,4 @@
-"""The checks of `ossfuse doctor` that concern an OSS endpoint: its name, its port, its certificate, its clock.
+"""What can be asked of an OSS endpoint without a key: its name, its port, its certificate, its clock.
 
 One unsigned request tells all of it: any HTTP answer means that the endpoint is reachable, and its Date header is the
 clock that signatures are judged by.
@@ -12,7 +12,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from csi.cli.machine_checks import Finding, Level
 from csi.volume.uri import Endpoint
@@ -49,6 +49,18 @@ def check_endpoint(endpoint: Endpoint, *, timeout: float, clock: Callable[[], fl
         return [_failed(endpoint, found, "check address, port, proxies and firewalls")]
     found = f"HTTP {answer.status} from {answer.server or 'an unnamed server'} in {answer.seconds * 1000:.0f} ms"
     return [Finding(f"endpoint {endpoint.url}", Level.OK, found), _skew(answer.date, clock())]
+
+
+def speaks_instead(endpoint: Endpoint, *, timeout: float) -> str:
+    """The URL of the same host and port with the other of http and https, if that is what is spoken there; else ''."""
+    other = replace(endpoint, scheme="https" if endpoint.scheme == "http" else "http")
+    try:
+        _ask(other, timeout)
+    except ssl.SSLCertVerificationError:
+        return other.url  # it is TLS, whoever it is
+    except (OSError, http.client.HTTPException):
+        return ""
+    return other.url
 
 
 def _ask(endpoint: Endpoint, timeout: float) -> _Answer:

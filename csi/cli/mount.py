@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import signal
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,9 +19,21 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from csi.cli.ending import EndableLauncher, Ending, endable, ending_signals
+from csi.cli.endpoint_check import speaks_instead
 from csi.cli.options import logging_options, start_logging
+from csi.cli.words import errors_on_a_host, on_a_host
 from csi.driver.stores import check_volume
-from csi.errors import CredentialsMissing, InvalidOption, MountError, OssFuseError, SidecarFailed, TargetConflict
+from csi.errors import (
+    CredentialsMissing,
+    EndpointUnreachable,
+    InvalidOption,
+    MountError,
+    OssFuseError,
+    RequestRejected,
+    SidecarFailed,
+    TargetConflict,
+)
 from csi.handover.cache_places import CachePlaces
 from csi.handover.local import local_mounts
 from csi.handover.mountinfo import layers_at, read_mountinfo
@@ -35,11 +46,13 @@ from csi.volume.caching import is_allowed
 from csi.volume.naming import CACHE_FOLDER, SESSIONS
 from csi.volume.parse import parse_volume
 from csi.volume.quantity import format_bytes
-from csi.volume.spec import VolumeSpec
+from csi.volume.spec import AuthType, VolumeSpec
 from csi.volume.units import Seconds
+from csi.volume.uri import parse_endpoint
 
 _DEADLINE = Seconds(60.0)
 _GLANCE = Seconds(1.0)
+_PROBE = Seconds(2.0)
 _STATE = Path("/run/ossfuse-mounts")
 _SECRET_KEYS = ("AccessKeyId", "AccessKeySecret", "SecurityToken", "Expiration")
 _HALVES = _SECRET_KEYS[:2]
@@ -97,6 +110,7 @@ class _MountPoint(click.Path):
 )
 @click.option("--foreground/--no-foreground", default=True, hidden=True)
 @logging_options("text", "warning")
+@errors_on_a_host()
 def command(
     uri: str,
     directory: Path,
@@ -124,18 +138,19 @@ def command(
     described = {"uri": uri, "url": url, "mode": mode, "fs.jindo.fuse.pod.mem.limit": memory}
     if public:
         described["authType"] = "public"
-    parsed = parse_volume(
-        {**described, **_pairs(attributes, described)}, cpu_count=os.cpu_count() or 1, mount_flags=arguments
-    )
+    pairs = _pairs(attributes, described)
+    _refuse_role(pairs.get("authType", ""))  # before its other options are asked for
+    parsed = parse_volume({**described, **pairs}, cpu_count=os.cpu_count() or 1, mount_flags=arguments)
+    _refuse_role(parsed.spec.credentials.auth_type.value)  # `options` may hold it too
     for warning in parsed.warnings:
-        click.echo(f"Warning: {warning}", err=True)
+        click.echo(f"Warning: {on_a_host(warning)}", err=True)
     source = _Nothing() if public else _FileSource(credentials) if credentials else _EnvironmentSource(os.environ)
     target = Path(resolved_target(directory.absolute()))
     _refuse_cache_below(target, parsed.spec.cache.host_path)
     CachePlaces(None, in_pods=False).prepare(parsed.spec.cache)
-    with _ending_signals() as ended:
+    with ending_signals() as ending:
         launcher = LocalLauncher(log_format=log_format, log_level=log_level, session=session)
-        _serve(parsed.spec, target, source, ended, launcher)
+        _serve(parsed.spec, target, source, ending, launcher)
 
 
 def _pairs(attributes: tuple[str, ...], described: Mapping[str, str]) -> dict[str, str]:
@@ -149,6 +164,16 @@ def _pairs(attributes: tuple[str, ...], described: Mapping[str, str]) -> dict[st
             raise click.UsageError(f"--attribute {key}: given twice, or an option of this command says it")
         found[key] = value
     return found
+
+
+def _refuse_role(auth_type: str) -> None:
+    """Raises InvalidOption for RRSA, which lives on the service account of a pod."""
+    if auth_type.strip().casefold() == AuthType.RRSA.value:
+        raise InvalidOption.stating(
+            "authType",
+            f"authType: {auth_type!r} needs a cluster: the role is taken on with the token of a pod's service account",
+            hint="use --credentials FILE; a file with a SecurityToken and its Expiration is read again when it changes",
+        )
 
 
 def _refuse_cache_below(target: Path, cache: str) -> None:
@@ -233,7 +258,7 @@ class _FileSource(_Nothing):
         return found.st_ino, found.st_mtime_ns
 
 
-def _serve(spec: VolumeSpec, target: Path, source: _Nothing, ended: threading.Event, launcher: LocalLauncher) -> None:
+def _serve(spec: VolumeSpec, target: Path, source: _Nothing, ending: Ending, launcher: LocalLauncher) -> None:
     volume_id = f"mount-{hashlib.sha256(os.fsencode(target)).hexdigest()[:16]}"
     made_here = not layers_at(read_mountinfo(), str(target)) and not os.path.lexists(target)
 
@@ -241,7 +266,7 @@ def _serve(spec: VolumeSpec, target: Path, source: _Nothing, ended: threading.Ev
         return PublishRequest(volume_id, target, spec, spec.arguments.read_only, None, source.read())
 
     first = request()
-    mounts = local_mounts(_STATE / volume_id, check_volume, launcher=launcher)
+    mounts = local_mounts(_STATE / volume_id, endable(_check, ending), launcher=EndableLauncher(launcher, ending))
     try:
         mounts.open()
     except MountError as error:
@@ -253,10 +278,10 @@ def _serve(spec: VolumeSpec, target: Path, source: _Nothing, ended: threading.Ev
         raise
     try:
         with _progress(f"mounting {spec.location.bucket} on {target}"):
-            mounts.publish(first, _DEADLINE)
+            _publish(mounts, first, ending)
         try:
             _announce(mounts, volume_id, target, spec)
-            _watch(mounts, volume_id, target, source, request, ended)
+            _watch(mounts, volume_id, target, source, request, ending)
         finally:
             with _progress("unmounting, uploads are finished first"):
                 mounts.unpublish(volume_id, target, remove_target=made_here)
@@ -265,6 +290,35 @@ def _serve(spec: VolumeSpec, target: Path, source: _Nothing, ended: threading.Ev
         mounts.close()
         with suppress(OSError):  # others may be mounted
             _STATE.rmdir()
+
+
+def _check(request: PublishRequest, deadline: Seconds) -> None:
+    """`check_volume`, which says of a wrong scheme what is wrong: the TLS library's own words tell nobody."""
+    try:
+        check_volume(request, deadline)
+    except (EndpointUnreachable, RequestRejected) as error:
+        endpoint = request.spec.location.endpoint
+        other = speaks_instead(parse_endpoint(endpoint), timeout=_PROBE)
+        if not other:
+            raise
+        spoken, asked = (url.partition("://")[0].upper() for url in (other, endpoint))
+        raise EndpointUnreachable(
+            f"{endpoint} was asked in {asked}, and {spoken} is what is spoken there",
+            hint=f"give the endpoint as {other}; one without http:// or https:// is taken for HTTPS",
+        ) from error
+
+
+def _publish(mounts: SidecarMounts, request: PublishRequest, ending: Ending) -> None:
+    """Make the mount. When the end is asked for before it is made, the command ends as a shell's would."""
+    try:
+        mounts.publish(request, _DEADLINE)
+    except OssFuseError:
+        if not ending.signal:
+            raise
+        name = signal.Signals(ending.signal).name
+        click.echo(f"{request.target} is not mounted: {name} came before the mount was made", err=True)
+        raise click.exceptions.Exit(128 + ending.signal) from None
+    ending.serving()
 
 
 def _is_taken(state: Path) -> bool:
@@ -299,18 +353,18 @@ def _watch(
     target: Path,
     source: _Nothing,
     request: Callable[[], PublishRequest],
-    ended: threading.Event,
+    ending: Ending,
 ) -> None:
     """Until the end is asked for or the mount is gone. Raises SidecarFailed when the sidecar is."""
     told = ""
-    while not ended.wait(_GLANCE):
+    while not ending.wait(_GLANCE):
         condition = mounts.condition(volume_id, target)
         if condition is None:
             click.echo(f"{target} was unmounted by somebody else")
             return
         if condition.abnormal and condition.message != told:
             told = condition.message
-            click.echo(f"Warning: {told}", err=True)
+            click.echo(f"Warning: {on_a_host(told)}", err=True)
         if condition.sidecar_pid is None or not os.path.exists(f"/proc/{condition.sidecar_pid}"):
             raise SidecarFailed(condition.message, hint="mount it again; the log above has the details")
         if source.changed():
@@ -322,21 +376,9 @@ def _hand_on(mounts: SidecarMounts, request: Callable[[], PublishRequest]) -> No
     try:
         mounts.publish(request(), _DEADLINE)
     except OssFuseError as error:
-        click.echo(f"Warning: the changed credentials are not used: {error}", err=True)
+        click.echo(f"Warning: the changed credentials are not used: {on_a_host(str(error))}", err=True)
     else:
         click.echo("changed credentials are in use")
-
-
-@contextmanager
-def _ending_signals() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set; the handlers of before are put back."""
-    ended = threading.Event()
-    before = {number: signal.signal(number, lambda *_: ended.set()) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield ended
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

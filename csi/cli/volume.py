@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import IO, Any
 
@@ -14,10 +14,14 @@ from csi.cli.descriptions import Description, read_descriptions
 from csi.cli.options import OUTPUT
 from csi.cli.printing import print_table
 from csi.driver.attributes import refuse_contradiction
-from csi.driver.capabilities import Access
+from csi.driver.capabilities import Access, parse_access
+from csi.driver.provisioning.creation import parse_wanted
 from csi.errors import OssFuseError
+from csi.v1 import csi_pb2
 from csi.volume.encode import spec_hash
 from csi.volume.parse import ParsedVolume, parse_volume
+
+_CLAIM = {"csi.storage.k8s.io/pvc/name": "name", "csi.storage.k8s.io/pvc/namespace": "namespace"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +87,28 @@ def _explain(description: Description, cpus: int, fs_group: int | None) -> Expla
         )
         if access.mode:
             refuse_contradiction(parsed, access)
+        if description.is_block:
+            parse_access(_capability(block=csi_pb2.VolumeCapability.BlockVolume()), readonly=False)
+        if description.parameters is not None:
+            parse_wanted(_creation(description.parameters), cpu_count=cpus)
     except OssFuseError as error:
         return Explanation(description, None, error)
     return Explanation(description, parsed, None)
+
+
+def _creation(parameters: Mapping[str, str]) -> csi_pb2.CreateVolumeRequest:
+    """What the provisioner asks the controller for when a claim names the class, with names that stand for any."""
+    return csi_pb2.CreateVolumeRequest(
+        name="pvc-00000000-0000-0000-0000-000000000000",
+        volume_capabilities=[_capability(mount=csi_pb2.VolumeCapability.MountVolume())],
+        parameters={**parameters, **_CLAIM},
+    )
+
+
+def _capability(**access_type: Any) -> csi_pb2.VolumeCapability:
+    """One that writes nothing, which no argument of a volume contradicts: the mode is the claim's to choose."""
+    mode = csi_pb2.VolumeCapability.AccessMode(mode=csi_pb2.VolumeCapability.AccessMode.MULTI_NODE_READER_ONLY)
+    return csi_pb2.VolumeCapability(access_mode=mode, **access_type)
 
 
 def _print(explanations: Sequence[Explanation], others: Sequence[str]) -> None:

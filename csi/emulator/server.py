@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
+import re
 import signal
+import socket
 import sys
 import traceback
 import uuid
@@ -42,6 +45,9 @@ from csi.emulator.wire.s3 import dress, speaks_s3, translate
 from csi.emulator.wire.send import ConnectionEnded, send
 from csi.errors import OssFuseError
 
+_UNKNOWN = "Unknown"
+"""The operation of a request that is none."""
+_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 _CLIENT_GONE = (ConnectionError, asyncio.IncompleteReadError, web.RequestPayloadError)
 
 
@@ -97,7 +103,8 @@ class Emulator:
         providers = OidcProviders(self._storage.index)
         trust = RoleTrust(self._storage.index)
         self._sts = SecurityTokenService(self._keyring, providers, trust, now)
-        self._admin = Admin(self._storage, self._keyring, providers, trust, self._faults, self._traffic)
+        names = frozenset({*self._operations, *STS_OPERATIONS, _UNKNOWN})
+        self._admin = Admin(self._storage, self._keyring, providers, trust, self._faults, self._traffic, names)
         if config.oidc_keys is not None or config.oidc_provider or config.oidc_issuer:
             if config.oidc_keys is None or not config.oidc_provider or not config.oidc_issuer:
                 raise OssFuseError("an OIDC provider is an ARN, an issuer and keys", hint="give all three")
@@ -157,7 +164,7 @@ class Emulator:
             self._storage.now(),
             uuid.uuid4().hex[:24].upper(),
             request.method,
-            "Unknown",
+            _UNKNOWN,
             "",
             "",
             request.headers.get("Range", ""),
@@ -173,7 +180,7 @@ class Emulator:
         if "://" in raw.partition("/")[0]:  # absolute form, as sent to proxies
             raw = "/" + raw.partition("://")[2].partition("/")[2]
         raw_path, _, raw_query = raw.partition("?")
-        call.operation = "Unknown"
+        call.operation = _UNKNOWN
         call.pairs = parse_query(raw_query)
         call.query = first_values(call.pairs)
         try:
@@ -284,6 +291,7 @@ async def _serve(config: EmulatorConfig, announce: Callable[[str], None]) -> Non
             check_bucket_name(name)
         except Refusal as refusal:
             raise OssFuseError(f"bucket name {name!r} is not valid", hint="3-63 of a-z, 0-9 and '-'") from refusal
+    _check_paths(config)
     emulator = Emulator(config)
     server = web.Server(
         emulator.handle,
@@ -301,9 +309,9 @@ async def _serve(config: EmulatorConfig, announce: Callable[[str], None]) -> Non
         try:
             await site.start()
         except OSError as error:
-            raise OssFuseError(
-                f"cannot listen on {config.host}:{config.port}: {error.strerror}", hint="choose another --port"
-            ) from error
+            foreign = isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
+            hint = "give a name or address of this machine as --host" if foreign else "choose another --port"
+            raise OssFuseError(f"cannot listen on {config.host}:{config.port}: {error.strerror}", hint=hint) from error
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -317,6 +325,16 @@ async def _serve(config: EmulatorConfig, announce: Callable[[str], None]) -> Non
     finally:
         await runner.cleanup()
         emulator.close()
+
+
+def _check_paths(config: EmulatorConfig) -> None:
+    """Raises OssFuseError for a path under which nothing would ever answer."""
+    for option, path in (("--admin-path", config.admin_path), ("--sts-path", config.sts_path)):
+        if not _PATH.fullmatch(path):
+            hint = f"write /{path.strip('/') or option.split('-')[2]}"
+            raise OssFuseError(f"{option} {path!r} is no path: it begins with '/' and does not end with it", hint=hint)
+    if config.admin_path == config.sts_path:
+        raise OssFuseError(f"--admin-path and --sts-path are both {config.sts_path!r}", hint="give two different ones")
 
 
 def _stop_at_end_of_input(stop: asyncio.Event) -> None:

@@ -113,8 +113,8 @@ def _at_least(row: Option, key: str, text: str, value: int) -> int:
 
 def _range(row: Option, kind: str) -> str:
     if row.minimum is not None and row.maximum is not None:
-        return f"{kind}, from {row.minimum} to {row.maximum}"
-    return kind if row.minimum is None else f"{kind}, at least {row.minimum}"
+        return f"{kind}, from {row.written(row.minimum)} to {row.written(row.maximum)}"
+    return kind if row.minimum is None else f"{kind}, at least {row.written(row.minimum)}"
 
 
 def _text(key: str, text: str) -> str:

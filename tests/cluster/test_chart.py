@@ -45,6 +45,36 @@ REFUSED: Mapping[str, tuple[Settings, str]] = {
     "a quantity with a blank": ({"node.resources": {"limits": {"memory": "1 Gi"}}}, "/node/resources/limits/memory"),
     "a low port": ({"webhook.port": 443}, "/webhook/port"),
     "a namespace that cannot be": ({"rbac.secretNamespaces": ["Team A"]}, "/rbac/secretNamespaces"),
+    "a tag in a repository": (
+        {"image.repository": "registry.example.com:5000/a/b:v1"},
+        'image.repository: "registry.example.com:5000/a/b:v1" holds a tag; '
+        'write "registry.example.com:5000/a/b" here and "v1" as image.tag',
+    ),
+    "a tag in the repository of another image": (
+        {"registrar.image.repository": "a/b:v1"},
+        'registrar.image.repository: "a/b:v1" holds a tag',
+    ),
+    "one port for two in the node plugin": (
+        {"node.healthPort": 9809},
+        "node.healthPort and node.registrarHealthPort are both 9809",
+    ),
+    "one port for two in the controller": (
+        {"controller.healthPort": 9443},
+        "controller.healthPort and webhook.port are both 9443",
+    ),
+    "one port for node plugin and controller on the network of the nodes": (
+        {"node.hostNetwork": True, "controller.hostNetwork": True, "controller.healthPort": 9808},
+        "controller.healthPort and node.healthPort are both 9808",
+    ),
+    "a label with a blank in its name": ({"extraLabels": {"my team": "a"}}, "'my team' does not match pattern"),
+    "a label with a blank in its value": ({"extraLabels": {"team": "a b"}}, "/extraLabels/team"),
+    "a label with a foreign letter in its name": ({"extraLabels": {"te!am": "a"}}, "'te!am' does not match pattern"),
+    "a cache outside of where it seems to be": (
+        {"cache.allowedHostPaths": ["/var/cache", "/var/../etc"]},
+        "/var/../etc: a directory of the nodes (cache.allowedHostPaths, kubeletDir) is written without '.' and '..'; "
+        "/etc is what this leads to",
+    ),
+    "a kubelet outside of where it seems to be": ({"kubeletDir": "/var/./lib"}, "/var/lib is what this leads to"),
     "no node at a time": ({"node.maxUnavailable": 0}, "/node/maxUnavailable"),
 }
 
@@ -91,6 +121,12 @@ def test_values_that_cannot_be_meant_are_refused_by_name(helm: str, settings: Se
     done = run_helm(helm, "template", RELEASE, str(CHART), f"--kube-version={NEWEST}.0", settings=settings)
     assert done.returncode != 0
     assert place in done.stderr
+
+
+def test_ports_in_different_networks_may_be_the_same(helm: str) -> None:
+    settings = {"controller.healthPort": 9808, "controller.provisionerHealthPort": 9809, "node.hostNetwork": True}
+    done = run_helm(helm, "template", RELEASE, str(CHART), f"--kube-version={NEWEST}.0", settings=settings)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(("version", "accepted"), [("1.32.9", False), ("1.33.0-gke.100", True), ("1.36.2", True)])

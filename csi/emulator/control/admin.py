@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import ipaddress
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any
 
+from csi.emulator.control import given
 from csi.emulator.control.faults import Faults, parse_rule
 from csi.emulator.control.seeds import Seeder
 from csi.emulator.control.traffic import Traffic
@@ -25,6 +26,8 @@ from csi.emulator.wire.refusals import Refusal, access_denied, invalid_argument
 
 
 class Admin:
+    """`operations` are the names that fault rules may select by."""
+
     def __init__(
         self,
         storage: Storage,
@@ -33,6 +36,7 @@ class Admin:
         trust: RoleTrust,
         faults: Faults,
         traffic: Traffic,
+        operations: Collection[str],
     ) -> None:
         self._storage = storage
         self._keyring = keyring
@@ -40,6 +44,7 @@ class Admin:
         self._trust = trust
         self._faults = faults
         self._traffic = traffic
+        self._operations = operations
         self._seeder = Seeder(storage)
         self._calls: Mapping[tuple[str, str], Callable[[Call], Awaitable[object]]] = {
             ("GET", "/health"): self._health,
@@ -86,7 +91,7 @@ class Admin:
         return self._faults.describe()
 
     async def _add_fault(self, call: Call) -> object:
-        return {"id": self._faults.add(parse_rule(await _json(call)))}
+        return {"id": self._faults.add(parse_rule(await _json(call), self._operations))}
 
     async def _clear_faults(self, call: Call) -> object:
         return {"removed": self._faults.clear(call.query.get("id", ""))}
@@ -103,14 +108,13 @@ class Admin:
 
     async def _create_bucket(self, call: Call) -> object:
         values = await _json(call)
-        self.ensure_bucket(
-            str(values.get("name", "")), public=values.get("public") is True, acl=str(values.get("acl", ""))
-        )
+        name, acl = given.text(values, "name"), given.text(values, "acl")
+        self.ensure_bucket(name, public=values.get("public") is True, acl=acl)
         return {}
 
     async def _issue_token(self, call: Call) -> object:
         values = await _json(call)
-        token = self._keyring.issue(float(values.get("seconds", 3600)), str(values.get("role", "")))
+        token = self._keyring.issue(float(given.number(values, "seconds", 3600)), given.text(values, "role"))
         return {
             "AccessKeyId": token.access_key_id,
             "AccessKeySecret": token.access_key_secret,
@@ -141,7 +145,7 @@ async def _json(call: Call) -> Mapping[str, Any]:
     body = await receive_document(call)
     try:
         values = json.loads(body or b"{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         raise invalid_argument("The body is not JSON.") from None
     if not isinstance(values, dict):
         raise invalid_argument("The body is not a JSON object.")

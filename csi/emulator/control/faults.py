@@ -8,13 +8,31 @@ out by `csi/emulator/wire/send.py` and the body reader.
 from __future__ import annotations
 
 import asyncio
+import difflib
 import fnmatch
+import math
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 
+from csi.emulator.control.given import refuse
 from csi.emulator.wire.call import Call
 from csi.emulator.wire.refusals import invalid_argument
+
+_HUGE = 2**63
+_RANGES = {
+    "skip": (0, _HUGE),
+    "count": (-1, _HUGE),
+    "probability": (0, 1),
+    "latency": (0, _HUGE),
+    "bandwidth": (0, _HUGE),
+    "reset_after": (-1, _HUGE),
+    "reset_upload_after": (-1, _HUGE),
+    "truncate_after": (-1, _HUGE),
+}
+"""The least and the most of each number; infinities and NaN, which Python reads from JSON, are in none of them."""
+_FIRST_ERROR, _LAST_ERROR = 400, 599
+_SELECTION = ("operation", "bucket", "key", "skip", "count", "probability", "seed", "code")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +70,9 @@ class Rule:
     corrupt_body: bool = False
     expire_token: bool = False
     blackhole: bool = False
+
+
+_EFFECTS = tuple(item.name for item in fields(Rule) if item.name not in _SELECTION)
 
 
 @dataclass(slots=True)
@@ -152,8 +173,9 @@ class Faults:
         previous.set()
 
 
-def parse_rule(values: Mapping[str, object]) -> Rule:
-    """A rule from JSON; refuses unknown names and values of the wrong kind."""
+def parse_rule(values: Mapping[str, object], operations: Collection[str]) -> Rule:
+    """A rule from JSON; refuses unknown names, values of the wrong kind or out of range, and a rule that could never
+    strike or would do nothing. `operations` are the names that requests have."""
     kinds = {item.name: type(getattr(Rule(), item.name)) for item in fields(Rule)}
     parsed: dict[str, object] = {}
     for name, value in values.items():
@@ -161,17 +183,36 @@ def parse_rule(values: Mapping[str, object]) -> Rule:
         if kind is None:
             raise invalid_argument(f"Unknown fault setting {name!r}; known are {', '.join(kinds)}.", name)
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)  # noqa: PLW2901 - JSON has one kind of number
+            value = float(value) if abs(value) < _HUGE else math.inf  # noqa: PLW2901 - JSON has one kind of number
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
             raise invalid_argument(f"{name} must be a {kind.__name__}.", name, str(value))
         parsed[name] = value
-    return Rule(**parsed)  # type: ignore[arg-type]  # each value was checked against its field above
+    for name, (least, most) in _RANGES.items():
+        value = parsed.get(name, least)
+        if not isinstance(value, int | float) or not least <= value <= most:
+            raise refuse(name, value, f"a number from {least:g}" + (f" to {most:g}" if most < _HUGE else ""))
+    rule = Rule(**parsed)  # type: ignore[arg-type]  # each value was checked against its field above
+    if rule.status and not _FIRST_ERROR <= rule.status <= _LAST_ERROR:
+        raise refuse("status", rule.status, f"an HTTP error, {_FIRST_ERROR} to {_LAST_ERROR}")
+    if rule.code and not rule.status:
+        raise refuse("code", rule.code, "this only together with status")
+    for name in _named_operations(rule):
+        if not any(fnmatch.fnmatchcase(operation, name) for operation in operations):
+            near = difflib.get_close_matches(name, operations, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(operations))}"
+            raise invalid_argument(f"operation: there is no {name!r}; {hint}", "operation", rule.operation)
+    if all(getattr(rule, effect) == getattr(Rule(), effect) for effect in _EFFECTS):
+        raise invalid_argument(f"The rule has no effect; give one of {', '.join(_EFFECTS)}.")
+    return rule
+
+
+def _named_operations(rule: Rule) -> list[str]:
+    return [name.strip() for name in rule.operation.split(",")]
 
 
 def _selects(rule: Rule, call: Call) -> bool:
-    names = [name.strip() for name in rule.operation.split(",")]
     return (
-        any(fnmatch.fnmatchcase(call.operation, name) for name in names)
+        any(fnmatch.fnmatchcase(call.operation, name) for name in _named_operations(rule))
         and fnmatch.fnmatchcase(call.bucket, rule.bucket)
         and fnmatch.fnmatchcase(call.key, rule.key)
     )

@@ -8,16 +8,16 @@ zeros, kept as a sparse file. It must not know signatures.
 from __future__ import annotations
 
 import asyncio
-import base64
 import hashlib
 import json
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from fastcrc.crc64 import xz as crc64
 
+from csi.emulator.control import given
 from csi.emulator.store.bodies import Written
 from csi.emulator.store.checksums import combine
 from csi.emulator.store.index import Bucket, StoredObject
@@ -34,6 +34,18 @@ _KNOWN_NAMES = (
 _KNOWN = frozenset(_KNOWN_NAMES.split())
 _TYPES = ("Normal", "Multipart", "Appendable", "Symlink")
 _MD5_UP_TO = 64 << 20
+_LARGEST = 10_000 * (5 << 30)
+"""Bytes of the largest object of OSS: 10,000 parts of 5 GiB."""
+_MOST_OBJECTS = 10**9
+_LATEST = 253_402_300_799
+"""The last second that an HTTP date can name: the end of the year 9999."""
+_DETAILS: Mapping[str, Callable[[Mapping[str, Any], str], object]] = {
+    "headers": given.texts,
+    "user": given.texts,
+    "tags": given.tags,
+    "acl": given.text,
+    "target": given.text,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,29 +72,34 @@ class Seeder:
     def _parse(self, line: bytes) -> _Seed:
         try:
             values = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise invalid_argument("A line of the seed is not JSON.") from None
+        if not isinstance(values, dict):
+            raise invalid_argument("A line of the seed is not a JSON object.")
         unknown = sorted(set(values) - _KNOWN)
         if unknown:
             raise invalid_argument(f"Unknown seed setting {unknown[0]!r}; known are {', '.join(sorted(_KNOWN))}.")
-        bucket = self._storage.bucket(str(values.get("bucket", "")))
+        bucket = self._storage.bucket(given.text(values, "bucket"))
         kind = values.get("type", "Normal")
         storage_class = values.get("storage_class", "Standard")
         if kind not in _TYPES or storage_class not in STORAGE_CLASSES:
             raise invalid_argument("Unknown type or storage class.", "type", f"{kind}, {storage_class}")
-        details = {name: values[name] for name in ("headers", "user", "tags", "acl", "target") if name in values}
+        if kind == "Symlink" and "target" not in values:
+            raise invalid_argument("A Symlink needs a target.", "target", "")
+        count = given.whole(values, "count", 1, least=1, most=_MOST_OBJECTS)
+        modified = given.whole(values, "modified", int(self._storage.now()), least=0, most=_LATEST)
+        details = {name: read(values, name) for name, read in _DETAILS.items() if name in values}
         written = self._body(values, file_needed=kind == "Appendable")
-        etag = str(values.get("etag", written.etag)).strip('"')
-        modified = int(values.get("modified", self._storage.now()))
+        etag = given.text(values, "etag", written.etag).strip('"')
         template = StoredObject("", written.size, modified, etag, written.crc, "", kind, storage_class, details)
-        return _Seed(bucket, template, written, str(values.get("key", "")), int(values.get("count", 1)))
+        return _Seed(bucket, template, written, given.text(values, "key"), count)
 
     def _body(self, values: Mapping[str, Any], *, file_needed: bool) -> Written:
         if "content_base64" in values:
-            data = base64.b64decode(values["content_base64"])
+            data = given.base64_bytes(values, "content_base64")
         else:
-            data = str(values.get("content", "")).encode("utf-8", "surrogateescape")
-        size = int(values.get("size", len(data)))
+            data = given.text(values, "content").encode("utf-8", "surrogateescape")
+        size = given.whole(values, "size", len(data), least=0, most=_LARGEST)
         if data and size != len(data):
             raise invalid_argument("Give content or size, not both.", "size", str(size))
         if not data and size:

@@ -67,13 +67,13 @@ def _options() -> Iterator[str]:
     for topic in Topic:
         rows = [row for row in TABLE if row.topic is topic]
         yield f"## {topic.value}\n"
-        effective = [row for row in rows if row.effect is Effect.IMPLEMENTED]
+        effective = [row for row in rows if row.effect in (Effect.IMPLEMENTED, Effect.AT_CREATION)]
         if effective:
             yield from _table(
                 ("key", "value", "default", "meaning"),
                 ((_names(row.names), _accepted(row), _default(row), row.documentation) for row in effective),
             )
-        others = [row for row in rows if row.effect is not Effect.IMPLEMENTED]
+        others = [row for row in rows if row not in effective]
         if others:
             yield from _table(
                 ("key", "what happens", "why, and what to use"),
@@ -107,9 +107,9 @@ def _accepted(row: Option) -> str:
         return ", ".join(f"`{name}`" for name in row.choices if name)
     limits = ""
     if row.minimum is not None and row.maximum is not None:
-        limits = f", {row.minimum} to {row.maximum}"
+        limits = f", {row.written(row.minimum)} to {row.written(row.maximum)}"
     elif row.minimum is not None:
-        limits = f", at least {row.minimum}"
+        limits = f", at least {row.written(row.minimum)}"
     return f"{row.kind.value}{limits}"
 
 

@@ -16,6 +16,7 @@ class Effect(enum.Enum):
     IMPLEMENTED = "implemented"
     NO_EFFECT = "accepted, no effect"
     REFUSED = "refused"
+    AT_CREATION = "only in a StorageClass"  # read by the controller when a volume is made, of no volume by itself
 
 
 class Kind(enum.Enum):
@@ -49,6 +50,7 @@ class Topic(enum.Enum):
     LOGGING = "Logs and metrics"
     CACHE = "Jindo cache cluster"
     OTHER = "Other known names"
+    CREATION = "Parameters of a StorageClass alone"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +59,11 @@ class Option:
 
     `key` may contain one `<NAME>`, which stands for any text without a dot. `sets` is the VolumeSpec field that an
     implemented option sets (`read.threads`); location, mode, options and arguments are read by their own modules and
-    have none. `choices` maps accepted texts to what they mean; `minimum` and `maximum` are in the unit of the text.
+    have none. `choices` maps accepted texts to what they mean; `minimum` and `maximum` are in the unit of the text, for
+    CPU in thousandths of a core.
     `default` and `by_mode` are for the reader; the defaults themselves are those of VolumeSpec and of the mode.
-    `reason` is why an option has no effect or is refused, and what to do instead. `secret`: the value is never shown.
+    `reason` is why an option has no effect or is refused (on a volume), and what to do instead. `secret`: its value is
+    never shown.
     """
 
     key: str
@@ -77,6 +81,10 @@ class Option:
     maximum: int | None = None
     secret: bool = False
 
+    def written(self, bound: int) -> str:
+        """`minimum` or `maximum` as a user would write it."""
+        return f"{bound}m" if self.kind is Kind.CPU else str(bound)
+
     @property
     def names(self) -> tuple[str, ...]:
         return (self.key, *self.aliases)
@@ -85,6 +93,11 @@ class Option:
 def implemented(key: str, topic: Topic, kind: Kind, doc: str, **rest: object) -> Option:
     """A key with an effect; `rest` are fields of Option."""
     return Option(key, topic, kind, Effect.IMPLEMENTED, doc, **rest)  # type: ignore[arg-type]  # checked at import
+
+
+def at_creation(key: str, kind: Kind, doc: str, reason: str, **rest: object) -> Option:
+    """A parameter of a StorageClass that says how volumes are made; `reason`: why no volume has it."""
+    return Option(key, Topic.CREATION, kind, Effect.AT_CREATION, doc, reason=reason, **rest)  # type: ignore[arg-type]
 
 
 def no_effect(

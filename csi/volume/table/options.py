@@ -52,7 +52,7 @@ def find(key: str) -> Option:
 def accept(key: str) -> Option:
     """`find`, and InvalidOption with the reason for a key that is known and refused. Never tells the value."""
     row = find(key)
-    if row.effect is Effect.REFUSED:
+    if row.effect in (Effect.REFUSED, Effect.AT_CREATION):
         raise InvalidOption.stating(key, f"{key}: this option is not accepted here", hint=row.reason)
     return row
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from csi.volume.table.option import Kind, Option, Topic, implemented
+from csi.volume.table.option import Kind, Option, Topic, at_creation, implemented
 
 _LOCATION = (
     implemented(
@@ -99,7 +99,7 @@ _SIDECAR = (
         "fs.jindo.fuse.pod.cpu.request",
         Topic.SIDECAR,
         Kind.CPU,
-        "CPU request of the sidecar.",
+        "CPU request of the sidecar, such as `100m` or `1`.",
         default="100m",
         sets="resources.cpu_request_millis",
     ),
@@ -107,7 +107,7 @@ _SIDECAR = (
         "fs.jindo.fuse.pod.cpu.limit",
         Topic.SIDECAR,
         Kind.CPU,
-        "CPU limit of the sidecar; not below the request.",
+        "CPU limit of the sidecar, such as `500m` or `2`; not below the request.",
         default="none",
         sets="resources.cpu_limit_millis",
         minimum=1,
@@ -236,4 +236,33 @@ _OWNERSHIP = (
     ),
 )
 
-PLACE_OPTIONS: tuple[Option, ...] = (*_LOCATION, *_MODE, *_SIDECAR, *_DISK, *_CREDENTIALS, *_OWNERSHIP)
+_CREATION = (
+    at_creation(
+        "pathPattern",
+        Kind.TEXT,
+        "The place of each volume below `path`: a relative path that may hold `${.PVC.namespace}`, `${.PVC.name}` and "
+        "`${.PV.name}`. Two claims whose place is the same share their data.",
+        "a StorageClass has it; a volume says its place with path",
+        default="the name of the PersistentVolume",
+    ),
+    at_creation(
+        "onDelete",
+        Kind.CHOICE,
+        "What becomes of the data when a volume is deleted (`reclaimPolicy: Delete`): `retain` keeps it; `delete` "
+        "removes what is below the volume's place, if that was empty when the volume was made and no other volume "
+        "uses it.",
+        "a StorageClass has it; the data of a volume that was not made from one is never deleted",
+        default="retain",
+        choices={"retain": "retain", "delete": "delete"},
+    ),
+)
+
+PLACE_OPTIONS: tuple[Option, ...] = (
+    *_LOCATION,
+    *_MODE,
+    *_SIDECAR,
+    *_DISK,
+    *_CREDENTIALS,
+    *_OWNERSHIP,
+    *_CREATION,
+)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -227,6 +228,42 @@ def test_a_blackhole_never_answers_until_it_is_lifted(emulator: RunningEmulator,
 def test_a_rule_with_a_mistake_is_refused(emulator: RunningEmulator, rule: dict[str, object]) -> None:
     with pytest.raises(AssertionError, match="400"):
         emulator.fault(**rule)
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ({"kind": "latency"}, "Unknown fault setting 'kind'"),
+        ({"operation": "GetObjekt", "status": 503}, "there is no 'GetObjekt'; did you mean GetObject?"),
+        ({"operation": "PutObject, Xyz*", "status": 503}, "there is no 'Xyz*'; known are AbortMultipartUpload"),
+        ({"status": 503, "probability": 7}, "probability is '7.0', expected a number from 0 to 1"),
+        ({"status": 503, "probability": -0.5}, "probability is '-0.5'"),
+        ({"status": 503, "skip": -1}, "skip is '-1', expected a number from 0"),
+        ({"status": 503, "count": -2}, "count is '-2', expected a number from -1"),
+        ({"latency": -1}, "latency is '-1.0'"),
+        ({"latency": float("nan")}, "latency is 'nan'"),
+        ({"bandwidth": float("inf")}, "bandwidth is 'inf'"),
+        ({"latency": 10**400}, "latency is 'inf'"),
+        ({"truncate_after": -5}, "truncate_after is '-5'"),
+        ({"status": 200}, "status is '200', expected an HTTP error, 400 to 599"),
+        ({"status": -1}, "status is '-1'"),
+        ({"code": "Busy"}, "code is 'Busy', expected this only together with status"),
+        ({"operation": "GetObject"}, "The rule has no effect; give one of latency"),
+    ],
+)
+def test_a_rule_that_means_nothing_is_refused_with_what_is_accepted(
+    emulator: RunningEmulator, rule: dict[str, object], said: str
+) -> None:
+    with pytest.raises(AssertionError, match=rf"(?s) 400 .*{re.escape(said)}"):
+        emulator.fault(**rule)
+    assert emulator.admin("GET", "/faults") == []
+
+
+@pytest.mark.parametrize("operation", ["Get*", "AssumeRole", "Unknown", "PutObject,GetObject", "PutObject, GetObject"])
+def test_a_rule_may_name_operations_by_pattern_or_list(emulator: RunningEmulator, operation: str) -> None:
+    emulator.fault(operation=operation, status=503)
+
+    assert [rule["operation"] for rule in emulator.admin("GET", "/faults")] == [operation]
 
 
 def test_rules_tell_how_often_they_struck(emulator: RunningEmulator, raw: RawClient) -> None:

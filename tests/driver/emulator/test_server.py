@@ -265,6 +265,65 @@ def test_a_bad_seed_is_refused(emulator: RunningEmulator, line: bytes) -> None:
         emulator.admin("POST", "/seed", line.replace(b"B", emulator.bucket.encode()))
 
 
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ({"size": -3}, "size is"),
+        ({"size": "many"}, "size is"),
+        ({"size": 10**30}, "size is"),
+        ({"count": 0}, "count is"),
+        ({"count": -1}, "count is"),
+        ({"count": True}, "count is"),
+        ({"modified": "yesterday"}, "modified is"),
+        ({"modified": 10**15}, "modified is"),
+        ({"content": 7}, "content is"),
+        ({"content_base64": "*"}, "content_base64 is"),
+        ({"user": "a=1"}, "user is"),
+        ({"headers": {"Content-Type": 7}}, "headers is"),
+        ({"tags": {"a": "1"}}, "tags is"),
+        ({"type": ["Normal"]}, "Unknown type or storage class"),
+        ({"type": "Symlink"}, "A Symlink needs a target"),
+        ({"etag": 7}, "etag is"),
+        ({"key": 7}, "key is"),
+    ],
+)
+def test_a_seed_that_means_nothing_is_refused(emulator: RunningEmulator, setting: dict[str, object], said: str) -> None:
+    with pytest.raises(AssertionError, match=rf"(?s) 400 .*{said}"):
+        emulator.seed_many([{"key": "k", **setting}])
+
+
+@pytest.mark.parametrize("line", [b"[]", b"7", b"[" * 100_000])
+def test_a_line_that_is_no_object_is_refused(emulator: RunningEmulator, line: bytes) -> None:
+    with pytest.raises(AssertionError, match="400"):
+        emulator.admin("POST", "/seed", line)
+
+
+@pytest.mark.parametrize("seconds", ["long", None, float("nan"), [1]])
+def test_a_token_lives_for_a_number_of_seconds(emulator: RunningEmulator, seconds: object) -> None:
+    with pytest.raises(AssertionError, match=r"(?s) 400 .*seconds is"):
+        emulator.admin("POST", "/tokens", {"seconds": seconds})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--host", "no-such-host.invalid"), "give a name or address of this machine as --host"),
+        (("--host", "192.0.2.1"), "give a name or address of this machine as --host"),
+        (("--admin-path", "x"), "--admin-path 'x' is no path: it begins with '/' and does not end with it; write /x"),
+        (("--admin-path", "/"), "--admin-path '/' is no path"),
+        (("--sts-path", "/sts/"), "--sts-path '/sts/' is no path"),
+        (("--admin-path", "/sts"), "--admin-path and --sts-path are both '/sts'"),
+    ],
+)
+def test_a_place_where_nobody_would_find_it_is_said_so(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
+    command = [sys.executable, "-m", "csi.emulator", "--data", str(tmp_path), "--port", "0", *arguments]
+    started = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    assert started.returncode == 1
+    assert said in started.stderr
+    assert "Traceback" not in started.stderr
+
+
 def test_seeded_objects_have_what_was_asked_for(emulator: RunningEmulator) -> None:
     emulator.seed(
         "k", b"x" * 9000, etag="ABC", modified=1_500_000_000, type="Multipart", storage_class="IA", user={"a": "1"}

@@ -5,8 +5,10 @@ import os
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,6 +56,21 @@ def line_of(process: subprocess.Popen) -> str:
     return process.stdout.readline()
 
 
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def stopped_sidecar(process: subprocess.Popen) -> int:
+    """The sidecar that the command starts, stopped before it can say anything."""
+    while process.poll() is None:
+        for child in children_of(process.pid):
+            if b"/sidecar/" in Path(f"/proc/{child}/cmdline").read_bytes():  # it is past fork and exec
+                os.kill(child, signal.SIGSTOP)
+                return child
+        time.sleep(0.005)
+    raise AssertionError(f"the command ended: {process.communicate()}")
+
+
 def keys_file(emulator: RunningEmulator, path: Path) -> Path:
     path.write_text(json.dumps({"AccessKeyId": emulator.access_key_id, "AccessKeySecret": emulator.access_key_secret}))
     return path
@@ -77,6 +94,51 @@ def test_a_bucket_is_a_folder_until_the_command_is_ended(
     assert (process.returncode, rest) == (0, f"unmounted {directory}\n")
     assert emulator.access_key_secret not in line + rest + errors
     assert not directory.exists()
+
+
+@pytest.mark.parametrize(("ending", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_mount_that_a_silent_server_holds_up_is_given_up_at_once(
+    tmp_path: Path, ending: signal.Signals, status: int
+) -> None:
+    directory = tmp_path / "folder"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(60)
+        endpoint = f"http://127.0.0.1:{server.getsockname()[1]}"
+        command = [OSSFUSE, "mount", "oss://bkt/", str(directory), "--url", endpoint, "--public"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        with server.accept()[0]:
+            said, took = ended_by(process, ending)
+    assert (process.returncode, said) == (status, given_up(directory, ending))
+    assert took < 3
+    assert not directory.exists()
+
+
+@pytest.mark.parametrize(("ending", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_mount_whose_sidecar_says_nothing_is_given_up_at_once_and_leaves_nothing(
+    emulator: RunningEmulator, tmp_path: Path, ending: signal.Signals, status: int
+) -> None:
+    directory = tmp_path / "folder"
+    keys = keys_file(emulator, tmp_path / "keys.json")
+    with mounting(emulator, directory, "--credentials", str(keys)) as process:
+        sidecar = stopped_sidecar(process)
+        said, took = ended_by(process, ending)
+    assert (process.returncode, said.splitlines()[-1] + "\n") == (status, given_up(directory, ending))
+    assert took < 5
+    assert "Traceback" not in said
+    assert not Path(f"/proc/{sidecar}").exists()
+    assert not directory.exists()
+
+
+def ended_by(process: subprocess.Popen, ending: signal.Signals) -> tuple[str, float]:
+    """All that the command says, and how long it takes, after the signal."""
+    asked = time.monotonic()
+    process.send_signal(ending)
+    said, errors = process.communicate(timeout=120)
+    return said + errors, time.monotonic() - asked
+
+
+def given_up(directory: Path, ending: signal.Signals) -> str:
+    return f"{directory} is not mounted: {ending.name} came before the mount was made\n"
 
 
 def test_a_folder_that_was_there_stays_and_keys_may_come_from_the_environment(
@@ -193,3 +255,24 @@ def test_a_bad_attribute_is_told_before_anything_is_mounted(
     assert process.returncode in (1, 2)
     assert said in errors
     assert rest == ""
+
+
+@pytest.mark.parametrize("scheme", ["", "https://"])
+def test_an_endpoint_without_tls_that_is_asked_in_https_is_told_with_the_one_to_give(
+    emulator: RunningEmulator, tmp_path: Path, scheme: str
+) -> None:
+    place = emulator.endpoint.removeprefix("http://")
+    command = [OSSFUSE, "mount", "oss://bkt/", str(tmp_path / "folder"), "--public", "--url", scheme + place]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"Error: https://{place} was asked in HTTPS, and HTTP is what is spoken there\n"
+        f"Hint: give the endpoint as http://{place}; one without http:// or https:// is taken for HTTPS\n"
+    )
+
+
+def test_an_endpoint_that_nobody_answers_at_is_told_as_before(tmp_path: Path) -> None:
+    command = [OSSFUSE, "mount", "oss://bkt/", str(tmp_path / "folder"), "--public", "--url", "127.0.0.1:1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "https://127.0.0.1:1: Failed to connect" in done.stderr

@@ -1,17 +1,23 @@
 """The checks of a machine are shown machines made of files; those of an endpoint, real servers."""
 
+import datetime
 import email.utils
 import http.server
 import os
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
-from csi.cli.endpoint_check import check_endpoint
+from csi.cli.endpoint_check import check_endpoint, speaks_instead
 from csi.cli.machine_checks import Finding, Level, Machine, check_machine
 from csi.volume.uri import Endpoint
 
@@ -175,3 +181,41 @@ def test_an_unknown_name_fails() -> None:
     (finding,) = check_endpoint(Endpoint("https", "no-such-host.invalid"), timeout=10, clock=lambda: NOW)
     assert finding.level is Level.FAIL
     assert finding.found.startswith("name not found")
+
+
+def test_a_port_that_speaks_the_other_scheme_is_told_as_its_url() -> None:
+    with answering(None) as endpoint:
+        secure = Endpoint("https", endpoint.host, endpoint.port)
+        assert speaks_instead(secure, timeout=10) == endpoint.url
+        assert speaks_instead(endpoint, timeout=10) == ""
+
+
+def test_a_certificate_that_nobody_trusts_is_tls_all_the_same(tmp_path: Path) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(self_signed(tmp_path / "both.pem"))
+
+    def shake_hands() -> None:
+        with listener.accept()[0] as connection, suppress(ssl.SSLError, ConnectionError):
+            context.wrap_socket(connection, server_side=True)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=shake_hands)
+        thread.start()
+        endpoint = Endpoint("http", "127.0.0.1", str(listener.getsockname()[1]))
+        found = speaks_instead(endpoint, timeout=10)
+        thread.join()
+    assert found == f"https://127.0.0.1:{endpoint.port}"
+
+
+def self_signed(path: Path) -> Path:
+    """A key and a certificate by itself, in one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "oss.test")])
+    now = datetime.datetime.now(datetime.UTC)
+    day = datetime.timedelta(days=1)
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    dated = builder.serial_number(1).not_valid_before(now - day).not_valid_after(now + day)
+    form = serialization.PrivateFormat.PKCS8
+    private = key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
+    path.write_bytes(private + dated.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    return path

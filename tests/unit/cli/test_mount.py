@@ -73,3 +73,38 @@ def test_a_directory_that_another_mount_serves_is_told_as_such(tmp_path: Path, m
     assert f"{tmp_path / 'folder'} is mounted already" in result.stderr
     assert f"Hint: umount {tmp_path / 'folder'} first" in result.stderr
     assert "--state-dir" not in result.stderr
+
+
+@pytest.mark.parametrize("kind", ["rrsa", "RRSA", " Rrsa "])
+@pytest.mark.parametrize(
+    "roles", [(), ("roleArn=acs:ram::1:role/training", "oidcProviderArn=acs:ram::1:oidc-provider/a")]
+)
+def test_a_role_of_a_service_account_needs_a_cluster(tmp_path: Path, kind: str, roles: tuple[str, ...]) -> None:
+    given = [word for attribute in (f"authType={kind}", *roles) for word in ("--attribute", attribute)]
+    result = mount(tmp_path / "folder", *given, OSS_ACCESS_KEY_ID="a", OSS_ACCESS_KEY_SECRET="b")
+    assert result.exit_code == 1
+    assert f"authType: {kind!r} needs a cluster" in result.stderr
+    assert "Hint: use --credentials FILE" in result.stderr
+
+
+def test_a_role_inside_the_options_json_is_refused_too(tmp_path: Path) -> None:
+    options = {"authType": "RRSA", "roleArn": "acs:ram::1:role/a", "oidcProviderArn": "acs:ram::1:oidc-provider/a"}
+    result = mount(tmp_path / "folder", "--attribute", f"options={json.dumps(options)}")
+    assert result.exit_code == 1
+    assert "authType: 'rrsa' needs a cluster" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--memory", "1Mi"), "Error: --memory: '1Mi' is not accepted, expected at least"),
+        (("-o", "attr_timeout=x"), "-o"),
+        (("--attribute", "fs.jindo.fuse.pod.mem.request=2Gi"), "the value of --memory"),
+    ],
+)
+def test_what_is_refused_is_named_as_it_was_given(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
+    result = mount(tmp_path / "folder", "--public", *arguments)
+    assert result.exit_code == 1
+    assert said in result.stderr
+    for word in ("fs.jindo.fuse.pod.mem.limit", "mountOptions", "PersistentVolume"):
+        assert word not in result.stderr

@@ -115,6 +115,61 @@ def test_a_storage_class_is_explained_without_what_only_makes_volumes() -> None:
     ]
 
 
+def storage_class(**parameters: object) -> str:
+    place = {"bucket": "bkt", "url": "https://oss-cn-hangzhou.aliyuncs.com"}
+    document = {"kind": "StorageClass", "metadata": {"name": "c"}, "provisioner": "ossfuse.csi.dev"}
+    return json.dumps({**document, "parameters": {**place, "authType": "public", **parameters}})
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message", "hint"),
+    [
+        ({"onDelete": "destroy"}, "onDelete: 'destroy' is not accepted, expected retain or delete", ""),
+        ({"pathPattern": "${.PVC.uid}"}, "expected only the variables ${.PV.name}", "remove ${.PVC.uid}"),
+        ({"pathPattern": "../x"}, "pathPattern: '../x' is not accepted, expected a path without '..'", ""),
+        ({"pathPattern": "${.PVC.name"}, "expected every ${ to be closed by }", ""),
+        ({"pathPatern": "x"}, "'pathPatern': there is no such option", "did you mean pathPattern?"),
+        ({"onDeletion": "delete"}, "'onDeletion': there is no such option", "did you mean onDelete?"),
+    ],
+)
+def test_what_the_controller_refuses_of_a_storage_class_is_an_error(
+    parameters: dict[str, str], message: str, hint: str
+) -> None:
+    error = explained(storage_class(**parameters))["error"]
+    assert message in error["message"]
+    assert error["hint"] == hint
+
+
+def test_a_parameter_that_is_no_text_is_an_error() -> None:
+    result = explain(storage_class(onDelete=True))
+    assert result.exit_code == 1
+    assert "parameters.onDelete: 'True' is not accepted, expected text; put it into quotes" in result.stderr
+
+
+@pytest.mark.parametrize("arguments", ["-oro", "-oattr_timeout=1"])
+def test_a_storage_class_may_be_meant_for_reading_or_writing(arguments: str) -> None:
+    assert explained(storage_class(**{"fs.jindo.args": arguments}))["error"] is None
+
+
+@pytest.mark.parametrize(("key", "hint"), [("pathPattern", "says its place with path"), ("onDelete", "never deleted")])
+def test_a_parameter_of_a_storage_class_is_refused_on_a_volume(key: str, hint: str) -> None:
+    error = explained(pv({key: "retain"}))["error"]
+    assert error["message"] == f"{key}: this option is not accepted here"
+    assert hint in error["hint"]
+
+
+def test_a_block_volume_is_an_error() -> None:
+    error = explained(pv().replace("spec:\n", "spec:\n  volumeMode: Block\n"))["error"]
+    assert "OSS holds objects, not block devices" in error["message"]
+    assert error["hint"] == "use volumeMode: Filesystem"
+
+
+def test_a_volume_mode_that_does_not_exist_is_an_error() -> None:
+    result = explain(pv().replace("spec:\n", "spec:\n  volumeMode: Blok\n"))
+    assert result.exit_code == 1
+    assert "spec.volumeMode: 'Blok' is not accepted, expected Filesystem" in result.stderr
+
+
 @pytest.mark.parametrize(
     "dataset",
     [

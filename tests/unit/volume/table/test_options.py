@@ -62,7 +62,7 @@ def test_every_key_has_its_effect_or_says_why_not(row: Option, name: str) -> Non
     key = name.replace("<NAME>", "bkt")
     text, needed = EXAMPLES.get(row.key, ("7", {}))
     without = {option: value for option, value in {**PLACE, **needed}.items() if value}
-    if row.effect is Effect.REFUSED:
+    if row.effect in (Effect.REFUSED, Effect.AT_CREATION):
         with pytest.raises(InvalidOption, match=re.escape(key)) as refusal:
             parse_volume({**without, key: "hunter2"}, cpu_count=4)
         assert refusal.value.hint == row.reason
@@ -105,6 +105,8 @@ def test_every_row_documents_itself_or_gives_a_reason() -> None:
         ("fs.jindo.arg", "fs.jindo.args"),
         ("FS.OSS.RETRY.COUNT", "fs.oss.retry.count"),
         ("modes", "mode"),
+        ("pathPatern", "pathPattern"),
+        ("ondelete", "onDelete"),
     ],
 )
 def test_a_typo_is_refused_with_the_nearest_key(typo: str, key: str) -> None:
@@ -129,3 +131,11 @@ def test_the_documentation_is_what_the_table_says() -> None:
 @pytest.mark.parametrize(("row", "name"), NAMED, ids=[name for _, name in NAMED])
 def test_the_documentation_names_every_key(row: Option, name: str) -> None:
     assert f"`{name}`" in document()
+
+
+def test_the_least_cpu_limit_is_told_and_documented_as_it_is_read() -> None:
+    key = "fs.jindo.fuse.pod.cpu.limit"
+    assert parse_volume({**PLACE, key: "500m"}, cpu_count=4).spec.resources.cpu_limit_millis == 500
+    with pytest.raises(InvalidOption, match="at least 1m"):
+        parse_volume({**PLACE, key: "0"}, cpu_count=4)
+    assert f"| `{key}` | quantity, cores, at least 1m |" in document()
