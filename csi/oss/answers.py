@@ -89,9 +89,17 @@ _BY_STATUS: dict[int, tuple[type[StoreError], str]] = {
     429: (ServerFailure, ""),
 }
 
+_ERROR_DOCUMENT = re.compile(rb"\s*(<\?xml[^>]*>)?\s*<Error>")
+
+
+def is_unbelievable(answer: HttpAnswer) -> bool:
+    """Whether a 2xx does not say that something was changed: it is not from OSS, which gives every request an id (but
+    from a proxy, a portal), or it began before what went wrong in the end."""
+    return "x-oss-request-id" not in answer.headers or _ERROR_DOCUMENT.match(answer.body) is not None
+
 
 def error_of(answer: HttpAnswer, call: Call, location: Location) -> StoreError:
-    """The typed error of an answer that is not a success."""
+    """The typed error of an answer that is not a success, whatever its status."""
     document = answer.body
     if not document and "x-oss-err" in answer.headers:  # a HEAD has no body, the document is in a header
         with contextlib.suppress(binascii.Error):
@@ -187,7 +195,8 @@ def _by_family(status: int) -> tuple[type[StoreError], str]:
         return ServerFailure, ""
     if status == 400:
         return RequestRejected, ""
-    return RequestRejected, "the answer is not one that OSS gives: check that the endpoint is an OSS endpoint"
+    kind = ServerFailure if 200 <= status < 300 else RequestRejected
+    return kind, "the answer is not one that OSS gives: check that the endpoint is an OSS endpoint"
 
 
 def _element(document: bytes, name: bytes) -> str:

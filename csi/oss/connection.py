@@ -46,7 +46,11 @@ _HINTS = {
     "inside its region",
     pycurl.E_PEER_FAILED_VERIFICATION: "the certificate does not match the endpoint or its issuer is not trusted",
     pycurl.E_SSL_CACERT_BADFILE: "install ca-certificates",
+    pycurl.E_SSL_CONNECT_ERROR: "if the endpoint speaks plain HTTP, write http:// before it; "
+    "without a scheme it is HTTPS",
+    pycurl.E_UNSUPPORTED_PROTOCOL: "if the endpoint speaks TLS, write https:// before it",
 }
+_NETWORK = "check the network to the endpoint"
 
 
 class Connection:
@@ -54,6 +58,7 @@ class Connection:
 
     def __init__(self, share: pycurl.CurlShare, *, connect_timeout: Seconds, ca_bundle: str, proxy: str) -> None:
         self._sockets = sockets = Sockets()
+        self._connect_timeout = connect_timeout
         self._takes_lines = not proxy
         self._curl = curl = pycurl.Curl()
         weakref.finalize(self, _leave, os.getpid(), curl)
@@ -184,10 +189,13 @@ class Connection:
         if self._sockets.is_interrupted:
             return EndpointUnreachable(f"{endpoint}: the client was closed")
         if number == pycurl.E_OPERATION_TIMEDOUT:
-            return DeadlineExceeded(
-                f"{endpoint}: {text} (allowed: {timeout:.1f} s)",
-                hint="check the network to the endpoint, or raise fs.oss.timeout.millisecond",
-            )
+            connecting = not self._curl.getinfo(pycurl.REQUEST_SIZE)  # nothing of the request was sent
+            if connecting and self._connect_timeout < timeout:
+                return DeadlineExceeded(
+                    f"{endpoint}: {text} (allowed: {self._connect_timeout:.1f} s to connect)",
+                    hint=f"{_NETWORK}, or raise fs.oss.connection.timeout.millisecond",
+                )
+            return DeadlineExceeded(f"{endpoint}: {text} (allowed: {timeout:.1f} s)")
         failure = EndpointUnreachable(f"{endpoint}: {text} (libcurl error {number})", hint=_HINTS.get(number, ""))
         failure.permanent = number in _PERMANENT
         return failure

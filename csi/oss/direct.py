@@ -235,8 +235,7 @@ class DirectLine:
     def _late(self, timeout: Seconds, stall: Seconds) -> DeadlineExceeded:
         return DeadlineExceeded(
             f"{self._endpoint}: an exchange did not come to its end (allowed: {timeout:.1f} s, "
-            f"{stall:.1f} s without a byte)",
-            hint="check the network to the endpoint, or raise fs.oss.timeout.millisecond",
+            f"{stall:.1f} s without a byte)"
         )
 
     def _broken(self, error: int) -> EndpointUnreachable:

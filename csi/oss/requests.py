@@ -41,6 +41,10 @@ class Call:
     summed: bool = False
 
     @property
+    def changes(self) -> bool:
+        return self.method not in ("GET", "HEAD")
+
+    @property
     def body_size(self) -> int:
         return sum(memoryview(part).nbytes for part in self.body)
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
 from csi.errors import AuthenticationFailed, ChecksumMismatch, DeadlineExceeded, PermissionDenied, StoreError
-from csi.oss.answers import error_of, shown
+from csi.oss.answers import error_of, is_unbelievable, shown
 from csi.oss.cancellation import Cancellation
 from csi.oss.credentials import Credentials, CredentialsProvider
 from csi.oss.exchange import ConnectionStatistics, HttpAnswer, HttpRequest, Transport
@@ -164,6 +164,7 @@ class Session:
                 if check is not None:
                     check(answer)
             except StoreError as error:
+                self._advise(error, policy)
                 now = self._monotonic()
                 if now > deadline + _OVERRUN:
                     deadline = now + policy.timeout + allowance
@@ -260,7 +261,7 @@ class Session:
         return answer
 
     def _check_status(self, answer: HttpAnswer, call: Call) -> None:
-        if not 200 <= answer.status < 300:
+        if not 200 <= answer.status < 300 or (call.changes and is_unbelievable(answer)):
             raise error_of(answer, call, self.location)
 
     def _has_newer_credentials(self, error: StoreError, used: Credentials | None) -> bool:
@@ -271,6 +272,14 @@ class Session:
         if self._credentials.current() == used:
             self._credentials.refresh()
         return self._credentials.current() != used
+
+    def _advise(self, error: StoreError, policy: RetryPolicy) -> None:
+        """Say what to do about an attempt that took too long: the option, where it is what bounded it. It is not in a
+        policy of somebody else's, nor where an operation must end before one attempt may."""
+        if isinstance(error, DeadlineExceeded) and not error.hint:
+            error.hint = "check the network to the endpoint"
+            if policy is self._policy and policy.timeout <= policy.deadline:
+                error.hint += ", or raise fs.oss.timeout.millisecond"
 
     @staticmethod
     def _name(error: StoreError, call: Call) -> None:

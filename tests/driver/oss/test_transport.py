@@ -531,3 +531,38 @@ def _connections_to(port):
         except FileNotFoundError:
             continue
     return found
+
+
+def test_a_connection_that_is_not_made_in_time_names_the_option_that_bounds_it():
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes the connection, says nothing of TLS
+        transport = CurlTransport(connect_timeout=0.2)
+        with pytest.raises(DeadlineExceeded) as failure:
+            transport.send(get(f"https://127.0.0.1:{silent.getsockname()[1]}/x"), **BOUNDS)
+        transport.close()
+
+    assert "(allowed: 0.2 s to connect)" in failure.value.message
+    assert failure.value.hint == "check the network to the endpoint, or raise fs.oss.connection.timeout.millisecond"
+
+
+def test_an_answer_that_does_not_come_in_time_names_no_option_that_the_transport_cannot_know(transport):
+    with raw_server(answering()) as server, pytest.raises(DeadlineExceeded) as failure:
+        transport.send(get(f"http://127.0.0.1:{server.port}/x"), timeout=0.3, stall=10.0, patience=10.0)
+
+    assert failure.value.hint == ""
+
+
+def test_plain_http_that_is_asked_in_tls_says_which_scheme_to_write(transport):
+    def refuse():
+        connection, _ = plain.accept()
+        with connection:
+            connection.recv(4096)
+            connection.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as plain:
+        thread = threading.Thread(target=refuse)
+        thread.start()
+        with pytest.raises(EndpointUnreachable) as failure:
+            transport.send(get(f"https://127.0.0.1:{plain.getsockname()[1]}/x"), **BOUNDS)
+        thread.join()
+
+    assert "write http:// before it" in failure.value.hint

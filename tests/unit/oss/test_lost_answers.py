@@ -86,7 +86,9 @@ def test_a_conflict_of_the_first_attempt_is_reported_without_looking():
 
 
 def test_an_append_that_had_not_arrived_is_made():
-    client, transport = scripted_client(LOST, HttpAnswer(200, {"x-oss-next-append-position": "12"}))
+    client, transport = scripted_client(
+        LOST, HttpAnswer(200, {"x-oss-request-id": "65A0", "x-oss-next-append-position": "12"})
+    )
 
     assert client.append("log", 0, [BODY]).next_position == 12
     assert [bytes(b"".join(r.body)) for r in transport.requests] == [BODY, BODY]
@@ -151,7 +153,7 @@ def test_an_upload_that_never_was_cannot_be_completed():
 
 
 def test_a_completed_object_of_another_checksum_is_an_error():
-    client, _ = scripted_client(HttpAnswer(200, {"x-oss-hash-crc64ecma": "1"}))
+    client, _ = scripted_client(HttpAnswer(200, {"x-oss-request-id": "65A0", "x-oss-hash-crc64ecma": "1"}))
 
     with pytest.raises(errors.ChecksumMismatch):
         client.complete_multipart("k", "u", [(1, '"P"')], crc64=2)
@@ -159,8 +161,8 @@ def test_a_completed_object_of_another_checksum_is_an_error():
 
 def test_a_volume_that_does_not_compare_checksums_takes_what_oss_says():
     client, _ = scripted_client(
-        HttpAnswer(200, {"x-oss-hash-crc64ecma": "1"}),
-        HttpAnswer(200, {"x-oss-hash-crc64ecma": "1"}),
+        HttpAnswer(200, {"x-oss-request-id": "65A0", "x-oss-hash-crc64ecma": "1"}),
+        HttpAnswer(200, {"x-oss-request-id": "65A0", "x-oss-hash-crc64ecma": "1"}),
         write=WriteOptions(crc64=False),
     )
 

@@ -6,6 +6,8 @@ import pytest
 from csi import errors
 from csi.oss.credentials import Credentials
 from csi.oss.exchange import HttpAnswer
+from csi.oss.preflight import POLICY
+from csi.oss.requests import Call
 from csi.volume.spec import HttpOptions
 from tests.support.scripted_transport import KEY_SECRET, Time, refusal, scripted_client
 
@@ -122,7 +124,7 @@ def test_a_large_body_gets_more_time():
         time.now += 80.0
         raise RESET
 
-    client, transport = scripted_client(slow, HttpAnswer(200, {"etag": '"E"'}), time=time)
+    client, transport = scripted_client(slow, HttpAnswer(200, {"x-oss-request-id": "65A0"}), time=time)
 
     client.put("k", [bytes(32 * 1024 * 1024)])
 
@@ -242,3 +244,37 @@ def test_what_every_thread_did_is_counted():
         thread.join(10)
 
     assert client.statistics().requests == 8
+
+
+@pytest.mark.parametrize(
+    ("deadline", "policy", "hint"),
+    [
+        (60.0, None, "check the network to the endpoint, or raise fs.oss.timeout.millisecond"),
+        (10.0, None, "check the network to the endpoint"),
+        (60.0, POLICY, "check the network to the endpoint"),
+    ],
+    ids=["the option's timeout", "a shorter deadline", "a timeout of its own"],
+)
+def test_the_option_is_named_only_where_it_is_what_bounded_the_attempt(deadline, policy, hint):
+    def late(_request):
+        raise errors.DeadlineExceeded("late")
+
+    http = HttpOptions(retries=0, timeout=30.0, deadline=deadline)
+    client, _ = scripted_client(late, late, http=http)
+
+    with pytest.raises(errors.DeadlineExceeded) as failure:
+        client.session.call(Call("ListObjects", "GET"), policy=policy)
+
+    assert failure.value.hint == hint
+
+
+def test_a_hint_of_those_who_know_more_is_kept():
+    def late(_request):
+        raise errors.DeadlineExceeded("late", hint="raise fs.oss.connection.timeout.millisecond")
+
+    client, _ = scripted_client(late, http=HttpOptions(retries=0))
+
+    with pytest.raises(errors.DeadlineExceeded) as failure:
+        client.head("k")
+
+    assert failure.value.hint == "raise fs.oss.connection.timeout.millisecond"
