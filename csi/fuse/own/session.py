@@ -50,8 +50,8 @@ _HEADERS = 4096
 _NEVER_DROPS_LISTINGS = frozenset({40, 41})
 """Linux 6.9 to 6.13 go on showing a listing they keep, whatever opendir is answered (gcsfuse issue 2792)."""
 _MOST_TURNS = 8
-_READS = 64
-"""Threads for reads that wait for the network: what so many programs may wait for at a time."""
+_WAITING = 64
+"""Threads for names and as many for reads, which wait for the network: what so many programs may wait for at a time."""
 _CLOSES = frozenset({"flush", "fsync", "release"})
 _GLANCE = Seconds(0.02)
 _ROUND = Seconds(1.0)
@@ -64,9 +64,10 @@ class OwnSession:
     `descriptor` is an open /dev/fuse whose mount(2) is done; the session owns it from `serve` on and closes it at the
     end. INIT is not answered yet, or `resume` is what it was answered with. `answers` are the tables that `filesystem`
     publishes in. `registrar` sees to it that the kernel passes files through; None: this process does, where
-    `may_register` says that the kernel lets it. `workers` is the number of threads of each lane. `on_started` is called
-    once, on a thread of its own, when requests can be answered; what it raises ends `serve`. `stop_grace`: after
-    `stop`, or when the connection was aborted, how long requests under way may take before they are answered with EIO.
+    `may_register` says that the kernel lets it. `workers` is the number of threads of a lane (`_WAITING`: of two more).
+    `on_started` is called once, on a thread of its own, when requests can be answered; what it raises ends `serve`.
+    `stop_grace`: after `stop`, or when the connection was aborted, how long requests under way may take before they are
+    answered with EIO.
 
     Threads: `serve` waits on the thread that calls it, `stop` and `statistics` may be called from any other.
     `_stopping` and `_device` need no lock: each is set once, in an order that loses no `stop`.
@@ -102,7 +103,7 @@ class OwnSession:
         self._registrar = registrar
         self._passthrough: Passthrough | None = None
         self._clock = clock
-        self._lanes = Lanes(workers, max(workers, _READS))
+        self._lanes = Lanes(workers, max(workers, _WAITING))
         self._reporter = ErrorReporter(_log, clock)
         self._agreed: InitResult | None = None
         self._device: Device | None = None

@@ -14,6 +14,7 @@ from csi.fuse.lanes import KindsOfCalls, Lane
 from csi.fuse.own.exchange import Answer
 
 EMPTY: Answer = ()
+_LARGER = ("names", "reads")
 
 
 class Refused(Exception):
@@ -51,10 +52,11 @@ def nothing(_result: object) -> Done:
 
 
 class Lanes(KindsOfCalls[Lane]):
-    """The threads of a session of our own. Reads have more: each waits for the network for itself."""
+    """The threads of a session of our own. Names and reads have more: each waits for the network for itself, and where
+    no answer comes, it is not to wait for those of others too."""
 
-    def __init__(self, size: int, reads: int) -> None:
-        super().__init__(lambda name: Lane(name, reads if name.endswith("reads") else size))
+    def __init__(self, size: int, larger: int) -> None:
+        super().__init__(lambda name: Lane(name, larger if name.endswith(_LARGER) else size))
 
 
 def call(function: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
