@@ -147,9 +147,7 @@ class Files:
                         self._handles.unbind(handle)
                     written = self._write_draft(handle, offset, data)
         except OssFuseError:
-            with self._table.lock:
-                # when these are pages of a mapping, the kernel goes on showing them
-                self._table.local(node).refused = True
+            self._table.refuse_pages(node)
             raise
         return len(data) if written is None else written
 

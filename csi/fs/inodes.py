@@ -238,6 +238,13 @@ class InodeTable:
             node.checked_at = NEVER
             self._retract(node)
 
+    def refuse_pages(self, node: Node) -> None:
+        """A write was refused. If it was pages of a mapping, the kernel goes on showing them until an open drops them,
+        which only one that comes here does."""
+        with self.lock:
+            self._end_plan(node)
+            self.local(node).refused = True
+
     def set_draft(self, node: Node, draft: Draft | None) -> None:
         """`node` is being written, or no longer. What is being written changes without notice: nothing is said of it
         that could be outdated."""

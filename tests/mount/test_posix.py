@@ -213,16 +213,24 @@ def test_mmap_sees_the_bytes(folder: Path, writable_volume: MountedVolume) -> No
         assert view[123_456:123_466] == data[123_456:123_466]
 
 
-def test_what_is_stored_in_a_shared_mapping_is_refused_and_seen_by_nobody(folder: Path) -> None:
+@pytest.mark.parametrize("read_before", [False, True], ids=["fresh", "read before"])
+def test_what_is_stored_in_a_shared_mapping_is_refused_and_seen_by_nobody(folder: Path, read_before: bool) -> None:
     (folder / "file").write_bytes(b"0" * 8192)
+    for _ in range(2 * read_before):  # from the second time on, the session may open it without asking anybody
+        assert (folder / "file").read_bytes() == b"0" * 8192
+    seen: list[bytes] = []
 
     def store() -> None:
         with (folder / "file").open("r+b") as file, mmap.mmap(file.fileno(), 0) as view:
             view[:5] = b"12345"
-            view.flush()
+            try:
+                view.flush()
+            finally:
+                seen.append((folder / "file").read_bytes())
 
     # -odirect_io has no shared mappings at all
     assert failure(store) in (errno.EINVAL, errno.ENODEV)
+    assert set(seen) <= {b"0" * 8192}
     assert (folder / "file").read_bytes() == b"0" * 8192
 
 
