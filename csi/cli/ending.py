@@ -48,13 +48,14 @@ class Ending:
         os.eventfd_write(self._descriptor, 1)
         self._kill()
 
-    def wait(self, timeout: Seconds, other: int = -1) -> bool:
-        """Whether the end was asked for within `timeout`; False too when descriptor `other` becomes readable."""
+    def wait(self, timeout: Seconds | None, other: int = -1) -> bool:
+        """Whether the end was asked for within `timeout` (None: ever); False too when descriptor `other` becomes
+        readable."""
         poll = select.poll()
         poll.register(self._descriptor, select.POLLIN)
         if other >= 0:
             poll.register(other, select.POLLIN)
-        poll.poll(max(0.0, timeout) * 1000)
+        poll.poll(None if timeout is None else max(0.0, timeout) * 1000)
         return self.signal != 0
 
     def started(self, process: SidecarProcess) -> None:
@@ -104,12 +105,10 @@ def endable(preflight: _Preflight, ending: Ending) -> _Preflight:
         # a daemon: one that hangs in libcurl or the resolver must not keep the command from ending
         threading.Thread(target=run, name="preflight", daemon=True).start()
         try:
-            while not ending.wait(deadline, readable) and not _is_over(readable):
-                continue  # it keeps the deadline itself, give or take
+            if ending.wait(None, readable):  # the request keeps the deadline itself, give or take
+                raise GivenUp("the end was asked for before the bucket answered")
         finally:
             os.close(readable)
-        if ending.signal:
-            raise GivenUp("the end was asked for before the bucket answered")
         if failures:
             raise failures[0]
 
@@ -129,10 +128,3 @@ class EndableLauncher:
         process = self._launcher.launch(runtime, memory, limit)
         self._ending.started(process)
         return process
-
-
-def _is_over(pipe: int) -> bool:
-    """Whether the writing end of `pipe` is closed."""
-    poll = select.poll()
-    poll.register(pipe, select.POLLIN)
-    return bool(poll.poll(0))

@@ -308,18 +308,21 @@ class Files:
     def _await_release(self, node: Node) -> None:
         """Until what a killed program was writing is given up: the kernel closes its files before the program is seen
         to be gone, and releases them at about the same time. A child that shares the file may keep it for longer."""
-        for _ in range(_GLANCES):
-            draft = node.draft
-            owner = self._handles.find(draft.owner) if draft is not None else None
-            if owner is None or owner.deserted is not True:
-                return
-            self._sleep(_GLANCE)
+        self._while_on_its_way(lambda: self._is_about_to_go(node))
+
+    def _is_about_to_go(self, node: Node) -> bool:
+        draft = node.draft
+        owner = self._handles.find(draft.owner) if draft is not None else None
+        return owner is not None and owner.deserted is True
 
     def _await_earlier(self, node: Node, offset: int) -> None:
         """A large write that a program has under way (io_submit(2), io_uring) comes as requests that the kernel makes
         at the same time: each has been read from the device after those before it, but may be sooner here."""
+        self._while_on_its_way(lambda: self._lies_ahead(node, offset))
+
+    def _while_on_its_way(self, awaited: Callable[[], bool]) -> None:
         for _ in range(_GLANCES):
-            if not self._lies_ahead(node, offset):
+            if not awaited():
                 return
             self._sleep(_GLANCE)
 

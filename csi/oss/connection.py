@@ -22,7 +22,7 @@ import pycurl
 
 from csi.errors import DeadlineExceeded, EndpointUnreachable, StoreError
 from csi.oss.direct import DirectLine, endpoint_of
-from csi.oss.exchange import USER_AGENT, HttpAnswer, HttpRequest
+from csi.oss.exchange import CHECK_NETWORK, USER_AGENT, HttpAnswer, HttpRequest
 from csi.oss.sockets import Sockets
 from csi.oss.store import Buffer
 from csi.volume.units import KIB, MIB, Seconds
@@ -50,7 +50,6 @@ _HINTS = {
     "without a scheme it is HTTPS",
     pycurl.E_UNSUPPORTED_PROTOCOL: "if the endpoint speaks TLS, write https:// before it",
 }
-_NETWORK = "check the network to the endpoint"
 
 
 class Connection:
@@ -193,7 +192,7 @@ class Connection:
             if connecting and self._connect_timeout < timeout:
                 return DeadlineExceeded(
                     f"{endpoint}: {text} (allowed: {self._connect_timeout:.1f} s to connect)",
-                    hint=f"{_NETWORK}, or raise fs.oss.connection.timeout.millisecond",
+                    hint=f"{CHECK_NETWORK}, or raise fs.oss.connection.timeout.millisecond",
                 )
             return DeadlineExceeded(f"{endpoint}: {text} (allowed: {timeout:.1f} s)")
         failure = EndpointUnreachable(f"{endpoint}: {text} (libcurl error {number})", hint=_HINTS.get(number, ""))

@@ -16,6 +16,8 @@ from csi.oss.store import Buffer
 from csi.volume.units import Crc64, Seconds
 
 USER_AGENT = f"ossfuse-csi/{__version__}"
+CHECK_NETWORK = "check the network to the endpoint"
+"""Hint of what took too long."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from csi.errors import AuthenticationFailed, ChecksumMismatch, DeadlineExceeded,
 from csi.oss.answers import error_of, is_unbelievable, shown
 from csi.oss.cancellation import Cancellation
 from csi.oss.credentials import Credentials, CredentialsProvider
-from csi.oss.exchange import ConnectionStatistics, HttpAnswer, HttpRequest, Transport
+from csi.oss.exchange import CHECK_NETWORK, ConnectionStatistics, HttpAnswer, HttpRequest, Transport
 from csi.oss.heads import GetHeads
 from csi.oss.lines import Lines
 from csi.oss.requests import Call, header_lines, url_of
@@ -277,7 +277,7 @@ class Session:
         """Say what to do about an attempt that took too long: the option, where it is what bounded it. It is not in a
         policy of somebody else's, nor where an operation must end before one attempt may."""
         if isinstance(error, DeadlineExceeded) and not error.hint:
-            error.hint = "check the network to the endpoint"
+            error.hint = CHECK_NETWORK
             if policy is self._policy and policy.timeout <= policy.deadline:
                 error.hint += ", or raise fs.oss.timeout.millisecond"
 

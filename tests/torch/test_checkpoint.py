@@ -24,6 +24,7 @@ from csi.torch import OssCheckpoint
 from csi.volume.units import MIB
 from tests.torch.conftest import Ground
 
+TREE = str(Path(__file__).resolve().parents[2])
 KEY = "models/model.pt"
 
 
@@ -177,6 +178,21 @@ def test_a_part_that_cannot_be_sent_ends_the_save_and_leaves_nothing(ground: Gro
     assert ground.emulator.count("AbortMultipartUpload") == 1
 
 
+def end_when_written(program: Path, sent: signal.Signals, *words: str) -> None:
+    """Runs `program`, which says "written" and goes on, and sends it the signal then."""
+    with subprocess.Popen(
+        [sys.executable, str(program), *words],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": TREE},
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "written\n"
+        process.send_signal(sent)
+        process.wait(30)
+
+
 def test_a_killed_save_leaves_the_old_checkpoint_whole(
     ground: Ground, checkpoint: OssCheckpoint, tmp_path: Path
 ) -> None:
@@ -193,20 +209,7 @@ def test_a_killed_save_leaves_the_old_checkpoint_whole(
             sys.stdin.read()
         """)
     )
-    process = subprocess.Popen(
-        [sys.executable, str(program), ground.uri(KEY), json.dumps(ground.arguments)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
-        text=True,
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "written\n"
-    process.send_signal(signal.SIGKILL)
-    process.wait(30)
-    for stream in (process.stdin, process.stdout):
-        assert stream is not None
-        stream.close()
+    end_when_written(program, signal.SIGKILL, ground.uri(KEY), json.dumps(ground.arguments))
     assert ground.emulator.count("UploadPart") > 0
     assert load(checkpoint, ground.uri(KEY)) == {"step": 1}
 
@@ -226,7 +229,7 @@ def test_a_script_that_ends_in_the_middle_of_a_save_leaves_no_parts(ground: Grou
     ground.configure(checkpointConfig={"uploadIoSizeMB": 1})
     done = subprocess.run(
         [sys.executable, str(program), ground.uri(KEY), json.dumps(ground.arguments)],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+        env={**os.environ, "PYTHONPATH": TREE},
         check=False,
     )
     assert done.returncode == 3
@@ -262,18 +265,7 @@ def test_a_signal_that_python_handles_leaves_no_parts(
         """)
     )
     ground.configure(checkpointConfig={"uploadIoSizeMB": 1})
-    process = subprocess.Popen(
-        [sys.executable, str(program), ground.uri(KEY), json.dumps(ground.arguments), how],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
-        text=True,
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "written\n"
-    process.send_signal(sent)
-    process.wait(30)
-    process.stdout.close()
+    end_when_written(program, sent, ground.uri(KEY), json.dumps(ground.arguments), how)
     assert ground.emulator.count("InitiateMultipartUpload") == 1
     assert ground.emulator.count("AbortMultipartUpload") == 1
     assert ground.emulator.count("CompleteMultipartUpload") == 0

@@ -11,7 +11,7 @@ import pytest
 
 from csi.errors import FileBusy
 from tests.support.filesystems import World
-from tests.support.programs import APPEND, WRITE, Program
+from tests.support.programs import APPEND, WRITE, OpenedFile, Program
 
 
 @dataclass
@@ -57,6 +57,15 @@ def program(world: World, life: Life) -> Program:
     return world.mount(openers=Lives({1: life}))
 
 
+def closed_by_a_kill(program: Program, life: Life, data: bytes) -> OpenedFile:
+    """A file that was being written, as it is between the kernel's close for a killed program and the release."""
+    file = program.open("a", WRITE)
+    file.write(data)
+    life.killed = True
+    file.flush()
+    return file
+
+
 def test_a_killed_program_leaves_no_object_and_no_upload(
     world: World, program: Program, life: Life, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -88,10 +97,7 @@ def test_who_opens_before_the_kernel_has_released_what_was_killed_waits_for_that
 ) -> None:
     other = Program(program.filesystem, pid=2, tails=program.tails)
     program.write("a", b"old")
-    file = program.open("a", WRITE)
-    file.write(b"new")
-    life.killed = True
-    file.flush()
+    file = closed_by_a_kill(program, life, b"new")
     glances: list[None] = []
 
     def meanwhile() -> None:
@@ -109,10 +115,7 @@ def test_who_opens_before_the_kernel_has_released_what_was_killed_waits_for_that
 def test_who_opens_what_a_child_of_a_killed_program_still_has_is_told_so(
     world: World, program: Program, life: Life
 ) -> None:
-    file = program.open("a", WRITE)
-    file.write(b"new")
-    life.killed = True
-    file.flush()
+    file = closed_by_a_kill(program, life, b"new")
     with pytest.raises(FileBusy):
         program.open("a", os.O_RDONLY)
     life.killed = False
@@ -194,10 +197,7 @@ def test_a_program_nothing_is_known_of_closes(world: World, program: Program, li
 def test_a_killed_program_that_shares_the_file_leaves_it_to_the_others(
     world: World, program: Program, life: Life
 ) -> None:
-    file = program.open("a", WRITE)
-    file.write(b"one, ")
-    life.killed = True
-    file.flush()
+    file = closed_by_a_kill(program, life, b"one, ")
     assert world.store.objects == {}
     life.killed = False  # it is gone, and no longer seen
     file.write(b"two")
@@ -207,10 +207,7 @@ def test_a_killed_program_that_shares_the_file_leaves_it_to_the_others(
 
 
 def test_a_child_that_only_closes_makes_the_object(world: World, program: Program, life: Life) -> None:
-    file = program.open("a", WRITE)
-    file.write(b"one")
-    life.killed = True
-    file.flush()
+    file = closed_by_a_kill(program, life, b"one")
     life.killed = False
     file.close()
     assert life.asked == {"opener": 2, "sharer": 1}
@@ -218,10 +215,7 @@ def test_a_child_that_only_closes_makes_the_object(world: World, program: Progra
 
 
 def test_the_last_that_shares_the_file_is_killed_too(world: World, program: Program, life: Life) -> None:
-    file = program.open("a", WRITE)
-    file.write(b"one")
-    life.killed = True
-    file.flush()
+    file = closed_by_a_kill(program, life, b"one")
     life.killed, life.sharer_killed = False, True
     file.close()
     assert world.store.objects == {}
