@@ -4,6 +4,9 @@ While a mount is being made, two things can take long: the first request to the 
 `endable` waits for the request in a thread of its own, because libcurl hears of no signal; `EndableLauncher` kills a
 sidecar that does not serve yet, which makes whoever waits for it fail and undo what was made. Nothing is raised out of
 a signal handler, so nothing is ever left half undone.
+
+Python runs a handler when the main thread next runs Python, which may be after it began to wait, or another thread took
+the signal; so whoever waits here is woken through a pipe that the C handler writes to (`signal.set_wakeup_fd`).
 """
 
 from __future__ import annotations
@@ -37,25 +40,27 @@ class Ending:
     handler that interrupts its holder.
     """
 
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
+    def __init__(self, signalled: int) -> None:
+        self._signalled = signalled
         self._starting: SidecarProcess | None = None
         self.signal = 0
 
     def ask(self, number: int) -> None:
         """What the handlers do."""
         self.signal = self.signal or number
-        os.eventfd_write(self._descriptor, 1)
         self._kill()
 
     def wait(self, timeout: Seconds | None, other: int = -1) -> bool:
         """Whether the end was asked for within `timeout` (None: ever); False too when descriptor `other` becomes
         readable."""
         poll = select.poll()
-        poll.register(self._descriptor, select.POLLIN)
-        if other >= 0:
-            poll.register(other, select.POLLIN)
-        poll.poll(None if timeout is None else max(0.0, timeout) * 1000)
+        for descriptor in {self._signalled, other} - {-1}:
+            poll.register(descriptor, select.POLLIN)
+        while not self.signal:
+            ready = {found for found, _ in poll.poll(None if timeout is None else max(0.0, timeout) * 1000)}
+            if self._signalled not in ready:
+                break
+            os.read(self._signalled, 512)  # once it has returned, Python runs the handlers
         return self.signal != 0
 
     def started(self, process: SidecarProcess) -> None:
@@ -76,15 +81,18 @@ class Ending:
 @contextmanager
 def ending_signals() -> Iterator[Ending]:
     """SIGINT and SIGTERM as an `Ending`; the handlers of before are put back."""
-    descriptor = os.eventfd(0, os.EFD_CLOEXEC)
-    ending = Ending(descriptor)
+    signalled, woken = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    ending = Ending(signalled)
+    woken_before = signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
     before = {number: signal.signal(number, lambda given, _: ending.ask(given)) for number in _SIGNALS}
     try:
         yield ending
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        os.close(descriptor)
+        signal.set_wakeup_fd(woken_before)
+        os.close(signalled)
+        os.close(woken)
 
 
 def endable(preflight: _Preflight, ending: Ending) -> _Preflight:

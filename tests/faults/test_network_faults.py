@@ -79,7 +79,7 @@ class Crowd:
         for manner, expected in self.expected.items():
             wrong += expected.violations(lambda name, manner=manner: self.volume.bucket.get(f"{manner}/{name}"))
         assert wrong == []
-        until(lambda: self.volume.bucket.uploads() == [], timeout=60)
+        until(lambda: self.volume.bucket.kept_uploads() == [], timeout=60)
 
 
 FAULTS: dict[str, list[dict[str, Any]]] = {

@@ -79,7 +79,7 @@ def test_a_short_outage_is_not_seen_by_programs(node: Node, server: Server, mann
             listen(writing, expected, {chance.randrange(2, 15): restart, chance.randrange(16, 40): restart})
         assert expected.errors == []
         assert expected.violations(volume.bucket.get) == []
-        assert volume.bucket.uploads() == []
+        assert volume.bucket.kept_uploads() == []
 
 
 @pytest.mark.parametrize("manner", ["overwrite", "append", "save", "move_directory", "grow"])
@@ -97,7 +97,7 @@ def test_a_long_outage_is_told_and_over_when_the_server_is_back(node: Node, serv
             listen(writing, expected, {})
         assert expected.errors[1:] == []
         assert expected.violations(volume.bucket.get) == []
-        until(lambda: volume.bucket.uploads() == [])
+        until(lambda: volume.bucket.kept_uploads() == [])
 
 
 def test_reads_go_on_over_an_outage_and_fail_truthfully_over_a_longer_one(node: Node, server: Server) -> None:

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import oss2
@@ -71,7 +71,16 @@ class Bucket:
 
     def uploads(self) -> list[str]:
         """Keys of multipart uploads that were begun and neither completed nor aborted."""
-        return [upload.key for upload in oss2.MultipartUploadIterator(self.client)]
+        return [upload.key for upload in self._begun()]
+
+    def kept_uploads(self) -> list[str]:
+        """Keys of those that hold parts. One without may stay after an outage: begun by a server that died before it
+        told the id, which nobody can tell from one that another client has just begun."""
+        client = self.client
+        return [found.key for found in self._begun() if any(oss2.PartIterator(client, found.key, found.upload_id))]
+
+    def _begun(self) -> Iterable[oss2.models.MultipartUploadInfo]:
+        return oss2.MultipartUploadIterator(self.client)
 
 
 class PublishedVolume:

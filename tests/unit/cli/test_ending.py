@@ -1,6 +1,7 @@
 """Ctrl-C and SIGTERM while a mount is being made: nothing waits on, and nothing is killed that serves."""
 
 import os
+import select
 import signal
 import threading
 import time
@@ -79,6 +80,30 @@ def test_a_check_that_hangs_is_given_up_at_the_signal(number: int) -> None:
     finally:
         release.set()
     assert time.monotonic() - started < 10
+
+
+def test_a_signal_that_does_not_interrupt_the_wait_ends_it_too() -> None:
+    """As one that comes just before the wait begins, or is taken by another thread, which can be arranged."""
+    readable, writable = os.pipe()
+    over = threading.Event()
+
+    def signalled() -> None:
+        time.sleep(0.2)  # the main thread waits by then; if it does not, this is the ordinary case
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+        if not over.wait(10):
+            os.write(writable, b"the wait went on")
+
+    try:
+        with ending_signals() as ending:
+            thread = threading.Thread(target=signalled)
+            thread.start()
+            assert ending.wait(None, readable)
+            over.set()
+            thread.join()
+        assert select.select([readable], [], [], 0)[0] == []
+    finally:
+        os.close(readable)
+        os.close(writable)
 
 
 def test_a_sidecar_that_does_not_serve_yet_is_killed() -> None:
