@@ -24,7 +24,7 @@ from csi.errors import (
     StaleFile,
 )
 from csi.fs.files import Files
-from csi.fs.metadata import APPENDABLE_TYPE, facts_of
+from csi.fs.metadata import APPENDABLE_TYPE, SYMLINK_TYPE, facts_of
 from csi.fs.names import shown
 from csi.fs.namespace import Namespace
 from csi.fs.nodes import Node
@@ -53,7 +53,7 @@ class ExtendedAttributes:
         """Raises NoAttribute, OperationNotSupported (-ono_xattr)."""
         self._require()
         about, key = _parse(name)
-        if key is None or node.kind is not FileKind.FILE or node.draft is not None:
+        if key is None or not _is_object(node):
             raise _no_attribute(node, name)
         facts = node.facts
         if about and facts is not None and key in ("etag", "storage-class", "type") and facts.etag:
@@ -72,7 +72,7 @@ class ExtendedAttributes:
     def names(self, node: Node) -> list[bytes]:
         """listxattr(2): the object's own, then the user's."""
         self._require()
-        if node.kind is not FileKind.FILE or node.draft is not None:
+        if not _is_object(node):
             return []
         metadata = self._metadata(node)
         about = [key for key in _ABOUT if key not in ("content-type", "crc64")]
@@ -128,7 +128,7 @@ class ExtendedAttributes:
                 f"the attribute {shown(name)} cannot be set",
                 hint="names are user.NAME with lower-case letters, digits, '.', '_' and '-'; those of OSS are fixed",
             )
-        if node.kind is not FileKind.FILE:
+        if node.kind is not FileKind.FILE or (node.facts is not None and node.facts.type == SYMLINK_TYPE):
             raise OperationNotSupported(f"{shown(node.name)}: only files have extended attributes")
         return key
 
@@ -175,6 +175,12 @@ class ExtendedAttributes:
                 self._namespace.knowledge.changed(
                     node, type(facts)(facts.kind, facts.size, result.etag, facts.modified, "Normal")
                 )
+
+
+def _is_object(node: Node) -> bool:
+    """Whether there is an object that HEAD can tell about."""
+    is_unfollowed = node.facts is not None and node.facts.is_unfollowed
+    return node.kind is FileKind.FILE and node.draft is None and not is_unfollowed
 
 
 def _parse(name: bytes) -> tuple[bool, str | None]:

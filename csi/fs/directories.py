@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from csi.errors import OssFuseError
+from csi.errors import NoSuchEntry, OssFuseError
 from csi.fs.inodes import stable_hash
 from csi.fs.metadata import DIRECTORY, Facts, facts_of
 from csi.fs.names import encode, is_visible, shown
@@ -85,15 +85,18 @@ class OpenDirectory:
         """The entries after `cookie` (0: a new listing from the start). Each one that is taken counts as told to the
         kernel. Raises what OSS raises."""
         for place, found in self._found(cookie):
-            entry = self._entry(found, place)
+            is_told = found.facts is None or not found.facts.is_unfollowed
+            entry = self._entry(found, place) if is_told else self._followed(found)
             if entry is not None:
                 yield entry
 
     def scan(self, cookie: int, room: Callable[[], bool]) -> Iterator[DirectoryEntry | DirectoryName]:
-        """`read`, with files told by name alone while there is no `room` for more inodes."""
+        """`read`, with files told by name alone while there is no `room` for more inodes, and Symlinks that would have
+        to be followed."""
         for place, found in self._found(cookie):
             entry: DirectoryEntry | DirectoryName | None
-            if found.facts is None or found.facts.kind is FileKind.DIRECTORY or room():
+            facts = found.facts
+            if facts is None or facts.kind is FileKind.DIRECTORY or (not facts.is_unfollowed and room()):
                 entry = self._entry(found, place)
             else:
                 entry = self._name(found, place)
@@ -214,6 +217,14 @@ class OpenDirectory:
         with self._namespace.table.lock:
             node = self._namespace.table.child(self.node, name)
             return None if node is None else DirectoryEntry(name, knowledge.tell(node, count=True), cookie)
+
+    def _followed(self, found: Found) -> DirectoryEntry | None:
+        """The entry of a Symlink that is shown as a file: no listing tells how that looks."""
+        try:
+            node = self._namespace.look_up(self.node, found.name)
+        except NoSuchEntry:  # removed since
+            return None
+        return DirectoryEntry(found.name, self._namespace.knowledge.tell(node), found.cookie)
 
     def _name(self, found: Found, place: bytes) -> DirectoryName:
         table = self._namespace.table

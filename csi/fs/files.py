@@ -64,11 +64,13 @@ class Files:
         self._await_release(node)
         if flags & os.O_DIRECT or not self._namespace.knowledge.is_current_for_open(node):
             self._namespace.refresh(node)
+        if _is_unfollowed(node) and not flags & os.O_TRUNC:
+            self._namespace.follow(node)
         return self._begin(node, flags, opener)
 
     def open_cached(self, node: Node, flags: int) -> OpenFile | None:
         """`open` for reading from what is known, else None; called on an event loop."""
-        if flags & (os.O_ACCMODE | os.O_TRUNC | os.O_DIRECT) or node.draft is not None:
+        if flags & (os.O_ACCMODE | os.O_TRUNC | os.O_DIRECT) or node.draft is not None or _is_unfollowed(node):
             return None
         if not self._namespace.knowledge.is_current_for_open(node):
             return None
@@ -426,3 +428,7 @@ class Files:
 
 def _replaced(node: Node) -> StaleFile:
     return StaleFile(f"{shown(node.name)} was removed or replaced", hint="open the path again")
+
+
+def _is_unfollowed(node: Node) -> bool:
+    return node.facts is not None and node.facts.is_unfollowed and node.draft is None and not node.detached

@@ -91,7 +91,7 @@ class Knowledge:
             listing = self.listings.get(parent)
             if listing is not None and self._absences.asked(parent, name) < listing.asked:
                 facts, asked, at = listing.latest(name)
-                if facts is not None and self.fresh.of_name(at):
+                if facts is not None and not facts.is_unfollowed and self.fresh.of_name(at):
                     listing.renewal.used += listing.renewal.page(name) is not None
                     return self.learned(parent, name, facts, asked, at, count=count)
                 if facts is not None:

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
+from csi.errors import ObjectNotFound, PermissionDenied, RequestRejected
 from csi.fs.names import decode, encode
 from csi.fs.types import FileKind
 from csi.oss.store import ListedObject, ListPage, ObjectMetadata, ObjectStore, ObjectVersion
@@ -22,6 +23,9 @@ APPENDABLE_TYPE = "Appendable"
 
 _NEIGHBOURS = 32
 """Keys asked for when one name is looked up: those that sort between `a` and `a/` (`a-1`, `a.txt`) come first."""
+
+_NOT_FOLLOWED = (ObjectNotFound, RequestRejected, PermissionDenied)
+"""What OSS says to HEAD of a Symlink that leads nowhere, to another Symlink, to what may not be read."""
 
 
 class Facts(NamedTuple):
@@ -39,6 +43,12 @@ class Facts(NamedTuple):
     @property
     def is_directory(self) -> bool:
         return self.kind is FileKind.DIRECTORY
+
+    @property
+    def is_unfollowed(self) -> bool:
+        """A Symlink that is shown as a file, and of which only the link itself is known: what it leads to was not asked
+        for, or cannot be read."""
+        return self.type == SYMLINK_TYPE and not self.etag and self.kind is FileKind.FILE
 
     def version(self, key: ObjectKey) -> ObjectVersion:
         return ObjectVersion(key, self.etag, Bytes(self.size))
@@ -59,12 +69,17 @@ def renewed(facts: Facts) -> Facts:
 
 
 def facts_of(found: ListedObject | ObjectMetadata, *, symlinks: bool) -> Facts:
-    """`symlinks` False (-ono_symlink): a Symlink object is shown as the file it leads to."""
-    kind = FileKind.SYMLINK if symlinks and found.type == SYMLINK_TYPE else FileKind.FILE
+    """`symlinks` False (-ono_symlink): a Symlink object is shown as the file it leads to, which only HEAD tells."""
+    kind, size, etag = FileKind.FILE, found.size, found.etag
+    if found.type == SYMLINK_TYPE:
+        if symlinks:
+            kind = FileKind.SYMLINK
+        elif isinstance(found, ListedObject):
+            size, etag = Bytes(0), ETag("")
     return Facts(
         kind,
-        found.size,
-        found.etag,
+        size,
+        etag,
         float(int(found.modified)),
         sys.intern(found.type),
         sys.intern(found.storage_class),
@@ -73,7 +88,7 @@ def facts_of(found: ListedObject | ObjectMetadata, *, symlinks: bool) -> Facts:
 
 def ask(store: ObjectStore, key: ObjectKey, *, symlinks: bool) -> Facts | None:
     """What is at `key`: one LIST; a second one only when more than 32 siblings sort between file and directory; a HEAD
-    only for a symlink that is shown as a file. Raises StoreError."""
+    only for a symlink that is shown as a file, which is unfollowed if OSS cannot follow it. Raises StoreError."""
     directory = f"{key}/"
     page = store.list_page(key, delimiter="/", max_keys=_NEIGHBOURS)
     if directory in page.prefixes:
@@ -86,7 +101,10 @@ def ask(store: ObjectStore, key: ObjectKey, *, symlinks: bool) -> Facts | None:
         return None
     found = page.objects[0]
     if found.type == SYMLINK_TYPE and not symlinks:
-        return facts_of(store.head(key), symlinks=False)
+        try:
+            return facts_of(store.head(key), symlinks=False)
+        except _NOT_FOLLOWED:  # the name is there all the same, to be renamed and removed
+            pass
     return facts_of(found, symlinks=symlinks)
 
 

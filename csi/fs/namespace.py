@@ -121,6 +121,11 @@ class Namespace:
             raise missing(node.name)
         raise StaleFile(f"{shown(node.name)} was replaced by another client", hint="open it again")
 
+    def follow(self, file: Node) -> None:
+        """A Symlink that is shown as a file is about to be read: raises what OSS says if it leads to nothing."""
+        self._store.head(self.table.key(file))
+        self.refresh(file)
+
     def ensure_marker(self, directory: Node) -> None:
         """Give a directory a marker object before something in it is removed, so that it does not vanish with it."""
         if directory is self.table.root or directory.detached:

@@ -145,7 +145,9 @@ class Offers:
         groups: dict[float, list[tuple[Node, ListedFile]]] = {}
         for name in names:
             facts, asked, at = listing.latest(name)
-            if facts is None or facts.kind is not FileKind.FILE or not self._knowledge.fresh.of_name(at):
+            if facts is None or facts.kind is not FileKind.FILE or facts.is_unfollowed:
+                continue
+            if not self._knowledge.fresh.of_name(at):
                 continue
             found = self._node(parent, place, name, facts, asked, at)
             if found is not None:

@@ -143,7 +143,7 @@ class Renames:
                 except ObjectNotFound as error:
                     self._namespace.knowledge.removed(node)
                     raise NoSuchEntry(f"{shown(node.name)} is no longer in the bucket") from error
-            if node.kind is FileKind.SYMLINK:
+            if facts.type == SYMLINK_TYPE:  # shown as a link or as the file it leads to
                 self._store.put_symlink(new_key, self._store.get_symlink(old_key))
                 return renewed(facts)
             try:
@@ -198,7 +198,7 @@ class Renames:
                 etag = moved.get(key)
                 if before is not None and etag is not None:
                     after = Facts(before.kind, before.size, etag, before.modified, "Normal", before.storage_class)
-                    self._follow(below, before, after)
+                    self._follow(below, before, renewed(before) if before.type == SYMLINK_TYPE else after)
 
     def _copy_all(
         self,

@@ -74,6 +74,7 @@ _BY_CODE: dict[str, tuple[type[StoreError], str]] = {
     "FilePartTooLarge": (ObjectTooLarge, ""),
     "AppendObjectOverLimit": (ObjectTooLarge, "an appendable object holds 5 GiB"),
     "RequestTimeout": (ServerFailure, ""),
+    "InvalidDigest": (ServerFailure, "the data was damaged on the way; OSS did not store it"),
     "QpsLimitExceeded": (ServerFailure, "the account's request rate is exhausted"),
     "DownloadTrafficRateLimitExceeded": (ServerFailure, "the account's bandwidth is exhausted"),
     "UploadTrafficRateLimitExceeded": (ServerFailure, "the account's bandwidth is exhausted"),
@@ -135,11 +136,12 @@ def error_of(answer: HttpAnswer, call: Call, location: Location) -> StoreError:
     return error
 
 
-def metadata_of(key: ObjectKey, headers: Mapping[str, str]) -> ObjectMetadata:
+def metadata_of(key: ObjectKey, answer: HttpAnswer) -> ObjectMetadata:
     """The metadata in the headers of GetObject or HeadObject; the size is that of the whole object."""
+    headers = answer.headers
     return ObjectMetadata(
         key=key,
-        size=whole_size(headers),
+        size=whole_size(answer),
         etag=ETag(headers.get("etag", "")),
         modified=_moment(headers.get("last-modified", "")),
         type=headers.get("x-oss-object-type", "Normal"),
@@ -151,10 +153,15 @@ def metadata_of(key: ObjectKey, headers: Mapping[str, str]) -> ObjectMetadata:
     )
 
 
-def whole_size(headers: Mapping[str, str]) -> Bytes:
-    """The size of the whole object, of which the body may be a range."""
+def whole_size(answer: HttpAnswer) -> Bytes:
+    """The size of the whole object, of which the body may be a range. Of a body in chunks, which a proxy in between may
+    make of it, that is what came: the last chunk was among it, or the answer has a `failure`."""
+    headers = answer.headers
     total = headers.get("content-range", "").rpartition("/")[2]
-    return Bytes(int(total) if total.isdigit() else _integer(headers.get("content-length"), 0))
+    if total.isdigit():
+        return Bytes(int(total))
+    is_chunked = headers.get("transfer-encoding", "").lower() == "chunked"
+    return Bytes(_integer(headers.get("content-length"), answer.received if is_chunked else 0))
 
 
 def crc64_in(headers: Mapping[str, str]) -> Crc64 | None:

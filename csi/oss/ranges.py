@@ -35,7 +35,7 @@ class WantedRange:
     def check(self, answer: HttpAnswer) -> None:
         """Raise unless `answer` brought exactly what is missing."""
         missing = len(self._target) - self._done
-        total = whole_size(answer.headers)
+        total = whole_size(answer)
         if self._offset + len(self._target) > total:
             raise RangeNotSatisfiable(
                 f"bytes {self._offset} to {self._offset + len(self._target)} were asked for, the object has {total}",

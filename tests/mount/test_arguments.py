@@ -6,12 +6,14 @@ import ctypes
 import errno
 import mmap
 import os
+import shutil
 import stat
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from csi.volume.naming import SESSIONS
 from tests.mount.conftest import MountVolume
 from tests.mount.test_posix import failure
 from tests.support.volumes import MountedVolume
@@ -115,6 +117,42 @@ def test_without_no_symlink_links_are_kept_in_the_bucket(mount_volume: MountVolu
 
     assert os.readlink(again.path / "link") == "dir/target"
     assert (again.path / "link").read_bytes() == b"found"
+
+
+def test_without_no_symlink_a_link_that_leads_nowhere_is_renamed_and_removed(mount_volume: MountVolume) -> None:
+    volume = mount_volume(mode="custom")
+    for number in range(2):
+        volume.emulator.seed(f"data/d/{number}", type="Symlink", target="missing")
+    folder = volume.path / "d"
+
+    assert all(stat.S_ISLNK(entry.stat(follow_symlinks=False).st_mode) for entry in os.scandir(folder))
+    assert failure((folder / "0").read_bytes) == errno.ENOENT
+    (folder / "0").rename(folder / "moved")
+    folder.rename(volume.path / "e")
+    assert os.readlink(volume.path / "e/moved") == "missing"
+    shutil.rmtree(volume.path / "e")
+    assert volume.stored_names() == set()
+
+
+@pytest.mark.parametrize("session", SESSIONS)
+@pytest.mark.parametrize("mode", ["fast", "consistent"])
+def test_with_no_symlink_links_are_the_files_they_lead_to(mount_volume: MountVolume, mode: str, session: str) -> None:
+    volume = mount_volume(mode=mode, session=session)
+    volume.put("target", b"found")
+    for name, target in {"link": "data/target", "nowhere": "data/missing", "around": "data/d/link"}.items():
+        volume.emulator.seed(f"data/d/{name}", type="Symlink", target=target)
+    folder = volume.path / "d"
+
+    listed = {entry.name: entry.stat().st_size for entry in os.scandir(folder)}
+    assert listed == {"link": 5, "nowhere": 0, "around": 0}
+    assert (folder / "link").read_bytes() == b"found"
+    assert failure((folder / "nowhere").read_bytes) == errno.ENOENT
+
+    (folder / "link").rename(volume.path / "moved")
+    folder.rename(volume.path / "e")
+    assert (volume.path / "moved").read_bytes() == b"found"
+    shutil.rmtree(volume.path / "e")
+    assert sorted(path.name for path in volume.path.iterdir()) == ["moved", "target"]
 
 
 def pages_in_cache(path: Path) -> int:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from csi.volume.naming import SESSIONS
+from tests.support.chunking_proxy import chunking_proxy
 from tests.support.emulator import RunningEmulator
 from tests.support.volumes import MountedVolume, mounted_volume
 
@@ -65,6 +67,21 @@ def volume(
     with mounted_volume(home, own, mode=mode, arguments=arguments, attributes=attributes) as mounted:
         mounted.put("big", DATA)
         yield mounted
+
+
+@pytest.mark.parametrize("session", SESSIONS)
+def test_answers_in_chunks_are_read(tmp_path: Path, emulator: RunningEmulator, session: str) -> None:
+    """A proxy in between leaves out Content-Length; bodies that it breaks off are asked for again."""
+    files = {str(size): DATA[:size] for size in (0, 1, 5000, 9 * MIB)}
+    with chunking_proxy(emulator.endpoint) as proxy:
+        behind = replace(emulator, endpoint=proxy.url)
+        with mounted_volume(tmp_path, behind, session=session) as mounted:
+            for name, body in files.items():
+                replace(mounted, emulator=emulator).put(name, body)
+            names = os.listdir(mounted.path)
+            proxy.cuts, proxy.losses = 3, 3
+            found = {name: (mounted.path / name).read_bytes() for name in names}
+    assert found == files
 
 
 def wrong_reads(path: Path, reads: list[tuple[int, int]]) -> list[tuple[int, int, int]]:

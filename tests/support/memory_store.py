@@ -7,7 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import fastcrc
 
@@ -95,7 +95,7 @@ class MemoryStore:
     ) -> ObjectMetadata:
         self._enter("GetObject", key)
         with self._lock:
-            found = self._find(key, if_match)
+            found = self._followed(key, if_match)
             if offset + len(target) > len(found.data):
                 raise RangeNotSatisfiable(f"{key}: range past the end", status=416, key=key)
             self.ranges.append((key, offset, len(target)))
@@ -107,7 +107,7 @@ class MemoryStore:
     ) -> tuple[ObjectMetadata, int]:
         self._enter("GetObject", key)
         with self._lock:
-            found = self._find(key, if_match)
+            found = self._followed(key, if_match)
             if len(found.data) > len(target):
                 raise RangeNotSatisfiable(f"{key}: larger than the buffer", status=416, key=key)
             self.ranges.append((key, 0, len(found.data)))
@@ -117,7 +117,7 @@ class MemoryStore:
     def head(self, key: ObjectKey) -> ObjectMetadata:
         self._enter("HeadObject", key)
         with self._lock:
-            return self._metadata(key, self._find(key, None))
+            return self._metadata(key, self._followed(key, None))
 
     def list_page(
         self,
@@ -328,6 +328,20 @@ class MemoryStore:
         found = self.objects.get(key)
         if found is None:
             raise ObjectNotFound(f"{key} does not exist", status=404, code="NoSuchKey", key=key)
+        if if_match is not None and found.etag != if_match:
+            raise PreconditionFailed(f"{key} changed", status=412, code="PreconditionFailed", key=key)
+        return found
+
+    def _followed(self, key: str, if_match: ETag | None) -> StoredObject:
+        """What GetObject and HeadObject are about: of a symlink the object it leads to, in one step."""
+        found = self._find(key, None)
+        if found.type == "Symlink":
+            target = self.objects.get(found.data.decode("utf-8", "surrogateescape"))
+            if target is None:
+                raise ObjectNotFound(f"{key} leads nowhere", status=404, code="SymlinkTargetNotExist", key=key)
+            if target.type == "Symlink":
+                raise RequestRejected(f"{key} leads to a symlink", status=400, code="InvalidTargetType", key=key)
+            found = replace(target, type="Symlink")
         if if_match is not None and found.etag != if_match:
             raise PreconditionFailed(f"{key} changed", status=412, code="PreconditionFailed", key=key)
         return found

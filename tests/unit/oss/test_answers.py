@@ -119,7 +119,7 @@ def test_metadata_is_read_from_headers():
         "x-oss-next-append-position": "344606",
     }
 
-    metadata = metadata_of("k", headers)
+    metadata = metadata_of("k", HttpAnswer(200, headers))
 
     assert (metadata.size, metadata.modified, metadata.type) == (344606, 1330063668.0, "Appendable")
     assert (metadata.crc64, metadata.next_append_position) == (15752265236471863010, 344606)
@@ -137,7 +137,7 @@ def test_metadata_is_read_from_headers():
     ],
 )
 def test_dates_are_read_in_any_usual_form(text, moment):
-    assert metadata_of("k", {"last-modified": text}).modified == moment
+    assert metadata_of("k", HttpAnswer(200, {"last-modified": text})).modified == moment
 
 
 def test_names_are_shown_on_one_line():
