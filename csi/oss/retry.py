@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from csi.errors import ChecksumMismatch, DeadlineExceeded, EndpointUnreachable, ServerFailure, StoreError
+from csi.oss.credentials import Credentials
 from csi.volume.spec import HttpOptions
 from csi.volume.units import MIB, Seconds
 
@@ -18,6 +19,10 @@ SLOWEST_RATE = 1 * MIB
 """Bytes per second a transfer may be as slow as: each MiB of a body adds a second to timeout and deadline."""
 
 _PERMANENT_SERVER_CODES = frozenset({"NotImplemented"})
+_ENDED_CODES = frozenset({"SecurityTokenExpired", "InvalidAccessKeyId"})
+"""Of temporary credentials that have ended: after a while OSS does not know their AccessKey ID any more."""
+_UNCLEAR_CODES = frozenset({"", "InvalidSecurityToken"})
+"""Of them too, or of others; '' where a HEAD has no body."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +44,22 @@ class RetryPolicy:
         return Seconds(size / SLOWEST_RATE)
 
     def wait_before_retry(
-        self, error: StoreError, attempt: int, left: float, random: Callable[[], float]
+        self,
+        error: StoreError,
+        attempt: int,
+        left: float,
+        random: Callable[[], float],
+        *,
+        renewal: bool = False,
     ) -> Seconds | None:
-        """What to wait after failed attempt `attempt` (from 0), None to give up; `left` is until the deadline."""
-        if attempt >= self.retries or not is_retryable(error):
+        """What to wait after failed attempt `attempt` (from 0), None to give up; `left` is until the deadline.
+
+        `renewal`: for new credentials (`has_ended`), and without jitter: there is no server to spare, and whoever
+        renews them has all the time that the options give.
+        """
+        if attempt >= self.retries or not (renewal or is_retryable(error)):
             return None
-        wait = random() * min(LONGEST_WAIT, self.interval * 2.0**attempt)
+        wait = (1.0 if renewal else random()) * min(LONGEST_WAIT, self.interval * 2.0**attempt)
         if isinstance(error, ServerFailure):
             wait = max(wait, error.retry_after)
         return Seconds(wait) if wait < left else None
@@ -57,6 +72,14 @@ def is_retryable(error: StoreError) -> bool:
     if isinstance(error, ServerFailure):
         return error.code not in _PERMANENT_SERVER_CODES
     return isinstance(error, DeadlineExceeded | ChecksumMismatch)
+
+
+def has_ended(error: StoreError, used: Credentials | None, now: float) -> bool:
+    """Whether OSS refused a request because the temporary credentials it was signed with are over."""
+    if used is None or not used.security_token or error.status != 403:
+        return False
+    is_past = used.expiration is not None and used.expiration <= now
+    return error.code in _ENDED_CODES or (is_past and error.code in _UNCLEAR_CODES)
 
 
 def may_have_arrived(error: StoreError) -> bool:

@@ -16,12 +16,12 @@ from dataclasses import dataclass, fields, replace
 from csi.errors import AuthenticationFailed, ChecksumMismatch, DeadlineExceeded, PermissionDenied, StoreError
 from csi.oss.answers import error_of, is_unbelievable, shown
 from csi.oss.cancellation import Cancellation
-from csi.oss.credentials import Credentials, CredentialsProvider
+from csi.oss.credentials import CHECK_INTERVAL, Credentials, CredentialsProvider, StaticCredentials
 from csi.oss.exchange import CHECK_NETWORK, ConnectionStatistics, HttpAnswer, HttpRequest, Transport
 from csi.oss.heads import GetHeads
 from csi.oss.lines import Lines
 from csi.oss.requests import Call, header_lines, url_of
-from csi.oss.retry import RetryPolicy, is_retryable, may_have_arrived
+from csi.oss.retry import RetryPolicy, has_ended, is_retryable, may_have_arrived
 from csi.oss.signing import Unsigned, signer_for
 from csi.volume.spec import HttpOptions, Location, WriteOptions
 from csi.volume.units import Bytes, ETag, ObjectKey, Seconds
@@ -80,6 +80,7 @@ class Session:
         self._policy = RetryPolicy.of(http)
         self._signer = signer_for(http.signature_version, location.region)
         self._credentials = credentials
+        self._looked = float("-inf")  # when one of the threads that wait for new credentials looked for them
         self._transport = transport
         self._clock = clock
         self._monotonic = monotonic
@@ -170,11 +171,13 @@ class Session:
                     deadline = now + policy.timeout + allowance
                 self._name(error, call)
                 trace.lost += may_have_arrived(error)
-                if not refreshed and self._has_newer_credentials(error, credentials):
+                if not refreshed and self._is_refusal(error):
                     refreshed = True
-                    continue
+                    if self._has_newer_credentials(credentials):
+                        continue
                 left = deadline - self._monotonic()
-                wait = policy.wait_before_retry(error, attempt, left, self._random)
+                renewal = self._may_be_renewed(error, credentials)
+                wait = policy.wait_before_retry(error, attempt, left, self._random, renewal=renewal)
                 if wait is None or self._closing.is_set() or (cancellation is not None and cancellation.requested):
                     self._count("errors")
                     if wait is None and attempt < policy.retries and is_retryable(error):
@@ -183,7 +186,10 @@ class Session:
                 attempt += 1
                 self._count("retries")
                 _log.info("attempt %d of %s failed, next in %.2f s: %s", attempt, call.operation, wait, error.message)
-                self._sleep(wait)
+                if renewal:
+                    self._await_renewal(credentials, wait, cancellation)
+                else:
+                    self._sleep(wait)
             else:
                 return answer
 
@@ -264,14 +270,36 @@ class Session:
         if not 200 <= answer.status < 300 or (call.changes and is_unbelievable(answer)):
             raise error_of(answer, call, self.location)
 
-    def _has_newer_credentials(self, error: StoreError, used: Credentials | None) -> bool:
-        """Whether another attempt with what the source holds now is worthwhile after a refusal."""
-        refused = isinstance(error, AuthenticationFailed) or (isinstance(error, PermissionDenied) and not error.code)
-        if not refused:
-            return False
+    @staticmethod
+    def _is_refusal(error: StoreError) -> bool:
+        """Whether the credentials may be why; a HEAD may have no code that says."""
+        return isinstance(error, AuthenticationFailed) or (isinstance(error, PermissionDenied) and not error.code)
+
+    def _has_newer_credentials(self, used: Credentials | None) -> bool:
+        """Whether the source, looked at again, holds others than the refused ones."""
         if self._credentials.current() == used:
             self._credentials.refresh()
         return self._credentials.current() != used
+
+    def _may_be_renewed(self, error: StoreError, used: Credentials | None) -> bool:
+        """Whether new credentials are to be expected: these have ended, and their source can change."""
+        return not isinstance(self._credentials, StaticCredentials) and has_ended(error, used, self._clock())
+
+    def _await_renewal(self, used: Credentials | None, wait: Seconds, cancellation: Cancellation | None) -> None:
+        """Wait until there are other credentials than `used`, at most `wait`. However many threads wait, the source
+        is looked at once in a while: it may be a server."""
+        pause = min(wait, CHECK_INTERVAL)
+        ends = self._monotonic() + wait
+        while (left := ends - self._monotonic()) > 0:
+            self._sleep(min(left, pause))
+            if self._closing.is_set() or (cancellation is not None and cancellation.requested):
+                return
+            now = self._monotonic()
+            if self._credentials.current() == used and now - self._looked >= pause:
+                self._looked = now
+                self._credentials.refresh()
+            if self._credentials.current() != used:
+                return
 
     def _advise(self, error: StoreError, policy: RetryPolicy) -> None:
         """Say what to do about an attempt that took too long: the option, where it is what bounded it. It is not in a

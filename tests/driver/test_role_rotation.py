@@ -120,6 +120,7 @@ def test_reads_fail_once_the_last_role_has_expired_and_go_on_with_the_next(
     attributes = {
         **{"bucket": emulator.bucket, "url": emulator.endpoint, "mode": "consistent"},
         **{"authType": "rrsa", "roleArn": ROLE, "oidcProviderArn": PROVIDER, "fs.jindo.args": "-odirect_io"},
+        "fs.oss.retry.count": "1",  # how long a read waits for the next role
     }
     request = publish_request(target, attributes={**attributes, **pod_context(token=short_lived.token())}, secrets={})
     plugin.node.NodePublishVolume(request, timeout=30)

@@ -24,6 +24,7 @@ class Time:
     def __init__(self, now: float = 1_700_000_000.0) -> None:
         self.now = now
         self.slept: list[float] = []
+        self.during_sleep: Callable[[], None] = lambda: None
 
     def clock(self) -> float:
         return self.now
@@ -31,6 +32,7 @@ class Time:
     def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
         self.now += seconds
+        self.during_sleep()
 
 
 @dataclass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from csi.errors import AuthenticationFailed, CredentialsMissing
 from csi.torch import AnonymousCredentials, OssIterableDataset, OssMapDataset
 from csi.torch.samples import OssObject
+from csi.volume.spec import HttpOptions
 from tests.support.emulator import IssuedToken, RunningEmulator
 from tests.support.service_accounts import PROVIDER, ROLE, TokenIssuer
 from tests.torch.conftest import Ground
@@ -63,7 +65,8 @@ def test_keys_that_were_taken_back_are_replaced_by_those_in_the_file(samples: Gr
     assert list(made) == [str(number) for number in range(COUNT)]
 
 
-def test_keys_that_expired_end_training_with_what_to_do(samples: Ground) -> None:
+def test_keys_that_expired_end_training_with_what_to_do(samples: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("csi.torch.connection.HttpOptions", partial(HttpOptions, retries=1))
     write(samples.cred_path, samples.emulator.issue_token(3600))
     made = OssMapDataset.from_prefix(samples.uri("data/"), **samples.arguments, transform=text_of, on_error="skip")
     samples.emulator.expire_tokens()

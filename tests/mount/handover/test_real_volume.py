@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 from csi.handover.types import PublishRequest
 from csi.volume.parse import parse_volume
 from tests.support.emulator import RunningEmulator
+from tests.support.engines import until
 from tests.support.node import DEADLINE, Node
 
 
@@ -65,6 +68,35 @@ def test_new_credentials_are_used_without_a_remount(node, emulator):
     assert bucket_of(emulator).get_object("data/two.txt").read() == b"2"
     assert plugin.condition(lasting.volume_id, node.target).sidecar_pid == pid
     plugin.unpublish(lasting.volume_id, node.target)
+
+
+def test_programs_wait_for_credentials_that_are_renewed_late(node, emulator):
+    plugin = node.start(launcher=node.real())
+    lasting = request_for(node, emulator, **{"fs.oss.blocklet.size.mb": "1", "fs.jindo.args": "-odirect_io"})
+    token = emulator.issue_token()
+    temporary = {
+        "AccessKeyId": token.access_key_id,
+        "AccessKeySecret": token.access_key_secret,
+        "SecurityToken": token.security_token,
+    }
+    content = os.urandom(3 << 20)
+    bucket_of(emulator).put_object("data/there.bin", content)
+    plugin.publish(replace(lasting, credentials=temporary), DEADLINE)
+    with (node.target / "made.bin").open("wb") as writing, (node.target / "there.bin").open("rb") as reading:
+        emulator.expire_tokens()
+        with ThreadPoolExecutor(2) as pool:
+            written, read = pool.submit(writing.write, content), pool.submit(reading.read)
+            for operation in ("UploadPart,InitiateMultipartUpload", "GetObject"):
+                until(lambda names=operation: refused(emulator, names))
+            plugin.publish(lasting, DEADLINE)
+            assert written.result(30) == len(content)
+            assert read.result(30) == content
+    assert bucket_of(emulator).get_object("data/made.bin").read() == content
+    plugin.unpublish(lasting.volume_id, node.target)
+
+
+def refused(emulator: RunningEmulator, operations: str) -> bool:
+    return any(entry["status"] == 403 for name in operations.split(",") for entry in emulator.requests(name))
 
 
 def test_a_file_that_is_being_written_is_whole_after_sigterm(node, emulator):

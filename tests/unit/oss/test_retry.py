@@ -71,3 +71,12 @@ def test_there_is_no_wait_past_the_deadline():
 
 def test_the_last_attempt_is_not_followed_by_another():
     assert POLICY.wait_before_retry(errors.EndpointUnreachable("x"), 5, 100.0, lambda: 0.0) is None
+
+
+def test_a_wait_for_new_credentials_is_as_long_as_the_options_say():
+    error = errors.AuthenticationFailed("over", status=403, code="SecurityTokenExpired")
+
+    assert [POLICY.wait_before_retry(error, n, 100.0, lambda: 0.0, renewal=True) for n in (0, 1, 4, 5)] == [
+        *(0.5, 1.0, 8.0),
+        None,
+    ]

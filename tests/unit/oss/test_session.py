@@ -4,7 +4,8 @@ import threading
 import pytest
 
 from csi import errors
-from csi.oss.credentials import Credentials
+from csi.oss.cancellation import Cancellation
+from csi.oss.credentials import Credentials, StaticCredentials
 from csi.oss.exchange import HttpAnswer
 from csi.oss.preflight import POLICY
 from csi.oss.requests import Call
@@ -29,6 +30,42 @@ class RotatingCredentials:
         self.refreshes += 1
         if len(self.found) > 1:
             self.found.pop(0)
+
+
+class LateCredentials(RotatingCredentials):
+    """The next are there `after` seconds, by the clock."""
+
+    def __init__(self, time, after, *found):
+        super().__init__(*found)
+        self.time = time
+        self.due = time.now + after
+
+    def refresh(self):
+        if self.time.now >= self.due:
+            super().refresh()
+        else:
+            self.refreshes += 1
+
+
+class Together:
+    """A clock for threads that sleep equally long, all at once."""
+
+    def __init__(self, time, crowd):
+        self.clock = time.clock
+        self._time = time
+        self._seconds = 0.0
+        self._barrier = threading.Barrier(crowd, self._pass)
+
+    def sleep(self, seconds):
+        self._seconds = seconds
+        self._barrier.wait(20)
+
+    def _pass(self):
+        self._time.sleep(self._seconds)
+
+
+def temporary(name, expiration=None):
+    return Credentials(f"STS.{name}", "s", f"token of {name}", expiration)
 
 
 def silence(time, seconds):
@@ -177,6 +214,117 @@ def test_credentials_are_refreshed_only_once_for_a_request():
         client.head("k")
 
     assert transport.steps == []
+
+
+@pytest.mark.parametrize("code", ["SecurityTokenExpired", "InvalidAccessKeyId"])
+def test_a_request_waits_for_the_successor_of_an_expired_token(code):
+    time = Time()
+    credentials = LateCredentials(time, 1.2, temporary("old"), temporary("new"))
+    client, transport = scripted_client(*[refusal(403, code)] * 2, FOUND, credentials=credentials, time=time)
+
+    assert client.head("k").size == 5
+    assert any(b"Credential=STS.new/" in header for header in transport.requests[2].headers)
+    assert sum(time.slept) == 1.5
+
+
+def test_new_credentials_are_noticed_within_a_long_wait():
+    time = Time()
+    credentials = LateCredentials(time, 2.5, temporary("old"), temporary("new"))
+    http = HttpOptions(retries=1, retry_interval=10.0)
+    client, _ = scripted_client(
+        refusal(403, "SecurityTokenExpired"), FOUND, credentials=credentials, time=time, http=http
+    )
+
+    client.head("k")
+
+    assert sum(time.slept) == 3.0
+
+
+def test_an_expired_token_without_a_successor_is_told_after_all_retries():
+    time = Time()
+    client, transport = scripted_client(
+        *[refusal(403, "SecurityTokenExpired")] * 6, credentials=RotatingCredentials(temporary("old")), time=time
+    )
+
+    with pytest.raises(errors.AuthenticationFailed, match="SecurityTokenExpired"):
+        client.head("k")
+
+    assert transport.steps == []
+    assert sum(time.slept) == 15.5
+
+
+@pytest.mark.parametrize("answer", [HttpAnswer(403, {}), refusal(403, "InvalidSecurityToken")], ids=["HEAD", "code"])
+def test_a_refusal_that_does_not_say_why_waits_if_the_expiration_is_past(answer):
+    time = Time()
+    credentials = LateCredentials(time, 0.3, temporary("old", time.now), temporary("new"))
+    client, _ = scripted_client(answer, FOUND, credentials=credentials, time=time)
+
+    assert client.head("k").size == 5
+
+
+@pytest.mark.parametrize(
+    ("code", "credentials"),
+    [
+        ("InvalidAccessKeyId", RotatingCredentials(Credentials("LTAI", "s"))),
+        ("SignatureDoesNotMatch", RotatingCredentials(temporary("wrong", 1.0))),
+        ("RequestTimeTooSkewed", RotatingCredentials(temporary("early", 1.0))),
+        ("AccessDenied", RotatingCredentials(temporary("poor", 1.0))),
+        ("InvalidSecurityToken", RotatingCredentials(temporary("torn", 4e9))),
+        ("SecurityTokenExpired", StaticCredentials(temporary("alone"))),
+    ],
+    ids=["a permanent key", "a wrong secret", "a wrong clock", "no right", "another key's token", "nobody renews"],
+)
+def test_what_no_renewal_cures_is_told_at_once(code, credentials):
+    time = Time()
+    client, transport = scripted_client(refusal(403, code), credentials=credentials, time=time)
+
+    with pytest.raises(errors.StoreError, match=code):
+        client.head("k")
+
+    assert time.slept == []
+    assert len(transport.requests) == 1
+
+
+@pytest.mark.parametrize("ending", ["close", "cancel"])
+def test_an_end_ends_the_wait_for_new_credentials(ending):
+    time = Time()
+    cancellation = Cancellation()
+    client, _ = scripted_client(
+        *[refusal(403, "SecurityTokenExpired")] * 2,
+        credentials=RotatingCredentials(temporary("old")),
+        time=time,
+        http=HttpOptions(retry_interval=10.0),
+    )
+    time.during_sleep = client.close if ending == "close" else cancellation.request
+
+    with pytest.raises(errors.AuthenticationFailed):
+        client.session.call(Call("ListObjects", "GET"), cancellation=cancellation)
+
+    assert len(time.slept) == 1
+
+
+def test_the_source_is_looked_at_for_all_who_wait():
+    crowd, rounds = 8, 16  # of the latter each may have one look
+    time = Time()
+    credentials = RotatingCredentials(temporary("old"))
+    client, _ = scripted_client(
+        *[refusal(403, "SecurityTokenExpired")] * (6 * crowd), credentials=credentials, time=Together(time, crowd)
+    )
+    told = []
+
+    def ask():
+        with pytest.raises(errors.AuthenticationFailed) as failure:
+            client.head("k")
+        told.append(failure.value)
+
+    threads = [threading.Thread(target=ask) for _ in range(crowd)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+
+    assert len(told) == crowd
+    assert credentials.refreshes < crowd + 2 * rounds
 
 
 def test_lack_of_rights_does_not_touch_the_credentials():
