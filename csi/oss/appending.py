@@ -13,7 +13,7 @@ from csi.errors import AppendConflict, RangeNotSatisfiable
 from csi.oss import reading
 from csi.oss.answers import crc64_in
 from csi.oss.checksum import EMPTY, crc64_of, update
-from csi.oss.requests import Call, write_headers
+from csi.oss.requests import Call, body_headers, write_headers
 from csi.oss.session import Session, Trace
 from csi.oss.store import AppendResult, Buffer
 from csi.volume.units import MIB, ETag, ObjectKey
@@ -24,7 +24,7 @@ _PIECE = 1 * MIB
 def append(session: Session, key: ObjectKey, position: int, body: Sequence[Buffer], content_type: str) -> AppendResult:
     """See `ObjectStore.append`."""
     query = [("append", ""), ("position", str(position))]
-    headers = write_headers(session.write, content_type=content_type)
+    headers = write_headers(session.write, content_type=content_type) | body_headers(session.write, body)
     call = Call("AppendObject", "POST", key, query=query, headers=headers, body=body, once=True)
     trace = Trace()
     try:

@@ -16,7 +16,7 @@ from csi.oss import reading
 from csi.oss.answers import element, shown
 from csi.oss.checksum import EMPTY, crc64_of
 from csi.oss.exchange import HttpAnswer
-from csi.oss.requests import Call, write_headers
+from csi.oss.requests import Call, body_headers, write_headers
 from csi.oss.session import Session, Trace
 from csi.oss.signing import quote_bytes
 from csi.oss.store import Buffer, Part, PutResult
@@ -45,7 +45,8 @@ def initiate(session: Session, key: ObjectKey, *, user: Mapping[str, str] | None
 
 def upload_part(session: Session, key: ObjectKey, upload_id: str, number: int, body: Sequence[Buffer]) -> Part:
     """See `ObjectStore.upload_part`."""
-    call = Call("UploadPart", "PUT", key, query=_part(upload_id, number), body=body, summed=True)
+    headers = body_headers(session.write, body)
+    call = Call("UploadPart", "PUT", key, query=_part(upload_id, number), headers=headers, body=body, summed=True)
     ours = EMPTY
 
     def check(answer: HttpAnswer) -> None:

@@ -6,6 +6,8 @@ unless the location says path style. Nothing here knows credentials or what an a
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -69,6 +71,19 @@ def header_lines(headers: Mapping[str, str], operation: str) -> list[bytes]:
         line = f"{name}: {value}" if value else f"{name};"
         lines.append(line.encode("utf-8", "surrogateescape"))
     return lines
+
+
+def content_md5(body: Sequence[Buffer]) -> str:
+    """The header Content-MD5 (RFC 1864) of a body."""
+    digest = hashlib.md5(usedforsecurity=False)
+    for part in body:
+        digest.update(part)
+    return base64.b64encode(digest.digest()).decode()
+
+
+def body_headers(options: WriteOptions, body: Sequence[Buffer]) -> dict[str, str]:
+    """Headers of the operations that bring bytes: their MD5, if that is wanted."""
+    return {"content-md5": content_md5(body)} if options.md5 else {}
 
 
 def write_headers(

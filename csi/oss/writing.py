@@ -6,9 +6,7 @@ was lost is recognised as ours by its content.
 
 from __future__ import annotations
 
-import base64
 import functools
-import hashlib
 from collections.abc import Mapping, Sequence
 
 from csi.errors import ObjectExists, ObjectNotFound
@@ -17,7 +15,7 @@ from csi.oss.answers import crc64_in, decoded, document_in, element
 from csi.oss.checksum import crc64_of
 from csi.oss.exchange import HttpAnswer
 from csi.oss.markup import escape
-from csi.oss.requests import Call, write_headers
+from csi.oss.requests import Call, body_headers, content_md5, write_headers
 from csi.oss.session import Session, Trace, mismatch
 from csi.oss.signing import quote_bytes
 from csi.oss.store import Buffer, DeleteFailure, PutResult
@@ -39,6 +37,7 @@ def put(
 ) -> PutResult:
     """See `ObjectStore.put`."""
     headers = write_headers(session.write, user=user, content_type=content_type, forbid_overwrite=forbid_overwrite)
+    headers |= body_headers(session.write, body)
     call = Call("PutObject", "PUT", key, headers=headers, body=body, once=forbid_overwrite)
     ours = crc64_of(body) if session.write.crc64 else None
     check = None if ours is None else functools.partial(check_crc, call, ours)
@@ -103,8 +102,7 @@ def put_result(answer: HttpAnswer) -> PutResult:
 def _delete_batch(session: Session, keys: Sequence[ObjectKey]) -> list[DeleteFailure]:
     names = "".join(f"<Object><Key>{escape(key)}</Key></Object>" for key in keys)
     document = f'<?xml version="1.0" encoding="UTF-8"?><Delete><Quiet>false</Quiet>{names}</Delete>'.encode()
-    digest = hashlib.md5(document, usedforsecurity=False).digest()
-    headers = {"content-type": "application/xml", "content-md5": base64.b64encode(digest).decode()}
+    headers = {"content-type": "application/xml", "content-md5": content_md5([document])}
     query = [("delete", ""), ("encoding-type", "url")]
     call = Call("DeleteMultipleObjects", "POST", query=query, headers=headers, body=[document])
     root = document_in(session.call(call).body, call)

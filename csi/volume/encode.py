@@ -19,18 +19,19 @@ from csi.errors import ProtocolError
 from csi.volume.spec import CacheOptions, VolumeSpec
 
 VERSION = 1
-_LATER = (("cache", CacheOptions()),)
-"""Groups that an earlier release does not know, as it behaves without them. Where they are so they are left out, so
-that its sidecars understand what they get and the hashes of its mounts stay true."""
+_LATER: tuple[tuple[str, str, object], ...] = (("", "cache", CacheOptions()), ("write", "md5", False))
+"""Fields that an earlier release does not know, by group, as it behaves without them. Where they are so they are left
+out, so that its sidecars understand what they get and the hashes of its mounts stay true."""
 _HASH_LENGTH = 16
 
 
 def encode_spec(spec: VolumeSpec) -> str:
     """The one JSON text of `spec`, with the version of this encoding: sorted keys, no white space, ASCII."""
     fields = _encode(spec)
-    for name, before in _LATER:
-        if getattr(spec, name) == before:
-            del fields[name]
+    for group, name, before in _LATER:
+        inner = fields[group] if group else fields
+        if inner[name] == _encode(before):
+            del inner[name]
     document = {"version": VERSION, "spec": fields}
     return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
@@ -49,8 +50,10 @@ def decode_spec(text: str) -> VolumeSpec:
             hint="use node plugin and sidecar of the same release",
         )
     fields = document["spec"]
-    if isinstance(fields, dict):
-        fields = {**{name: _encode(before) for name, before in _LATER}, **fields}
+    for group, name, before in _LATER:
+        inner = fields.get(group) if group and isinstance(fields, dict) else fields
+        if isinstance(inner, dict):
+            inner.setdefault(name, _encode(before))
     spec = _decode(VolumeSpec, fields, "spec")
     if not isinstance(spec, VolumeSpec):
         raise ProtocolError("volume spec: not a spec")

@@ -105,6 +105,7 @@ class WriteOptions:
     flush_interval: Seconds | None = None
     random_write_sync_interval: Seconds = Seconds(10.0)
     crc64: bool = True
+    md5: bool = False
     server_side_encryption: str = ""  # '', AES256, KMS, SM4
     server_side_data_encryption: str = ""
     server_side_encryption_key_id: str = ""

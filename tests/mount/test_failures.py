@@ -122,6 +122,23 @@ def test_a_wrong_checksum_is_never_taken_for_data(mount_volume: MountVolume) -> 
     assert failure((volume.path / "f").read_bytes) == errno.EIO
 
 
+@pytest.mark.parametrize("size", [1000, 3 << 20])
+def test_with_md5_an_object_outlives_an_overwrite_that_is_damaged_on_the_way(
+    mount_volume: MountVolume, size: int
+) -> None:
+    attributes = {**QUICK, "fs.oss.checksum.md5.enable": "true", "fs.oss.blocklet.size.mb": "1"}
+    volume = mount_volume(mode="fast", attributes=attributes)
+    volume.put("f", b"x" * size)
+    volume.emulator.fault(operation="PutObject,UploadPart", corrupt_upload=True)
+
+    assert failure((volume.path / "f").write_bytes, b"y" * size) == errno.EIO
+
+    assert volume.get("f") == b"x" * size
+    volume.emulator.clear_faults()
+    (volume.path / "f").write_bytes(b"y" * size)
+    assert volume.get("f") == b"y" * size
+
+
 def test_a_lost_answer_to_a_put_is_not_an_error(mount_volume: MountVolume) -> None:
     volume = mount_volume(mode="fast", attributes={"fs.oss.retry.interval.millisecond": "10"})
     volume.emulator.fault(operation="PutObject", drop_answer=True, count=1)

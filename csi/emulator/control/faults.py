@@ -48,7 +48,8 @@ class Rule:
     of the response body. reset_upload_after: likewise of the request body. drop_answer: do the operation, then reset
     the connection instead of answering. truncate_after: end the connection after so many bytes of the response body,
     Content-Length unchanged. wrong_crc64: a false x-oss-hash-crc64ecma. corrupt_body: one byte of the response body is
-    flipped. expire_token: the security token counts as expired. blackhole: never answer, keep the connection.
+    flipped. corrupt_upload: the first byte of the request body is. expire_token: the security token counts as expired.
+    blackhole: never answer, keep the connection.
     """
 
     operation: str = "*"
@@ -68,6 +69,7 @@ class Rule:
     truncate_after: int = -1
     wrong_crc64: bool = False
     corrupt_body: bool = False
+    corrupt_upload: bool = False
     expire_token: bool = False
     blackhole: bool = False
 

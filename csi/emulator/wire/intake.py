@@ -42,4 +42,6 @@ class Intake:
             self._entry.outcome = "reset"
             reset(self._request)
         await self._pace.spend(len(data))
+        if data and self._plan.any("corrupt_upload") and self._entry.bytes_in == len(data):
+            return bytes([data[0] ^ 1]) + data[1:]
         return data

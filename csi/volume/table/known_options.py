@@ -76,7 +76,7 @@ _JINDO_COMMON = (
 _JINDO_WRITE = (
     *_all("fs.oss.upload.", Topic.WRITE, _QUEUE, "queue.size max.pending.tasks.per.stream=10"),
     *_all("fs.oss.upload.", Topic.WRITE, _INTERNAL, "async.enable sendfile.enable"),
-    *_all("fs.oss.checksum.", Topic.WRITE, "what is written is checked with CRC64", "md5.enable=false combine.mode"),
+    *_all("fs.oss.checksum.", Topic.WRITE, "what is written is checked with CRC64", "combine.mode"),
     *_all("fs.oss.", Topic.WRITE, _INTERNAL, "array.block.enable=false"),
     *_all("fs.oss.", Topic.WRITE, _HDFS, "append.threshold.size=0 flush.merge.threshold.size=1048576"),
     *_all("fs.oss.hflush.", Topic.WRITE, _HDFS, "enable=true interval.count=0 interval.size=0"),

@@ -116,6 +116,15 @@ _WRITE = (
         sets="write.crc64",
     ),
     implemented(
+        "fs.oss.checksum.md5.enable",
+        Topic.WRITE,
+        Kind.BOOLEAN,
+        "Send the MD5 of what is written with it: OSS refuses what was damaged on the way, and the object of before "
+        "stays. CRC64 finds the damage too, but when the object has been replaced. MD5 takes much more CPU time.",
+        default="false",
+        sets="write.md5",
+    ),
+    implemented(
         "fs.oss.server-side-encryption",
         Topic.WRITE,
         Kind.CHOICE,

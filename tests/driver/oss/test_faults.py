@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -11,6 +12,7 @@ from csi import errors
 from csi.oss.checksum import crc64_of
 from csi.oss.credentials import Credentials, FileCredentials, StaticCredentials
 from csi.volume.spec import HttpOptions, WriteOptions
+from tests.support.engines import until
 from tests.support.raw_server import raw_server, read_request
 
 CONTENT = os.urandom(400_000)
@@ -99,6 +101,7 @@ def test_pieces_of_two_versions_are_never_put_together(stored, make_client, emul
         {"reset_upload_after": 100_000},
         {"drop_answer": True},
         {"wrong_crc64": True},
+        {"corrupt_upload": True},
         {"reset_after": 0},
     ],
     ids=lambda fault: next(iter(fault)),
@@ -135,6 +138,31 @@ def test_every_operation_survives_a_passing_fault(stored, emulator, operation, c
     call(stored)
 
     assert emulator.count(operation) == 3
+
+
+@pytest.mark.parametrize(
+    ("operation", "write"),
+    [
+        ("PutObject", lambda c: c.put("k", [CONTENT[:7], CONTENT[7:]])),
+        ("UploadPart", lambda c: c.upload_part("k", c.initiate_multipart("k"), 1, [CONTENT])),
+        ("AppendObject", lambda c: c.append("log", 3, [CONTENT])),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_with_md5_what_is_damaged_on_the_way_is_not_stored(make_client, emulator, operation, write):
+    client = make_client(write=WriteOptions(md5=True))
+    client.put("k", [b"old"])
+    client.append("log", 0, [b"old"])
+    emulator.fault(operation=operation, corrupt_upload=True)
+
+    with pytest.raises(errors.ServerFailure, match="InvalidDigest") as raised:
+        write(client)
+
+    assert "damaged" in raised.value.hint
+    assert read(client, "k") == read(client, "log") == b"old"
+    assert emulator.count(operation) > 2
+    emulator.clear_faults()
+    write(client)
 
 
 @pytest.mark.parametrize("lost", [1, 3])
@@ -235,33 +263,54 @@ def test_a_volume_without_checksums_reads_what_it_gets(stored, make_client, emul
     assert read(make_client(write=WriteOptions(crc64=False))) == CONTENT
 
 
+def renew(path, emulator):
+    token = emulator.issue_token()
+    new = path.with_suffix(".new")
+    new.write_text(
+        json.dumps(
+            {
+                "AccessKeyId": token.access_key_id,
+                "AccessKeySecret": token.access_key_secret,
+                "SecurityToken": token.security_token,
+                "Expiration": "2099-01-01T00:00:00Z",
+            }
+        )
+    )
+    new.replace(path)
+
+
 def test_a_token_that_expires_is_replaced_from_its_file_while_requests_go_on(make_client, emulator, tmp_path):
     path = tmp_path / "credentials"
-
-    def rotate():
-        token = emulator.issue_token()
-        path.write_text(
-            json.dumps(
-                {
-                    "AccessKeyId": token.access_key_id,
-                    "AccessKeySecret": token.access_key_secret,
-                    "SecurityToken": token.security_token,
-                    "Expiration": "2099-01-01T00:00:00Z",
-                }
-            )
-        )
-
-    rotate()
+    renew(path, emulator)
     client = make_client(credentials=FileCredentials(path, clock=lambda: 1.0))
     client.put("k", [b"before"])
     emulator.expire_tokens()
-    rotate()
+    renew(path, emulator)
 
     client.put("k", [b"after"])
 
     assert read(client) == b"after"
     refused = [entry for entry in emulator.requests("PutObject") if entry["status"] == 403]
     assert len(refused) == 1
+
+
+@pytest.mark.parametrize("operation", ["PutObject", "GetObject", "HeadObject"])
+def test_a_request_waits_for_a_file_that_is_renewed_late(stored, make_client, emulator, tmp_path, operation):
+    path = tmp_path / "credentials"
+    renew(path, emulator)
+    client = make_client(credentials=FileCredentials(path), http=HttpOptions(retry_interval=0.3))
+    call = {
+        "PutObject": lambda: client.put("new", [CONTENT]),
+        "GetObject": lambda: read(client),
+        "HeadObject": lambda: client.head("k"),
+    }[operation]
+    emulator.expire_tokens()
+
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(call)
+        until(lambda: [entry for entry in emulator.requests(operation) if entry["status"] == 403])
+        renew(path, emulator)
+        done.result(30)
 
 
 def test_an_expired_token_that_nobody_replaces_is_told_as_such(make_client, emulator):

@@ -43,8 +43,10 @@ def test_two_specs_have_one_hash_only_if_they_are_equal(one: VolumeSpec, other: 
     assert (spec_hash(one) == spec_hash(other)) == (one == other)
 
 
-def test_a_volume_without_a_disk_cache_is_what_an_earlier_release_encoded() -> None:
-    assert "cache" not in json.loads(encode_spec(PLAIN))["spec"]
+def test_a_volume_without_what_is_new_is_what_an_earlier_release_encoded() -> None:
+    encoded = json.loads(encode_spec(PLAIN))["spec"]
+    assert "cache" not in encoded
+    assert "md5" not in encoded["write"]
     assert spec_hash(PLAIN) == "d2733f387988be97"
 
 

@@ -40,6 +40,7 @@ EXAMPLES = {
     "fs.oss.append.enable": ("true", {}),
     "fs.oss.second.level.domain.enable": ("true", {}),
     "fs.oss.checksum.crc64.enable": ("false", {}),
+    "fs.oss.checksum.md5.enable": ("true", {}),
     "fs.oss.server-side-encryption": ("AES256", {}),
     "fs.oss.server-side-data-encryption": ("SM4", {"fs.oss.server-side-encryption": "KMS"}),
     "fs.oss.server-side-encryption-key-id": ("9468da86-3509", {"encrypted": "kms"}),
