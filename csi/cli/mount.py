@@ -7,7 +7,7 @@ unmounts on Ctrl-C or SIGTERM. Credentials come from a file or the environment a
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import hashlib
 import json
 import os
@@ -270,7 +270,7 @@ def _serve(spec: VolumeSpec, target: Path, source: _Nothing, ending: Ending, lau
     try:
         mounts.open()
     except MountError as error:
-        if _is_taken(_STATE / volume_id):
+        if error.errno == errno.EWOULDBLOCK:  # it holds the lock on the state for as long as it serves
             raise TargetConflict(
                 f"{target} is mounted already, by another `ossfuse mount`",
                 hint=f"umount {target} first, or mount on another directory",
@@ -319,21 +319,6 @@ def _publish(mounts: SidecarMounts, request: PublishRequest, ending: Ending) -> 
         click.echo(f"{request.target} is not mounted: {name} came before the mount was made", err=True)
         raise click.exceptions.Exit(128 + ending.signal) from None
     ending.serving()
-
-
-def _is_taken(state: Path) -> bool:
-    """Whether another process serves the directory whose state is in `state`: it holds the lock for as long."""
-    try:
-        descriptor = os.open(state, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
 
 
 def _announce(mounts: SidecarMounts, volume_id: str, target: Path, spec: VolumeSpec) -> None:

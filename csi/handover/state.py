@@ -9,6 +9,7 @@ not on a tmpfs, a small private one is mounted on it (secrets never reach a disk
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import logging
@@ -173,6 +174,7 @@ class StateDirectory:
             os.close(descriptor)
             raise MountError(
                 f"state directory {self.path} is in use by another ossfuse process",
+                errno=errno.EWOULDBLOCK,
                 hint="stop that one, or give this one its own directory with --state-dir",
             ) from None
         self._locks.append(descriptor)

@@ -1,6 +1,6 @@
 """What `ossfuse mount` refuses before it mounts anything."""
 
-import fcntl
+import errno
 import json
 import os
 from pathlib import Path
@@ -52,23 +52,13 @@ def test_half_a_key_in_the_environment_is_told_with_its_variable(tmp_path: Path,
 
 
 def test_a_directory_that_another_mount_serves_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    held: list[int] = []
-
     class Taken:
         def open(self) -> None:
-            (state,) = (tmp_path / "state").glob("mount-*")
-            held.append(os.open(state, os.O_RDONLY))
-            fcntl.flock(held[0], fcntl.LOCK_EX)
-            raise MountError(f"state directory {state} is in use", hint="give --state-dir")
-
-    def local_mounts(state: Path, *_: object, **__: object) -> Taken:
-        state.mkdir(parents=True)
-        return Taken()
+            raise MountError("state directory is in use", errno=errno.EWOULDBLOCK, hint="give --state-dir")
 
     monkeypatch.setattr("csi.cli.mount._STATE", tmp_path / "state")
-    monkeypatch.setattr("csi.cli.mount.local_mounts", local_mounts)
+    monkeypatch.setattr("csi.cli.mount.local_mounts", lambda *_, **__: Taken())
     result = mount(tmp_path / "folder", "--public")
-    os.close(held[0])
     assert result.exit_code == 1
     assert f"{tmp_path / 'folder'} is mounted already" in result.stderr
     assert f"Hint: umount {tmp_path / 'folder'} first" in result.stderr
