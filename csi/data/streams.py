@@ -89,7 +89,7 @@ class Tail(Protocol):
         """Nothing is put anywhere any more when this returns: `position`. Idempotent."""
 
     def show(self, handle: FileHandle) -> None:
-        """Writes of `handle` that begin at `position` may be put here."""
+        """Writes of `handle`, and of no other any more, that begin at `position` may be put here."""
 
     def hide(self) -> None:
         """Nobody finds it any more; idempotent."""

@@ -43,7 +43,8 @@ class Appearance:
             if node is self.table.root:
                 return Entry(attributes, entry_timeout, attr_timeout)
             if node.draft is not None:
-                return Entry(attributes, entry_timeout, Seconds(0.0))
+                is_new = node.facts is None  # the name goes away if it fails, or its program is killed
+                return Entry(attributes, Seconds(0.0) if is_new else entry_timeout, Seconds(0.0))
             age = max(0.0, self.clock() - node.checked_at)
             name_timeout = self._name_timeout  # a LOOKUP would be told for as long that the name is there
             entry_timeout = Seconds(name_timeout - age if age < name_timeout else 0.0)

@@ -1,12 +1,12 @@
 """Versions being written: from the first byte (or the truncation) of a file to the moment the object is in OSS.
 
-A draft belongs to one node and to the handle that began it; a second writer is refused with FileBusy, unless both
-append (O_APPEND), because then their bytes cannot collide. The object appears, whole, when the draft is finished: at
-close(2), at fsync(2), or before a rename; not when the kernel closes the file for a program that was killed. What is
-written after that begins another draft that continues the finished version. A draft that failed, or was written to out
-of order, never becomes an object: its error is told by every later call, and the object stays the old one or absent.
-Writes of its owner that go on where the last one ended may be put into the tail of its writer by the kernel session,
-which nobody here hears of: what has to, calls `recall` first.
+A draft belongs to one node and to the handle that wrote to it first, or began it while nobody has; a second writer is
+refused with FileBusy, unless both append (O_APPEND), because then their bytes cannot collide. The object appears,
+whole, when the draft is finished: at close(2), at fsync(2), or before a rename; not when the kernel closes the file for
+a program that was killed. What is written after that begins another draft that continues the finished version. A draft
+that failed, or was written to out of order, never becomes an object: its error is told by every later call, and the
+object stays the old one or absent. Writes of its owner that go on where the last one ended may be put into the tail of
+its writer by the kernel session, which nobody here hears of: what has to, calls `recall` first.
 In append mode (`fs.oss.append.enable`) a draft is an Appendable object that grows in OSS while it is written. A size
 that a program announces before it writes (ftruncate) is shown at once and owed from then on: until as much has been
 written the draft is not finished, and nothing is padded.
@@ -133,10 +133,7 @@ class Drafts:
     ) -> int:
         """Append `data`, which must belong at the end. A refusal or a failure ends the draft: close(2) reports it, and
         no object with a hole in it appears."""
-        if draft.owner != writer_handle and not (draft.shared and appends):
-            raise _busy(node)
-        if draft.error is not None:
-            raise draft.error
+        self._claim(node, draft, writer_handle, appends, offset)
         draft.recall()
         if offset != draft.size:
             error = self._out_of_order(node, offset, draft.size)
@@ -177,10 +174,7 @@ class Drafts:
     def announce(self, node: Node, draft: Draft, handle: FileHandle, appends: bool, size: int) -> None:
         """ftruncate(2) to `size`, which is not less than what has been written: safetensors and others do it before
         they write as much, in order."""
-        if draft.owner != handle and not (draft.shared and appends):
-            raise _busy(node)
-        if draft.error is not None:
-            raise draft.error
+        self._claim(node, draft, handle, appends, 0)
         with self._table.lock:
             draft.announced, draft.touched_ns = size, self._now_ns()
 
@@ -247,6 +241,21 @@ class Drafts:
             self._table.replace_facts(node, self._facts(draft, ETag("")))
 
     # --- private ---
+
+    def _claim(self, node: Node, draft: Draft, handle: FileHandle, appends: bool, offset: int) -> None:
+        """Raises why `handle` may not write to the draft. While nothing is in it, it becomes the draft of who begins:
+        the program that made a temporary file, or waits for a lock, is not the one that writes."""
+        if draft.owner != handle and not (draft.shared and appends):
+            draft.recall()
+            if draft.shown_size or draft.error is not None or offset:
+                raise _busy(node)
+            with self._table.lock:
+                draft.owner, draft.shared = handle, appends
+                self._table.set_draft(node, draft)
+            if draft.writer.tail is not None:
+                draft.writer.tail.show(handle)
+        if draft.error is not None:
+            raise draft.error
 
     def _supersede(self, node: Node, owner: FileHandle) -> None:
         """Make room for a draft of `owner`: its own earlier one, or one that failed, gives way."""

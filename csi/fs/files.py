@@ -294,12 +294,16 @@ class Files:
         node, draft = handle.node, handle.node.draft
         if draft is not None:
             handle.deserted = None
+            began = draft.owner
             try:
-                return self._drafts.write(node, draft, handle.id, handle.appends, offset, data)
+                written = self._drafts.write(node, draft, handle.id, handle.appends, offset, data)
             except OssFuseError as error:
                 if draft.error is error:
                     handle.failed = error
                 raise
+            if draft.owner != began:
+                self._handles.unbind(handle)
+            return written
         if node.local is not None and node.local.unlinked:
             with self._table.lock:
                 size = max(offset + len(data), node.facts.size if node.facts is not None else 0)

@@ -95,6 +95,9 @@ ERRNO_BY_CLASS = MappingProxyType(
 _LOCAL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.ETIMEDOUT})
 """What a local disk or allocator may say to the program; any other OSError inside the sidecar is our fault: EIO."""
 
+_UNEXPECTED = (errors.OutOfMemoryBudget, errors.FileBusy)
+"""Refusals that programs do not meet on a local disk: their text has the reason and what to do."""
+
 _BURST = 10
 _LINES_PER_SECOND = 1.0
 
@@ -125,13 +128,13 @@ class ErrorReporter:
     def report(self, operation: str, error: BaseException) -> int:
         """errno of `error`, raised while answering the FUSE request `operation` ('lookup', 'read', …).
 
-        Answers of OSS, lack of memory and bugs are logged (bugs with their traceback); plain refusals such as ENOENT
-        or EEXIST are part of normal life and are not.
+        Answers of OSS, lack of memory, files that are busy and bugs are logged (bugs with their traceback); plain
+        refusals such as ENOENT or EEXIST are part of normal life and are not.
         """
         number = errno_of(error)
         store_error = _store_error_behind(error)
         foreseen = isinstance(error, errors.OssFuseError)
-        if foreseen and store_error is None and not isinstance(error, errors.OutOfMemoryBudget):
+        if foreseen and store_error is None and not isinstance(error, _UNEXPECTED):
             self._log.debug("%s: %s: %s", operation, errno.errorcode[number], error)
             return number
         with self._lock:

@@ -559,6 +559,6 @@ def test_every_errno_of_the_store_has_a_heading() -> None:
     found = {entry.heading for entry in ENTRIES if entry.section == _PROGRAMS}
     of_the_store = {number for kind, number in ERRNO_BY_CLASS.items() if issubclass(kind, StoreError)}
 
-    expected = {os.strerror(number) for number in (*of_the_store, errno.ENOTCONN, errno.EROFS)}
+    expected = {os.strerror(number) for number in (*of_the_store, errno.ENOTCONN, errno.EROFS, errno.EPERM)}
 
     assert found == expected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -129,6 +130,29 @@ def test_what_was_there_stays(volume: MountedVolume, name: str) -> None:
     killed(volume.path / name, "write(); wait()")
     assert (volume.path / name).read_bytes() == b"old"
     assert volume.get(name) == b"old"
+
+
+def refused(file: int) -> None:
+    os.pwrite(file, b"x", 100)
+
+
+def unfilled(file: int) -> None:
+    os.ftruncate(file, 100)
+    os.close(file)
+
+
+@pytest.mark.parametrize("write", [refused, unfilled])
+def test_a_name_that_came_to_nothing_is_not_there(
+    mount_volume: MountVolume, name: str, write: Callable[[int], None]
+) -> None:
+    volume = mount_volume(mode="custom", attributes={"fs.jindo.args": "-oentry_timeout=60 -oattr_timeout=60"})
+    file = os.open(volume.path / name, os.O_WRONLY | os.O_CREAT)
+    with pytest.raises(OSError, match="Invalid argument"):
+        write(file)
+    with contextlib.suppress(OSError):
+        os.close(file)
+    gone(volume.path / name)
+    assert os.listdir(volume.path) == []
 
 
 def test_what_was_synced_stays(volume: MountedVolume, name: str) -> None:

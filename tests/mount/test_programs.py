@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import tarfile
+import tempfile
 import textwrap
 from pathlib import Path
 
@@ -56,6 +57,31 @@ def test_programs_that_lock_a_new_file_take_turns(folder: Path, way: str) -> Non
     told = [process.communicate(timeout=TIMEOUT)[1] for process in running]
     assert told == [""] * 5
     assert log.read_text().split() == ["begin", "end"] * 5
+
+
+@pytest.mark.parametrize("flags", ["w", "r+", "a"])
+def test_a_temporary_file_is_written_by_who_opens_it_by_name(folder: Path, flags: str) -> None:
+    """As the library `datasets` does in `Dataset.map`: its maker keeps it open, and writes nothing."""
+    with tempfile.NamedTemporaryFile("wb", dir=folder, delete=False) as maker:
+        with open(maker.name, flags) as writer:
+            writer.write("written by name")
+        assert Path(maker.name).read_text() == "written by name"
+    os.replace(maker.name, folder / "cache.arrow")
+    assert (folder / "cache.arrow").read_text() == "written by name"
+
+
+def test_who_gets_the_lock_writes_its_pid_although_another_waits_for_it(folder: Path) -> None:
+    lock = folder / "lock"
+    waiting = subprocess.Popen(
+        ["sh", "-c", f"exec 9>{lock}; echo opened; read go; flock 9; cat {lock}"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert waiting.stdout is not None
+    assert waiting.stdout.readline() == "opened\n"
+    run("sh", "-c", f"exec 9>{lock}; flock 9; echo 4711 >&9")
+    assert waiting.communicate("go\n", timeout=TIMEOUT)[0] == "4711\n"
 
 
 def test_cp_p_keeps_times(folder: Path, tree: Path) -> None:

@@ -54,6 +54,7 @@ class HandTail:
 
     def show(self, handle: FileHandle) -> None:
         assert handle not in self._tails.shown, "two tails of one handle"
+        self._tails.shown.pop(self.handle or handle, None)
         self.handle = handle
         self._tails.shown[handle] = self
 

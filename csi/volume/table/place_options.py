@@ -209,7 +209,8 @@ _OWNERSHIP = (
         "uid",
         Topic.OWNERSHIP,
         Kind.INTEGER,
-        "Owner of everything in the mount.",
+        "Owner of everything in the mount. In a pod that does not run as root its `runAsUser` belongs here: `cp -p`, "
+        "`tar x` and `git` set modes and times, which only root and the owner may (EPERM).",
         default="0",
         minimum=0,
         maximum=2**32 - 2,

@@ -298,6 +298,56 @@ def test_of_two_that_emptied_a_file_only_one_writes(world: World, consistent: Pr
     assert world.store.data("a") == b"first"
 
 
+@pytest.mark.parametrize("old", [None, b"old"])
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (WRITE, WRITE),
+        (os.O_RDWR | os.O_CREAT | os.O_TRUNC, os.O_RDWR | os.O_TRUNC),
+        (WRITE, os.O_RDWR),
+        (WRITE, os.O_WRONLY | os.O_APPEND),
+        (APPEND | os.O_TRUNC, os.O_WRONLY),
+    ],
+)
+@pytest.mark.parametrize("closes_first", [True, False])
+def test_the_first_that_writes_to_a_file_that_others_opened_is_the_one_that_writes(
+    world: World, consistent: Program, first: int, second: int, old: bytes | None, *, closes_first: bool
+) -> None:
+    if old is not None:
+        world.store.seed("a", old)
+    maker, writer = consistent.open("a", first), consistent.open("a", second)
+    writer.pwrite(b"written", 0)
+    with pytest.raises(FileBusy):
+        maker.pwrite(b"too late", 7)
+    writer.pwrite(b" by the second", 7)
+    for one in (maker, writer) if closes_first else (writer, maker):
+        one.close()
+    assert world.store.data("a") == b"written by the second"
+    assert consistent.read("a") == b"written by the second"
+
+
+def test_who_writes_first_to_what_another_opened_can_read_it_afterwards(consistent: Program) -> None:
+    consistent.write("a", b"old")
+    maker = consistent.open("a", WRITE)
+    writer = consistent.open("a", os.O_RDWR)
+    writer.pwrite(b"the new one", 0)
+    writer.fsync()
+    assert writer.pread(11, 0) == b"the new one"
+    writer.close()
+    maker.close()
+
+
+def test_a_size_may_be_given_by_another_than_who_made_the_file(world: World, consistent: Program) -> None:
+    maker, writer = consistent.open("a", WRITE), consistent.open("a", os.O_WRONLY)
+    writer.truncate(4)
+    with pytest.raises(FileBusy):
+        maker.pwrite(b"x", 0)
+    writer.pwrite(b"four", 0)
+    writer.close()
+    maker.close()
+    assert world.store.data("a") == b"four"
+
+
 def test_a_second_writer_is_refused(consistent: Program) -> None:
     first = consistent.open("a", WRITE)
     first.write(b"x")

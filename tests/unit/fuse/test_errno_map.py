@@ -137,6 +137,16 @@ def test_a_plain_refusal_is_not_worth_a_line(
     assert [record for record in caplog.records if record.levelno > logging.DEBUG] == []
 
 
+@pytest.mark.parametrize("kind", [errors.FileBusy, errors.OutOfMemoryBudget])
+def test_what_no_local_disk_says_is_logged_with_what_to_do(
+    reporter: tuple[ErrorReporter, Clock], caplog: pytest.LogCaptureFixture, kind: type[errors.OssFuseError]
+) -> None:
+    reporter[0].report("open", kind("'a' is not to be had", hint="do this"))
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert record.getMessage().endswith("'a' is not to be had; do this")
+
+
 def test_a_bug_is_logged_with_its_traceback(
     reporter: tuple[ErrorReporter, Clock], caplog: pytest.LogCaptureFixture
 ) -> None:
