@@ -76,8 +76,13 @@ class Bucket:
     def kept_uploads(self) -> list[str]:
         """Keys of those that hold parts. One without may stay after an outage: begun by a server that died before it
         told the id, which nobody can tell from one that another client has just begun."""
-        client = self.client
-        return [found.key for found in self._begun() if any(oss2.PartIterator(client, found.key, found.upload_id))]
+        return [begun.key for begun in self._begun() if self._holds_parts(begun)]
+
+    def _holds_parts(self, begun: oss2.models.MultipartUploadInfo) -> bool:
+        try:
+            return any(oss2.PartIterator(self.client, begun.key, begun.upload_id))
+        except oss2.exceptions.NoSuchUpload:  # ended since it was listed
+            return False
 
     def _begun(self) -> Iterable[oss2.models.MultipartUploadInfo]:
         return oss2.MultipartUploadIterator(self.client)
