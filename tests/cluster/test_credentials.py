@@ -121,9 +121,4 @@ def signed_with(tenant: Tenant, token: IssuedToken) -> bool:
 
 
 def sts_secret(token: IssuedToken) -> workloads.Manifest:
-    values = {
-        "AccessKeyId": token.access_key_id,
-        "AccessKeySecret": token.access_key_secret,
-        "SecurityToken": token.security_token,
-    }
-    return workloads.secret("sts", values)
+    return workloads.secret("sts", token.pairs())

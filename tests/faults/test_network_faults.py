@@ -194,7 +194,7 @@ def test_what_a_failed_write_left_at_oss_is_removed_when_oss_answers_again(
 def test_an_expired_token_is_told_and_a_new_one_needs_no_remount(node: Node, emulator: RunningEmulator) -> None:
     with published_volume(node, emulator, mode="custom", **OPTIONS) as volume:
         lasting = volume.request
-        volume.request = replace(lasting, credentials=token_of(emulator))
+        volume.request = replace(lasting, credentials=emulator.issue_token().pairs())
         volume.unpublish()
         volume.publish()
         pid = volume.sidecar
@@ -205,14 +205,14 @@ def test_an_expired_token_is_told_and_a_new_one_needs_no_remount(node: Node, emu
         crowd.work(1, "expired", go_on=False)
         assert crowd.errors() == {"EACCES"}
         crowd.check()
-        volume.request = replace(lasting, credentials=token_of(emulator))
+        volume.request = replace(lasting, credentials=emulator.issue_token().pairs())
         volume.publish()
         with (volume.path / "across").open("wb", buffering=0) as file:
             file.write(b"begun with one token, ")
             emulator.expire_tokens()
             with pytest.raises(PermissionError):
                 os.listdir(volume.path)
-            volume.request = replace(lasting, credentials=token_of(emulator))
+            volume.request = replace(lasting, credentials=emulator.issue_token().pairs())
             volume.publish()
             file.write(b"finished with another")
         assert volume.bucket.get("across") == b"begun with one token, finished with another"
@@ -222,12 +222,3 @@ def test_an_expired_token_is_told_and_a_new_one_needs_no_remount(node: Node, emu
         assert crowd.errors() == set()
         crowd.check()
         assert volume.sidecar == pid
-
-
-def token_of(emulator: RunningEmulator) -> dict[str, str]:
-    token = emulator.issue_token()
-    return {
-        "AccessKeyId": token.access_key_id,
-        "AccessKeySecret": token.access_key_secret,
-        "SecurityToken": token.security_token,
-    }

@@ -192,13 +192,8 @@ def test_new_credentials_are_used_by_a_sidecar_that_runs_and_by_one_that_comes_l
     pods: PodNode, emulator: RunningEmulator
 ) -> None:
     plugin, pod = pods.start(), pods.pod(limit=256 * MIB)
-    token = emulator.issue_token()
     request = real_request(pod, emulator)
-    temporary = {
-        "AccessKeyId": token.access_key_id,
-        "AccessKeySecret": token.access_key_secret,
-        "SecurityToken": token.security_token,
-    }
+    temporary = emulator.issue_token().pairs()
     plugin.publish(request_for(pod, spec=request.spec, credentials=temporary), DEADLINE)
     sidecar = restart(plugin, pod)
     application = pod.start_application()

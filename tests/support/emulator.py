@@ -34,6 +34,14 @@ class IssuedToken:
     security_token: str = field(repr=False)
     expires: float
 
+    def pairs(self) -> dict[str, str]:
+        """As a Secret or a credential file holds them."""
+        return {
+            "AccessKeyId": self.access_key_id,
+            "AccessKeySecret": self.access_key_secret,
+            "SecurityToken": self.security_token,
+        }
+
 
 @dataclass(frozen=True)
 class RunningEmulator:

@@ -34,12 +34,8 @@ def samples(ground: Ground) -> Ground:
 
 def write(path: str, token: IssuedToken) -> None:
     """As a platform renews a file: the old one or the new one is there at any moment."""
-    document = {
-        "AccessKeyId": token.access_key_id,
-        "AccessKeySecret": token.access_key_secret,
-        "SecurityToken": token.security_token,
-        "Expiration": datetime.fromtimestamp(token.expires, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-    }
+    expiration = datetime.fromtimestamp(token.expires, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    document = {**token.pairs(), "Expiration": expiration}
     Path(f"{path}.new").write_text(json.dumps(document))
     os.replace(f"{path}.new", path)
 

@@ -264,18 +264,8 @@ def test_a_volume_without_checksums_reads_what_it_gets(stored, make_client, emul
 
 
 def renew(path, emulator):
-    token = emulator.issue_token()
     new = path.with_suffix(".new")
-    new.write_text(
-        json.dumps(
-            {
-                "AccessKeyId": token.access_key_id,
-                "AccessKeySecret": token.access_key_secret,
-                "SecurityToken": token.security_token,
-                "Expiration": "2099-01-01T00:00:00Z",
-            }
-        )
-    )
+    new.write_text(json.dumps({**emulator.issue_token().pairs(), "Expiration": "2099-01-01T00:00:00Z"}))
     new.replace(path)
 
 

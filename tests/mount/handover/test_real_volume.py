@@ -53,13 +53,7 @@ def test_files_written_through_the_mount_are_objects_and_the_other_way_round(nod
 def test_new_credentials_are_used_without_a_remount(node, emulator):
     plugin = node.start(launcher=node.real())
     lasting = request_for(node, emulator)
-    token = emulator.issue_token()
-    temporary = {
-        "AccessKeyId": token.access_key_id,
-        "AccessKeySecret": token.access_key_secret,
-        "SecurityToken": token.security_token,
-    }
-    plugin.publish(replace(lasting, credentials=temporary), DEADLINE)
+    plugin.publish(replace(lasting, credentials=emulator.issue_token().pairs()), DEADLINE)
     (node.target / "one.txt").write_text("1")
     pid = plugin.condition(lasting.volume_id, node.target).sidecar_pid
     plugin.publish(lasting, DEADLINE)
@@ -73,15 +67,9 @@ def test_new_credentials_are_used_without_a_remount(node, emulator):
 def test_programs_wait_for_credentials_that_are_renewed_late(node, emulator):
     plugin = node.start(launcher=node.real())
     lasting = request_for(node, emulator, **{"fs.oss.blocklet.size.mb": "1", "fs.jindo.args": "-odirect_io"})
-    token = emulator.issue_token()
-    temporary = {
-        "AccessKeyId": token.access_key_id,
-        "AccessKeySecret": token.access_key_secret,
-        "SecurityToken": token.security_token,
-    }
     content = os.urandom(3 << 20)
     bucket_of(emulator).put_object("data/there.bin", content)
-    plugin.publish(replace(lasting, credentials=temporary), DEADLINE)
+    plugin.publish(replace(lasting, credentials=emulator.issue_token().pairs()), DEADLINE)
     with (node.target / "made.bin").open("wb") as writing, (node.target / "there.bin").open("rb") as reading:
         emulator.expire_tokens()
         with ThreadPoolExecutor(2) as pool:
