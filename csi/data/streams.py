@@ -129,6 +129,14 @@ class Writer(Protocol):
         they have to be written instead (too few, or this kind of object cannot). That the object was another version
         by then is told by `finish`."""
 
+    @property
+    def unsent_from(self) -> int:
+        """Where the bytes begin that are still here: those before are on their way to OSS, or were there at first."""
+
+    def unsent(self, offset: int, size: int) -> Buffer | None:
+        """A copy of at most `size` bytes from `offset`, fewer only at the end of what was written; None if some of them
+        are not here any more."""
+
     def flush(self) -> None:
         """Make what was written durable as far as the kind of object allows: append mode uploads everything and
         returns when OSS has it; a multipart or single-PUT writer only raises an error that is already known."""

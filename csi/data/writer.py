@@ -81,6 +81,7 @@ class PartWriter:
         self._turn = threading.Lock()
         self._position = int(base.size) if base is not None else 0
         self._touched = base is None
+        self._unsent_from = self._position
         self.tail = tail
         self._buffers: list[memoryview] = []  # of the part being filled, and some for what comes then
         self._filled = 0
@@ -155,10 +156,23 @@ class PartWriter:
                         raise too_large(self._key, self._position)
                     self._upload.copy(source, offset + start, count)
                 self._position += size
+                self._unsent_from = self._position
             except OssFuseError as error:
                 self._fail(error)
                 raise
             return True
+
+    @property
+    def unsent_from(self) -> int:
+        return self._unsent_from
+
+    def unsent(self, offset: int, size: int) -> Buffer | None:
+        with self._turn:
+            self._enter()
+            begin = offset - self._unsent_from
+            if begin < 0:
+                return None
+            return b"".join(self._memory(begin, max(0, min(size, self._position - offset))))
 
     def flush(self) -> None:
         with self._turn:
@@ -208,13 +222,17 @@ class PartWriter:
 
     def _room(self, size: int) -> list[memoryview]:
         """Where the next bytes of this part belong, at most `size` of them."""
-        room = []
-        full, begin = divmod(self._filled, self._allotment.buffer)
+        return self._memory(self._filled, size)
+
+    def _memory(self, begin: int, size: int) -> list[memoryview]:
+        """Of this part, from `begin` on, at most `size` bytes."""
+        found = []
+        full, begin = divmod(begin, self._allotment.buffer)
         for buffer in self._buffers[full:]:
-            room.append(buffer[begin : begin + size])
-            size -= len(room[-1])
+            found.append(buffer[begin : begin + size])
+            size -= len(found[-1])
             begin = 0
-        return [memory for memory in room if memory]
+        return [memory for memory in found if memory]
 
     def _fill(self, data: memoryview) -> None:
         taken = 0
@@ -263,6 +281,7 @@ class PartWriter:
     def _send_part(self) -> None:
         buffers, self._buffers = self._divided()
         filled, self._filled = self._filled, 0
+        self._unsent_from = self._position
         self._upload.submit(self._body(buffers, filled), buffers)
 
     def _body(self, buffers: list[memoryview], filled: int) -> list[memoryview]:
@@ -310,7 +329,7 @@ class PartWriter:
             _, size = self._store.read_whole(base.key, target, if_match=base.etag or None)
             if size != base.size:
                 raise _replaced(base)
-            self._filled = size
+            self._filled, self._unsent_from = size, 0
             return
         crc = None
         if self._crc64:

@@ -199,13 +199,11 @@ class OpenDirectory:
         return step
 
     def _unlisted(self, position: Position) -> Found | None:
-        """A file that is being written here and that OSS does not know yet."""
-        with self._namespace.table.lock:
-            for name, child in (self.node.children or {}).items():
-                if child.draft is not None:
-                    cookie = stable_hash(name)
-                    if cookie not in position.cookies:
-                        return Found(name, cookie, None, 0, 0.0)
+        """A file that is being written here and that OSS does not know yet, or the directory of one."""
+        for child in self._namespace.table.written_in(self.node):
+            cookie = stable_hash(child.name)
+            if cookie not in position.cookies:
+                return Found(child.name, cookie, None, 0, 0.0)
         return None
 
     def _entry(self, found: Found, place: bytes) -> DirectoryEntry | None:

@@ -43,7 +43,7 @@ class Draft:
     """`shared`: its owner appends, so that others who append may write to it as well. `base`: the version it begins
     with. `appendable`: it grows in OSS while it is written. `announced`: the size its program said it will have,
     if that is more than it has. `joined`: others have written to it too. `awaited`: others have opened it as the empty
-    file that it was. `error`: why it will never be an object."""
+    file that it was. `became`: the version that it is now. `error`: why it will never be an object."""
 
     writer: Writer
     owner: FileHandle
@@ -54,6 +54,7 @@ class Draft:
     announced: int = 0
     joined: bool = False
     awaited: bool = False
+    became: Facts | None = None
     error: OssFuseError | None = None
 
     @property
@@ -67,6 +68,11 @@ class Draft:
     @property
     def mtime_ns(self) -> int:
         return self.touched_ns if self.writer.tail is None else max(self.touched_ns, self.writer.tail.written_ns)
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether no byte of it is in OSS alone that is not part of an object there."""
+        return self.error is None and self.writer.unsent_from <= (self.base.size if self.base is not None else 0)
 
     def recall(self) -> None:
         """From now on every write comes to the filesystem, until one has."""
@@ -305,6 +311,7 @@ class Drafts:
                     content_type=before.content_type if before is not None else "",
                     user=dict(before.user) if before is not None else {},
                 )
+            draft.became = facts
             self._namespace.knowledge.changed(node, facts)
 
     def _facts(self, draft: Draft, etag: ETag) -> Facts:

@@ -91,7 +91,7 @@ class Files:
                 with self.change(node), self.turn(node):
                     self._begin_empty(handle)
             elif not writing:
-                self._reading.check_readable(node)
+                self._reading.begin(handle, half=self._is_about_to_go(node))
         except BaseException:
             self._handles.drop(handle)
             raise
@@ -258,7 +258,10 @@ class Files:
         return True
 
     def _opened(self, number: FileHandle, node: Node, flags: int) -> OpenFile:
-        keep, direct = self._cache_policy(node, flags)
+        keep, direct = self._cache_policy(number, node, flags)
+        handle = self._handles.find(number)
+        if handle is not None:
+            handle.uncached = direct
         return OpenFile(number, keep, direct, not direct and self._leaves_no_pages(flags))
 
     def _leaves_no_pages(self, flags: int) -> bool:
@@ -272,15 +275,18 @@ class Files:
             and not self._drafts.readable
         )
 
-    def _cache_policy(self, node: Node, flags: int) -> tuple[bool, bool]:
+    def _cache_policy(self, number: FileHandle, node: Node, flags: int) -> tuple[bool, bool]:
         """(keep_cache, direct_io) of the reply to open. AUTO keeps pages if this is the version opened before.
-        Pages that were refused are kept by nobody."""
+        Pages that were refused are kept by nobody, and no others are made of what another handle is writing."""
         policy = self._arguments.cache
         if policy is CachePolicy.DIRECT or flags & os.O_DIRECT:
             return False, True
         with self._table.lock:
-            local = self._table.local(node)
-            current = node.facts.etag if node.facts is not None and node.draft is None else None
+            local, draft = self._table.local(node), node.draft
+            if draft is not None and not (draft.appendable or draft.owner == number):
+                local.refused = True  # who maps the file has pages nevertheless
+                return False, True
+            current = node.facts.etag if node.facts is not None and draft is None else None
             same = current is not None and local.opened == current
             local.opened = current
             if local.refused:

@@ -6,6 +6,7 @@ import itertools
 import logging
 import os
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from csi.data.streams import Reader
 from csi.errors import BadHandle, FilesystemError, OssFuseError
@@ -19,6 +20,9 @@ from csi.fs.succession import NotedHandle
 from csi.oss.store import ObjectVersion
 from csi.volume.units import FileHandle, InodeNumber
 
+if TYPE_CHECKING:
+    from csi.fs.drafts import Draft
+
 _log = logging.getLogger(__name__)
 
 
@@ -28,8 +32,9 @@ class OpenHandle:
     was learned since. `shown`: the kernel session may answer reads by itself (`InodeTable.show`); `scattered`: it may
     make requests for them too. `failed` is why what was written through this handle will never be an object.
     `deserted`: whether the last to close it was a program that was being killed; None when nobody has closed it since
-    something was written. `opens`: releases still to come, more than one for a handle that the kernel session gave out
-    by itself. `inherited`: why nothing is written through it, which a predecessor opened."""
+    something was written. `follows`: the unfinished version that it has read bytes of; `uncached`: it reads past the
+    page cache. `opens`: releases still to come, more than one for a handle that the kernel session gave out by itself.
+    `inherited`: why nothing is written through it, which a predecessor opened."""
 
     id: FileHandle
     node: Node
@@ -42,6 +47,8 @@ class OpenHandle:
     failed: OssFuseError | None = None
     opener: Opener | None = None
     deserted: bool | None = None
+    follows: Draft | None = None
+    uncached: bool = False
     shown: bool = False
     scattered: bool = False
     opens: int = 1
@@ -125,7 +132,7 @@ class Handles:
     def _keep(self, handle: OpenHandle) -> None:
         """A file was opened; `InodeTable.lock` is held."""
         node = handle.node
-        if node.facts is not None:
+        if node.facts is not None and (node.draft is None or node.draft.appendable):
             handle.facts, handle.version = node.facts, node.facts.version(self._table.key(node))
         self._handles[handle.id] = handle
         self._table.local(node).handles += 1
@@ -135,9 +142,25 @@ class Handles:
     def unbind(self, handle: OpenHandle) -> None:
         """The next version is this handle's own: it reads whatever is current once that is finished."""
         with self._table.lock:
-            handle.facts = handle.version = None
+            handle.facts = handle.version = handle.follows = None
             if self._succession is not None:
                 self._succession.opened(handle.id, handle.node, handle)
+
+    def follow(self, handle: OpenHandle, draft: Draft) -> None:
+        """It reads of `draft`: whatever comes after must begin with that, or it is stale."""
+        with self._table.lock:
+            if handle.follows is not draft:
+                handle.follows, handle.facts = draft, Facts(handle.node.kind)
+                handle.version = handle.facts.version(self._table.key(handle.node))
+                if self._succession is not None:
+                    self._succession.opened(handle.id, handle.node, handle)
+
+    def follow_no_more(self, handle: OpenHandle) -> None:
+        """What it read is an object now, or never will be."""
+        with self._table.lock:
+            draft, handle.follows = handle.follows, None
+            if draft is not None and draft.became is not None:
+                handle.version = draft.became.version(self._table.key(handle.node))
 
     def restore(self, noted: NotedHandle, node: Node, lost: OssFuseError | None) -> None:
         """What a predecessor opened. `lost`: why what was written through it will never be an object."""

@@ -56,6 +56,7 @@ class InodeTable:
         self.root = Node(ROOT_INODE, FileKind.DIRECTORY, None, b"", lookups=1)
         self._absent: OrderedDict[tuple[InodeNumber, bytes], None] = OrderedDict()  # published absences
         self._nodes: dict[int, Node] = {ROOT_INODE: self.root}
+        self._written: set[Node] = set()  # those with a draft
         self.adopt: Callable[[Node, int], None] = lambda node, opens: None
         """Take over files that the kernel session opened by itself, with the lock held; set by `Handles`."""
 
@@ -205,6 +206,19 @@ class InodeTable:
                 pending.extend((current.children or {}).values())
         return found
 
+    def written_in(self, directory: Node) -> list[Node]:
+        """What is in `directory` because it is being written, or something below it is."""
+        found: dict[Node, None] = {}
+        with self.lock:
+            for node in self._written:
+                current: Node | None = node
+                while current is not None and not current.detached:
+                    if current.parent is directory:
+                        found[current] = None
+                        break
+                    current = current.parent
+        return list(found)
+
     # --- what is shown of a node ---
 
     def tell(self, node: Node, facts: Facts | None, asked: int, at: float) -> None:
@@ -251,6 +265,10 @@ class InodeTable:
         with self.lock:
             self._end_plan(node)
             self.local(node).draft = draft
+            if draft is not None:
+                self._written.add(node)
+            else:
+                self._written.discard(node)
             self._retract(node)
             self._note(node)
 

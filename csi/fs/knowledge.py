@@ -405,7 +405,7 @@ class Knowledge:
 
     def _update(self, node: Node, facts: Facts | None) -> Node | None:
         """Give `node` its new facts; None if the name is no longer this inode's. The lock is held."""
-        if facts is None and node.is_directory and self._holds_drafts(node):
+        if facts is None and node.is_directory and self.table.written_in(node):
             return node
         if facts is None and node.facts is None and node.local is not None and node.local.handles:
             return node  # it is just being made
@@ -428,9 +428,6 @@ class Knowledge:
         if (facts.etag, facts.size) == (known.etag, known.size):
             return False
         return not (facts.type == known.type == APPENDABLE_TYPE and facts.size >= known.size)
-
-    def _holds_drafts(self, node: Node) -> bool:
-        return any(below.draft is not None for below in self.table.descendants(node))
 
     def _touch(self, directory: Node) -> None:
         """A name in `directory` was made or removed here."""

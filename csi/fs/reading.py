@@ -81,6 +81,11 @@ class Reading:
             raise BadHandle(f"{shown(handle.node.name)} is not open for reading")
         while True:
             draft = handle.node.draft
+            if draft is not None and not draft.appendable:
+                written = self._read_draft(handle, draft, offset, size)
+                if written is None:
+                    continue
+                return written
             if draft is not None:
                 if offset >= draft.size:
                     return b""
@@ -133,19 +138,63 @@ class Reading:
         if scattered != handle.scattered:
             self._table.scatter(handle, reader)
 
-    def check_readable(self, node: Node) -> None:
-        draft = node.draft
-        if draft is not None and not draft.appendable:
-            raise FileBusy(
-                f"{shown(node.name)} is being written on this mount",
-                hint="it can be read once its writer has closed it (fs.oss.append.enable lets files be read earlier)",
-            )
+    def begin(self, handle: OpenHandle, *, half: bool) -> None:
+        """`handle` was opened for reading alone. `half`: what is being written ends where its program was killed."""
+        draft = handle.node.draft
+        if draft is None or draft.appendable:
+            return
+        if half or not draft.is_readable:
+            raise _busy(handle.node)
+        if draft.size:
+            self._handles.follow(handle, draft)
+
+    def _read_draft(self, handle: OpenHandle, draft: Draft, offset: int, size: int) -> Buffer | None:
+        """`read` of what is being written; None if the draft was finished meanwhile."""
+        node = handle.node
+        with self._table.local(node).turn:
+            if node.draft is not draft:
+                return None
+            if offset >= draft.shown_size:
+                return b""
+            if not draft.is_readable or not self._may_read(handle, draft):
+                raise _busy(node)
+            end, begin = min(offset + size, draft.shown_size), draft.writer.unsent_from
+            written = draft.writer.unsent(max(offset, begin), end - max(offset, begin)) if end > begin else b""
+            if written is None or end > draft.size:  # sent this moment for want of memory; promised, but not written
+                raise _busy(node)
+            self._handles.follow(handle, draft)
+        if offset >= begin or draft.base is None:
+            return written
+        before = self._read_base(handle, draft.base, offset, min(end, begin) - offset)
+        return None if before is None else b"".join((before, written))
+
+    def _may_read(self, handle: OpenHandle, draft: Draft) -> bool:
+        if not handle.uncached and (draft.joined or draft.owner != handle.id):
+            return False  # its pages would not change with what is written by others
+        if handle.follows is draft:
+            return True
+        self._handles.follow_no_more(handle)
+        version, local = handle.version, handle.node.local
+        if version is None:
+            return True
+        lineage = local.lineage if local is not None else frozenset()
+        return draft.base is not None and (version.etag == draft.base.etag or version.etag in lineage)
+
+    def _read_base(self, handle: OpenHandle, base: ObjectVersion, offset: int, size: int) -> Buffer | None:
+        """What is being written begins with `base`. None: another read of `handle` has found that finished."""
+        try:
+            return self._reader_of(handle, None, base).read(offset, size)
+        except BadHandle:
+            if self._handles.find(handle.id) is None:
+                raise
+            return None
+        except _CHANGED as error:
+            raise self._stale(handle) from error
 
     def _draft_reader(self, handle: OpenHandle, draft: Draft, end: int) -> Reader | None:
         """The reader of a file that is being appended to, which sees everything written up to `end`; None if the draft
         was finished meanwhile."""
         node = handle.node
-        self.check_readable(node)
         visible = draft.writer.visible_version
         if visible is None or end > visible.size < draft.size:
             with self._table.local(node).turn:
@@ -163,6 +212,7 @@ class Reading:
         with self._table.lock:
             if handle.reader is not None and node.facts is handle.facts:
                 return handle.reader
+            self._handles.follow_no_more(handle)
             facts, version = node.facts, handle.version
             unlinked = node.detached and node.local is not None and node.local.unlinked
             if facts is None or facts.etag == "" or (unlinked and version is None):
@@ -219,3 +269,10 @@ class Reading:
         return StaleFile(
             f"{shown(handle.node.name)} was changed or removed since it was opened", hint="open it again to read it"
         )
+
+
+def _busy(node: Node) -> FileBusy:
+    return FileBusy(
+        f"{shown(node.name)} is being written on this mount",
+        hint="it can be read once its writer has closed it (fs.oss.append.enable lets files be read earlier)",
+    )

@@ -85,6 +85,5 @@ def require_empty(store: ObjectStore, namespace: Namespace, directory: Node) -> 
     written included. A marker with bytes in it is somebody's data, though no mount shows them."""
     key = namespace.table.key(directory)
     page = store.list_page(key, max_keys=2)
-    writing = any(below.draft is not None for below in namespace.table.descendants(directory))
-    if writing or any(found.key != key or found.size for found in page.objects):
+    if namespace.table.written_in(directory) or any(found.key != key or found.size for found in page.objects):
         raise DirectoryNotEmpty(f"{shown(directory.name)} is not empty")

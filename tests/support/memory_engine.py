@@ -72,6 +72,14 @@ class MemoryWriter:
     def copy(self, source: ObjectVersion, offset: int, size: int) -> bool:
         return False
 
+    @property
+    def unsent_from(self) -> int:
+        return self._base.size if self._base else 0
+
+    def unsent(self, offset: int, size: int) -> Buffer | None:
+        begin = offset - self.unsent_from
+        return bytes(self._data[begin : begin + size]) if begin >= 0 else None
+
     def flush(self) -> None:
         if self._error:
             raise self._error
@@ -128,6 +136,13 @@ class MemoryAppender:
 
     def copy(self, source: ObjectVersion, offset: int, size: int) -> bool:
         return False
+
+    @property
+    def unsent_from(self) -> int:
+        return self.position
+
+    def unsent(self, offset: int, size: int) -> Buffer | None:
+        return None
 
     def flush(self) -> None:
         if self._error:

@@ -165,12 +165,22 @@ def _(scene: Scene) -> str:
     return YES
 
 
-@action("open for reading while it is written on the same mount")
+@action("read while it is written on the same mount, up to a part of it")
 def _(scene: Scene) -> str:
     scene.file()
     with (scene.path / "g").open("wb", buffering=0) as writer:
         writer.write(b"so far")
         assert (scene.path / "g").read_bytes() == b"so far"
+    return YES
+
+
+@action("the same, once a part of it was sent")
+def _(scene: Scene) -> str:
+    scene.file()
+    with (scene.path / "g").open("wb", buffering=0) as writer:
+        for _ in range(9):
+            writer.write(bytes(1 << 20))
+        assert (scene.path / "g").read_bytes() == bytes(9 << 20)
     return YES
 
 

@@ -478,6 +478,9 @@ def test_any_sequence_of_writes_makes_exactly_those_bytes(
             writer.write(piece)
             offset += size
             assert writer.position == len(old) + offset
+            here = writer.unsent_from
+            assert writer.unsent(here, 64 * MIB) == (old + data[:offset])[here:]
+            assert here == 0 or writer.unsent(here - 1, 1) is None
         writer.finish()
     assert store.data(KEY) == old + data
     assert store.uploads == {}

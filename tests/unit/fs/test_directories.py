@@ -346,6 +346,17 @@ def test_a_directory_does_not_vanish_with_its_last_directory(world: World, consi
     assert consistent.list("outer") == []
 
 
+def test_a_directory_is_there_while_something_is_written_below_it(world: World, consistent: Program) -> None:
+    world.store.seed("a/b/others", b"x")
+    writer = consistent.open("a/b/ours", WRITE)
+    del world.store.objects["a/b/others"]
+    assert (consistent.list(), consistent.list("a"), consistent.list("a/b")) == (["a"], ["b"], ["ours"])
+    with pytest.raises(DirectoryNotEmpty):
+        consistent.rmdir("a")
+    writer.close()
+    assert list(world.store.objects) == ["a/b/ours"]
+
+
 def test_the_marker_is_made_once_for_many_files(world: World, consistent: Program) -> None:
     for number in range(20):
         world.store.seed(f"d/{number}")

@@ -6,6 +6,7 @@ two after every step, so there is one definition of what is right. All timeouts 
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 
 import pytest
@@ -22,6 +23,7 @@ from csi.errors import (
     IsADirectory,
     NoSuchEntry,
     NotADirectory,
+    StaleFile,
 )
 from csi.fs.reports import FilesystemReport
 from csi.fs.types import FileKind
@@ -40,6 +42,14 @@ class Writing:
     file: OpenedFile | None = None
     path: str = ""
     removed: bool = False
+
+
+@dataclass
+class Looking:
+    """A file open for reading, and what was in it when that was last seen."""
+
+    file: OpenedFile
+    seen: bytes
 
 
 @dataclass
@@ -73,7 +83,10 @@ class Model:
             raise NoSuchEntry("")
 
     def size(self, path: str) -> int:
-        return len(self.writing[path].content) if path in self.writing else len(self.bucket[path])
+        return len(self.content(path))
+
+    def content(self, path: str) -> bytes:
+        return self.writing[path].content if path in self.writing else self.bucket[path]
 
     def keep_parent(self, path: str) -> None:
         parent = path.rpartition("/")[0]
@@ -184,9 +197,12 @@ class MountMachine(RuleBasedStateMachine):
         self.program = self.world.mount(prefix="v/")
         self.model = Model()
         self.open = self.model.open
+        self.looking: list[Looking] = []
 
     def teardown(self) -> None:
         if hasattr(self, "open"):
+            for reader in self.looking:
+                reader.file.close()
             for draft in list(self.open):
                 self.close(draft)
             assert self.program.filesystem.statistics() == FilesystemReport(1, 0, 0, 0)
@@ -264,6 +280,32 @@ class MountMachine(RuleBasedStateMachine):
     def finish(self, which: int) -> None:
         self.close(self.open[which % len(self.open)])
 
+    # --- files that stay open for reading ---
+
+    @rule(path=PATHS, flags=st.sampled_from([os.O_RDONLY, os.O_RDWR, os.O_DIRECT]))
+    def look(self, path: str, flags: int) -> None:
+        try:
+            self.model.walk(path)
+        except FilesystemError:
+            return
+        if self.model.is_file(path) and not self.model.is_directory(path):
+            file = self.program.open(path, flags)
+            assert file.pread() == self.model.content(path)
+            self.looking.append(Looking(file, self.model.content(path)))
+
+    @precondition(lambda self: self.looking)
+    @rule(which=st.integers(0, 9))
+    def look_again(self, which: int) -> None:
+        """Whatever became of it: nothing of another version, but what the file was continued by."""
+        reader = self.looking[which % len(self.looking)]
+        try:
+            found = reader.file.pread()
+        except (FileBusy, StaleFile):
+            return
+        if found:  # else it was emptied
+            assert found.startswith(reader.seen)
+            reader.seen = found
+
     # --- other clients: they leave alone what is being written here ---
 
     @rule(path=PATHS, data=CONTENT)
@@ -308,8 +350,7 @@ class MountMachine(RuleBasedStateMachine):
                 self.compare(below)
             else:
                 assert (listed.kind, listed.size) == (FileKind.FILE, self.model.size(below))
-                if below not in self.model.writing:
-                    assert self.program.read(below) == self.model.bucket[below]
+                assert self.program.read(below) == self.model.content(below)
 
     # --- private ---
 

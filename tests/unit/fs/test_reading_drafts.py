@@ -1,0 +1,276 @@
+"""What is being written can be read until a part of it has been sent, and never becomes bytes of two versions."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from csi.errors import FileBusy, InvalidOperation, PreconditionFailed, StaleFile
+from csi.fs.journal import SIZE, Journal, make
+from csi.volume.spec import CachePolicy, MountArguments
+from csi.volume.units import Seconds
+from tests.support.filesystems import World, world
+from tests.support.programs import APPEND, WRITE, OpenedFile, Program
+
+BOTH = os.O_RDWR | os.O_CREAT
+PART = 100 * 1024
+"""Of the mounts of these tests; what is larger is sent while it is written."""
+
+
+@pytest.fixture
+def real() -> Iterator[World]:
+    """Over the product's own engine: the least there can be sends nothing early."""
+    with world("data") as made:
+        yield made
+
+
+@pytest.fixture
+def program(real: World) -> Program:
+    return real.mount()
+
+
+def test_it_is_read_as_far_as_it_was_written(consistent: Program) -> None:
+    writer = consistent.open("a", WRITE)
+    writer.write(b"first, ")
+    reader = consistent.open("a")
+    assert reader.pread() == b"first, "
+    writer.write(b"second")
+    assert (reader.pread(), reader.pread(3, 5), reader.pread(9, 13)) == (b"first, second", b", s", b"")
+    writer.close()
+    assert reader.pread() == b"first, second"
+    reader.close()
+
+
+def test_who_writes_it_reads_it(consistent: Program) -> None:
+    with_name = consistent.open("a", BOTH | os.O_EXCL)
+    with_name.write(b"header")
+    assert with_name.pread() == b"header"
+    with_name.write(b", body")
+    assert with_name.pread(10, 6) == b", body"
+    with_name.close()
+    assert consistent.read("a") == b"header, body"
+
+
+def test_only_who_was_there_before_has_pages_of_it(world: World, consistent: Program) -> None:
+    world.store.seed("a", b"old")
+    before = consistent.open("a")
+    writer = consistent.open("a", BOTH | os.O_TRUNC)
+    writer.write(b"new")
+    for flags, direct in [(os.O_RDONLY, True), (os.O_RDWR, True), (os.O_WRONLY, True)]:
+        other = consistent.open("a", flags)
+        assert other.opened.direct_io is direct
+        other.close()
+    assert not writer.opened.direct_io
+    with pytest.raises(FileBusy):
+        before.pread()
+    writer.close()
+    before.close()
+
+
+@pytest.mark.parametrize("cache", [CachePolicy.AUTO, CachePolicy.KERNEL])
+def test_pages_that_a_mapping_made_of_it_are_not_kept(world: World, cache: CachePolicy) -> None:
+    program = world.mount(MountArguments(Seconds(0.0), Seconds(0.0), Seconds(0.0), cache=cache))
+    program.write("a", b"x")
+    writer = program.open("a", WRITE)
+    writer.write(b"new")
+    reader = program.open("a")
+    writer.close()
+    kept = []
+    for _ in range(2):
+        file = program.open("a")
+        kept.append(file.opened.keep_cache)
+        file.close()
+    assert kept == [False, True]
+    reader.close()
+
+
+def test_what_was_sent_cannot_be_read_until_it_is_finished(program: Program) -> None:
+    writer = program.open("a", BOTH)
+    writer.write(b"x" * 1000)
+    reader = program.open("a")
+    assert reader.pread() == b"x" * 1000
+    writer.write(b"y" * 2 * PART)
+    for refused in (lambda: program.open("a"), reader.pread, writer.pread, lambda: reader.pread(1, 2 * PART + 999)):
+        with pytest.raises(FileBusy):
+            refused()
+    writer.close()
+    assert reader.pread() == b"x" * 1000 + b"y" * 2 * PART
+    reader.close()
+
+
+@pytest.mark.parametrize("size", [10, 3 * PART])
+@pytest.mark.parametrize("flags", [APPEND, os.O_RDWR, os.O_RDWR | os.O_APPEND])
+def test_what_is_continued_is_read_from_its_beginning(real: World, program: Program, size: int, flags: int) -> None:
+    old = bytes(range(10)) * (size // 10)
+    real.store.seed("a", old)
+    writer = program.open("a", flags)
+    writer.pwrite(b"new", size)
+    reader = program.open("a")
+    assert reader.pread() == old + b"new"
+    assert reader.pread(5, size - 3) == old[-3:] + b"ne"
+    assert reader.pread(3, 1) == old[1:4]
+    if flags & os.O_RDWR:
+        assert writer.pread(5, size - 3) == old[-3:] + b"ne"
+    writer.pwrite(b"er", size + 3)
+    assert reader.pread(9, size - 1) == old[-1:] + b"newer"
+    writer.close()
+    assert reader.pread() == old + b"newer"
+    reader.close()
+
+
+def test_a_continued_object_that_another_client_replaced_is_not_mixed_with_what_is_written(
+    real: World, program: Program
+) -> None:
+    real.store.seed("a", b"old" * PART)
+    writer = program.open("a", APPEND)
+    writer.pwrite(b"new", 3 * PART)
+    reader = program.open("a")
+    real.store.seed("a", b"other")
+    with pytest.raises(StaleFile):
+        reader.pread()
+    reader.close()
+    with pytest.raises(PreconditionFailed):
+        writer.close()
+
+
+def test_who_reads_past_the_page_cache_reads_on_when_it_is_continued(world: World, consistent: Program) -> None:
+    world.store.seed("a", b"one ")
+    uncached, cached = consistent.open("a", os.O_DIRECT), consistent.open("a")
+    assert uncached.pread() == cached.pread() == b"one "
+    writer = consistent.open("a", APPEND)
+    for offset, more in [(4, b"two "), (8, b"three ")]:
+        writer.pwrite(more, offset)
+        assert uncached.pread(99, offset) == more
+        with pytest.raises(FileBusy):
+            cached.pread(99, offset)
+        writer.fsync()
+        assert cached.pread(99, offset) == more
+    writer.close()
+    uncached.close()
+    cached.close()
+
+
+def test_what_was_promised_and_not_written_is_not_padded(consistent: Program) -> None:
+    writer = consistent.open("a", BOTH)
+    writer.write(b"abc")
+    writer.truncate(6)
+    assert (writer.pread(3), writer.pread(9, 6)) == (b"abc", b"")
+    for offset in (0, 4):
+        with pytest.raises(FileBusy):
+            writer.pread(6, offset)
+    writer.write(b"def")
+    assert writer.pread() == b"abcdef"
+    writer.close()
+
+
+def failed(writer: OpenedFile, program: Program) -> None:
+    with pytest.raises(InvalidOperation):
+        writer.pwrite(b"x", 99)
+
+
+def truncated(writer: OpenedFile, program: Program) -> None:
+    writer.truncate(0)
+
+
+def removed(writer: OpenedFile, program: Program) -> None:
+    program.unlink("a")
+
+
+@pytest.mark.parametrize("end", [failed, truncated, removed])
+@pytest.mark.parametrize("old", [None, b"old and long"])
+def test_who_read_of_what_never_came_to_be_is_told_so(
+    world: World, consistent: Program, end: object, old: bytes | None
+) -> None:
+    if old is not None:
+        world.store.seed("a", old)
+    writer = consistent.open("a", BOTH | os.O_TRUNC)
+    writer.write(b"never")
+    reader, opened = consistent.open("a"), consistent.open("a")
+    assert reader.pread() == writer.pread() == b"never"
+    end(writer, consistent)  # type: ignore[operator]
+    if end is failed:
+        for file in (reader, opened, writer):
+            with pytest.raises(FileBusy):
+                file.pread()
+        with pytest.raises(InvalidOperation):
+            writer.close()
+    elif end is truncated:
+        writer.pwrite(b"other", 0)
+        assert writer.pread() == b"other"
+        with pytest.raises(FileBusy):
+            reader.pread()
+        writer.close()
+    else:
+        writer.close()
+    for file in (reader, opened):
+        with pytest.raises(StaleFile):
+            file.pread()
+        file.close()
+
+
+def test_a_handle_for_both_does_not_show_the_old_file_after_its_own_that_failed(
+    world: World, consistent: Program
+) -> None:
+    world.store.seed("a", b"old")
+    writer = consistent.open("a", BOTH | os.O_TRUNC)
+    writer.write(b"never")
+    assert writer.pread() == b"never"
+    failed(writer, consistent)
+    with pytest.raises(InvalidOperation):
+        writer.flush()
+    with pytest.raises(StaleFile):
+        writer.pread()
+    writer.release()
+    assert consistent.read("a") == b"old"
+
+
+def test_readers_go_on_over_fsync_and_rename(consistent: Program) -> None:
+    writer = consistent.open("a", BOTH)
+    writer.write(b"1")
+    reader = consistent.open("a")
+    for turn, between in enumerate([writer.fsync, lambda: consistent.rename("a", "b"), writer.fsync], 2):
+        between()
+        assert reader.pread() == b"123"[: turn - 1]
+        writer.write(str(turn).encode())
+        assert reader.pread() == writer.pread() == b"1234"[:turn]
+    writer.close()
+    assert reader.pread() == b"1234"
+    reader.close()
+
+
+def test_an_empty_file_that_is_being_made_is_empty(consistent: Program) -> None:
+    writer = consistent.open("a", WRITE)
+    reader = consistent.open("a")
+    assert reader.pread() == b""
+    writer.write(b"x")
+    assert reader.pread() == b"x"
+    writer.close()
+    reader.close()
+
+
+def test_a_successor_does_not_show_the_old_file_to_who_read_the_new(world: World) -> None:
+    world.store.seed("a", b"old!")
+    descriptor = make(SIZE)
+    try:
+        journal = Journal(descriptor)
+        program = world.mount(journal=journal)
+        writer = program.open("a", WRITE)
+        writer.write(b"new")
+        reader = program.open("a")
+        assert reader.pread() == b"new"
+        world.kill(program)
+        journal.close()
+
+        journal = Journal(descriptor)
+        successor = world.mount(journal=journal)
+        again = OpenedFile(successor.filesystem, reader.inode, reader.opened)
+        with pytest.raises(StaleFile):
+            again.pread()
+        again.close()
+        left = OpenedFile(successor.filesystem, writer.inode, writer.opened)
+        left.release()
+        journal.close()
+    finally:
+        os.close(descriptor)
