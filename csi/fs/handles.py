@@ -32,9 +32,10 @@ class OpenHandle:
     was learned since. `shown`: the kernel session may answer reads by itself (`InodeTable.show`); `scattered`: it may
     make requests for them too. `failed` is why what was written through this handle will never be an object.
     `deserted`: whether the last to close it was a program that was being killed; None when nobody has closed it since
-    something was written. `follows`: the unfinished version that it has read bytes of; `uncached`: it reads past the
-    page cache. `opens`: releases still to come, more than one for a handle that the kernel session gave out by itself.
-    `inherited`: why nothing is written through it, which a predecessor opened."""
+    something was written. `wrote`: it began a version since it was last closed. `follows`: the unfinished version that
+    it has read bytes of; `uncached`: it reads past the page cache. `opens`: releases still to come, more than one for a
+    handle that the kernel session gave out by itself. `inherited`: why nothing is written through it, which a
+    predecessor opened."""
 
     id: FileHandle
     node: Node
@@ -47,6 +48,7 @@ class OpenHandle:
     failed: OssFuseError | None = None
     opener: Opener | None = None
     deserted: bool | None = None
+    wrote: bool = False
     follows: Draft | None = None
     uncached: bool = False
     shown: bool = False
@@ -96,6 +98,7 @@ class Handles:
                 return
             self._table.conceal(handle)
             reader, handle.reader = handle.reader, None
+            self.rest(handle)
             self._table.local(handle.node).handles -= 1
             if self._succession is not None:
                 self._succession.closed(handle.id, handle.node)
@@ -143,8 +146,16 @@ class Handles:
         """The next version is this handle's own: it reads whatever is current once that is finished."""
         with self._table.lock:
             handle.facts = handle.version = handle.follows = None
+            self._table.local(handle.node).writers += not handle.wrote
+            handle.wrote = True
             if self._succession is not None:
                 self._succession.opened(handle.id, handle.node, handle)
+
+    def rest(self, handle: OpenHandle) -> None:
+        """It was closed, and is not expected to write any more: its release is on the way, or a duplicate left."""
+        with self._table.lock:
+            self._table.local(handle.node).writers -= handle.wrote
+            handle.wrote = False
 
     def follow(self, handle: OpenHandle, draft: Draft) -> None:
         """It reads of `draft`: whatever comes after must begin with that, or it is stale."""

@@ -25,16 +25,17 @@ NEVER = float("-inf")
 class LocalState:
     """What this mount is doing with a node; most nodes have none.
 
-    `handles` counts open files, `draft` is the version being written, `lineage` holds the ETags of versions that the
-    current one has as its beginning (an open reader of one of them may go on with the current one), `opened` is the
-    ETag that was last opened, `refused` says that since then the kernel was refused pages which it may still show,
-    `times` are utimensat's until another version is found, `shown` are open files whose reads the kernel session may
-    answer by itself. Of directories: when (nanoseconds) and at which serial this
-    mount last changed a name in it.
+    `handles` counts open files, `writers` those that began a version and were not closed since, `draft` is the version
+    being written, `lineage` holds the ETags of versions that the current one has as its beginning (an open reader of
+    one of them may go on with the current one), `opened` is the ETag that was last opened, `refused` says that since
+    then the kernel was refused pages which it may still show, `times` are utimensat's until another version is found,
+    `shown` are open files whose reads the kernel session may answer by itself. Of directories: when (nanoseconds) and
+    at which serial this mount last changed a name in it.
     """
 
     turn: Turn = field(default_factory=Turn)
     handles: int = 0
+    writers: int = 0
     draft: Draft | None = None
     unlinked: bool = False
     lineage: frozenset[ETag] = frozenset()

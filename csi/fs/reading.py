@@ -140,12 +140,17 @@ class Reading:
 
     def begin(self, handle: OpenHandle, *, half: bool) -> None:
         """`handle` was opened for reading alone. `half`: what is being written ends where its program was killed."""
-        draft = handle.node.draft
+        node = handle.node
+        draft = node.draft
         if draft is None or draft.appendable:
             return
-        if half or not draft.is_readable:
-            raise _busy(handle.node)
-        if draft.size:
+        if half:
+            raise _busy(node)
+        if not draft.is_readable:
+            with self._table.local(node).turn:  # it may just be finished
+                if node.draft is draft:
+                    raise _busy(node)
+        elif draft.size:
             self._handles.follow(handle, draft)
 
     def _read_draft(self, handle: OpenHandle, draft: Draft, offset: int, size: int) -> Buffer | None:
@@ -216,6 +221,8 @@ class Reading:
             facts, version = node.facts, handle.version
             unlinked = node.detached and node.local is not None and node.local.unlinked
             if facts is None or facts.etag == "" or (unlinked and version is None):
+                raise self._stale(handle)
+            if version is not None and version.etag == "":  # what it read of never came to be
                 raise self._stale(handle)
             current = facts.version(self._table.key(node))
             if unlinked and version is not None:

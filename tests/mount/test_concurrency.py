@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import random
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -39,6 +41,69 @@ def test_readers_and_writers_at_once_each_get_their_own_bytes(
     assert results == [True] * 12
     assert volume.get("out7") == sources["in3"]
     assert volume.uploads() == []
+
+
+@pytest.mark.parametrize("session", ["own", "pyfuse3"])
+@pytest.mark.parametrize("arguments", ["", "-odirect_io", "-okernel_cache"], ids=["page-cache", "direct", "kept"])
+@pytest.mark.parametrize("flags", [os.O_WRONLY | os.O_APPEND, os.O_RDWR], ids=["append", "both"])
+@pytest.mark.parametrize("old", [0, 300_000, 3 * MIB])
+def test_a_growing_file_is_read_by_others_without_a_wrong_byte(
+    mount_volume: MountVolume, session: str, arguments: str, flags: int, old: int
+) -> None:
+    volume = mount_volume(mode="fast", arguments=arguments, session=session)
+    path = volume.path / "log"
+    numbers = random.Random(old)
+    data = numbers.randbytes(old + 2 * MIB)
+    if old:
+        volume.put("log", data[:old])
+    before = os.open(path, os.O_RDONLY) if old else None
+    writer = os.open(path, flags | os.O_CREAT)
+    os.lseek(writer, old, os.SEEK_SET)
+    os.write(writer, data[old : old + 1])
+    ended = threading.Event()
+
+    def read(task: int) -> int:
+        """Whole files, and pieces by one descriptor: how many reads brought something."""
+        numbers, brought = random.Random(task), 0
+        lasting = os.open(path, os.O_RDONLY)
+        while not (over := ended.is_set()) or brought < 3:
+            found = path.read_bytes()
+            assert found == data[: len(found)]
+            assert not over or len(found) == len(data)
+            brought += len(found) > 0
+            for descriptor in (lasting, before, writer if flags & os.O_RDWR else None):
+                offset, size = numbers.randrange(len(found) + 1), numbers.randrange(1, 200_000)
+                if descriptor is not None:
+                    try:
+                        found = os.pread(descriptor, size, offset)
+                    except OSError as error:
+                        assert descriptor == before and error.errno == errno.EBUSY
+                    else:
+                        assert found == data[offset : offset + len(found)]
+        os.close(lasting)
+        return brought
+
+    def write() -> None:
+        at, unsynced = old + 1, 0
+        while at < len(data):
+            written = os.write(writer, data[at : at + numbers.randrange(1, 20_000)])
+            at, unsynced = at + written, unsynced + written
+            if unsynced > 500_000:
+                os.fsync(writer)
+                unsynced = 0
+        os.fsync(writer)
+        ended.set()
+
+    with ThreadPoolExecutor(4) as pool:
+        readers = [pool.submit(read, task) for task in range(3)]
+        pool.submit(write).result()
+        brought = [reader.result() for reader in readers]
+    os.close(writer)
+    if before is not None:
+        os.close(before)
+
+    assert min(brought) >= 3
+    assert volume.get("log") == data
 
 
 def test_a_hundred_files_can_be_open_for_writing_at_once(mount_volume: MountVolume) -> None:

@@ -69,6 +69,23 @@ def test_only_who_was_there_before_has_pages_of_it(world: World, consistent: Pro
     before.close()
 
 
+def test_who_opens_what_may_be_written_on_has_no_pages_of_it(consistent: Program) -> None:
+    writer = consistent.open("a", WRITE)
+    writer.write(b"one")
+    writer.fsync()
+    between = consistent.open("a")
+    assert between.opened.direct_io
+    writer.write(b", two")
+    assert between.pread() == b"one, two"
+    writer.flush()
+    closed = consistent.open("a")
+    assert not closed.opened.direct_io
+    for file in (between, closed):
+        assert file.pread() == b"one, two"
+        file.close()
+    writer.release()
+
+
 @pytest.mark.parametrize("cache", [CachePolicy.AUTO, CachePolicy.KERNEL])
 def test_pages_that_a_mapping_made_of_it_are_not_kept(world: World, cache: CachePolicy) -> None:
     program = world.mount(MountArguments(Seconds(0.0), Seconds(0.0), Seconds(0.0), cache=cache))
@@ -224,6 +241,22 @@ def test_a_handle_for_both_does_not_show_the_old_file_after_its_own_that_failed(
         writer.pread()
     writer.release()
     assert consistent.read("a") == b"old"
+
+
+def test_who_read_of_what_failed_does_not_read_the_old_file_when_that_is_removed(
+    world: World, consistent: Program
+) -> None:
+    world.store.seed("a", b"old")
+    writer = consistent.open("a", WRITE)
+    writer.write(b"never")
+    reader = consistent.open("a")
+    failed(writer, consistent)
+    with pytest.raises(InvalidOperation):
+        writer.close()
+    consistent.unlink("a")
+    with pytest.raises(StaleFile):
+        reader.pread()
+    reader.close()
 
 
 def test_readers_go_on_over_fsync_and_rename(consistent: Program) -> None:
