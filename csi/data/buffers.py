@@ -17,7 +17,6 @@ import ctypes
 import mmap
 import threading
 import weakref
-from collections import deque
 from dataclasses import dataclass
 
 from csi.data.ledger import MemoryLedger
@@ -60,9 +59,9 @@ class _Loan(weakref.ref[ctypes.Array[ctypes.c_char]]):
 class BufferPool:
     """Lends buffers that are charged to `ledger`; keeps at most `keep` bytes of returned ones.
 
-    `_lock` guards `_free`, `_kept`, `_mapped` and the counters, and is held over no call but mmap(2) and the ledger's
-    counting. `_returned` and `_loaned` are changed by weak reference callbacks, which may run anywhere, also inside
-    this class, so they are touched with atomic operations only.
+    `_lock` guards everything, and is held over no call but mmap(2) and the ledger's counting. What comes back, anywhere
+    and also inside this class, rings the bell of the ledger's `turns`, and is put back from there; so it is the only
+    pool of its ledger.
     """
 
     def __init__(self, ledger: MemoryLedger, *, keep: int) -> None:
@@ -74,7 +73,6 @@ class BufferPool:
         self._mapped = 0
         self._loans = 0
         self._fresh = 0
-        self._returned: deque[_Loan] = deque()
         self._loaned: dict[int, _Loan] = {}
         self._undo_pressure = ledger.on_pressure(self._shrink)
 
@@ -128,22 +126,21 @@ class BufferPool:
 
     def _lend(self, capacity: int, mapping: mmap.mmap, size: int) -> memoryview:
         exporter = (ctypes.c_char * capacity).from_buffer(mapping)
-        loan = _Loan(exporter, self._back)
+        loan = _Loan(exporter, self.ledger.turns.bell.put)
         loan.capacity = capacity
         loan.mapping = mapping
         self._loaned[id(loan)] = loan
         return memoryview(exporter).cast("B")[:size]
 
-    def _back(self, loan: weakref.ref[ctypes.Array[ctypes.c_char]]) -> None:
-        ended = self._loaned.pop(id(loan))
-        self._returned.append(ended)
-        self.ledger.turns.poke()
-
     def _collect(self) -> None:
-        while self._returned:
-            ended = self._returned.popleft()
-            self._free.setdefault(ended.capacity, []).append(ended.mapping)
-            self._kept += ended.capacity
+        before = self._kept
+        for heard in self.ledger.turns.heard():
+            ended = self._loaned.pop(id(heard), None)
+            if ended is not None:  # else Ctrl-C came while it was being lent
+                self._free.setdefault(ended.capacity, []).append(ended.mapping)
+                self._kept += ended.capacity
+        if self._kept != before:
+            self.ledger.turns.poke()
         if self._kept > self._keep:
             self._unmap_until(self._keep)
 

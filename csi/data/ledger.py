@@ -14,11 +14,13 @@ It must not know what the memory is used for.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 from csi.errors import OutOfMemoryBudget
@@ -84,13 +86,16 @@ class Reservation:
 class Turns:
     """A queue of threads that wait for something to come free, served first come, first served.
 
-    It has no lock: the queue is a deque used with atomic operations only, so that `poke` may be called from anywhere,
-    also by a weak reference's callback in the middle of anything.
+    It has no lock: the queue is a deque used with atomic operations only, so that `poke` may be called from anywhere.
+    The first in the queue listens to `bell`, which others may use as well to bring what came free: `bell.put` can be a
+    weak reference's callback by itself. No Python runs there then, which a Ctrl-C could end and be lost in.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._queue: deque[threading.Lock] = deque()
+        self._heard: deque[object] = deque()
+        self.bell: SimpleQueue[object] = SimpleQueue()
 
     def __len__(self) -> int:
         return len(self._queue)
@@ -101,28 +106,57 @@ class Turns:
         None when `within` seconds have passed. `attempt` is called without a lock held.
         """
         end = self._clock() + within
-        gate = threading.Lock()  # a binary semaphore, opened by poke
+        gate = threading.Lock()  # a binary semaphore, opened by who was before
         gate.acquire()
         self._queue.append(gate)
         try:
             while True:
-                if self._queue[0] is gate:
+                is_first = self._queue[0] is gate
+                if is_first:
+                    self._drain()
                     got = attempt()
                     if got is not None:
                         return got
                 remaining = end - self._clock()
-                if remaining <= 0 or not gate.acquire(timeout=remaining):
+                if remaining <= 0 or not (self._listen(remaining) if is_first else gate.acquire(timeout=remaining)):
                     return None
         finally:
             self._queue.remove(gate)
-            self.poke()
+            with contextlib.suppress(IndexError, RuntimeError):  # nobody waits, or the first has been told already
+                self._queue[0].release()
 
     def poke(self) -> None:
         """Something may have come free: let the first of the waiting try again. Takes no lock and never waits."""
+        if self._queue:
+            self.bell.put(None)
+
+    def heard(self) -> Iterator[object]:
+        """What was put into `bell` and not told yet. While somebody waits the bell is only for the first of those."""
+        if not self._queue and self._drain():
+            self.poke()  # who began to wait meanwhile
+        while self._heard:
+            yield self._heard.popleft()
+
+    def _listen(self, within: float) -> bool:
+        """Wait for the bell; False after `within` seconds."""
         try:
-            self._queue[0].release()
-        except (IndexError, RuntimeError):  # nobody waits, or the first has been told already
-            return
+            self._hear(self.bell.get(timeout=within))
+        except Empty:
+            return False
+        return True
+
+    def _drain(self) -> bool:
+        """Hear all there is to hear now; whether it was anything."""
+        rang = False
+        with contextlib.suppress(Empty):
+            while True:
+                self._hear(self.bell.get_nowait())
+                rang = True
+        return rang
+
+    def _hear(self, brought: object) -> None:
+        if brought is not None:
+            self._heard.append(brought)
 
 
 class MemoryLedger:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 
 import pytest
 
@@ -103,3 +105,42 @@ def test_waiting_for_memory_ends() -> None:
     assert view is not None
     assert buffers.take(16 * KIB, Seconds(0.01)) is None
     assert buffers.take(2 * MIB, Seconds(3600)) is None, "more than there will ever be is refused at once"
+
+
+INTERRUPTED = """
+import _thread, signal, sys, threading
+from csi.data.buffers import BufferPool
+from csi.data.ledger import MemoryLedger
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+pool = BufferPool(MemoryLedger(1 << 24), keep=1 << 24)
+lending, lost = threading.Event(), []
+
+def miss(ignored):
+    lost.append(ignored.exc_type)
+    lending.set()
+
+def interrupt():
+    while True:
+        lending.wait()
+        lending.clear()
+        _thread.interrupt_main()
+
+sys.unraisablehook = miss
+threading.Thread(target=interrupt, daemon=True).start()
+for _ in range(200):
+    try:
+        lending.set()
+        while True:
+            views = [pool.try_take(1) for _ in range(50)]
+            views.clear()
+    except KeyboardInterrupt:
+        pass
+print(len(lost), pool.try_take(1) is not None)
+"""
+
+
+def test_ctrl_c_is_not_lost_in_a_buffer_that_comes_back() -> None:
+    """Python drops what is raised in a weak reference's callback; nothing of Python runs in that of a loan."""
+    run = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=60, check=False)
+    assert run.stdout.split() == ["0", "True"], run.stderr
