@@ -193,7 +193,7 @@ class MemoryTree:
         self._names[name] = inode
         return self.entry(inode), self._open(inode)
 
-    def read(self, handle: FileHandle, offset: int, size: int) -> Buffer:
+    def read(self, handle: FileHandle, offset: int, size: int, for_pages: bool = True) -> Buffer:
         return self.piece(self._opened.get(handle, handle), offset, size)
 
     def write(self, handle: FileHandle, offset: int, data: Buffer) -> int:

@@ -9,7 +9,7 @@ any other is when memory is needed. Must not know why a block is wanted: windows
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -107,6 +107,40 @@ class BlockCache:
         """Nobody finds the blocks of this key any more; reads under way still get theirs."""
         with self._lock:
             self._shelves.forget(key)
+
+    # --- whole objects ---
+
+    def keep(self, version: ObjectVersion, pieces: Sequence[memoryview]) -> None:
+        """`pieces` are all of an object no larger than a block, which was made just now. Blocks of what had its key
+        are not found any more. Nothing is kept while memory is short."""
+        with self._lock:
+            self._shelves.forget(version.key)
+        view = self.pool.try_take(version.size) if version.size else None
+        if view is None:
+            return
+        end = 0
+        for piece in pieces:
+            view[end : end + len(piece)] = piece
+            end += len(piece)
+        with self._lock:
+            shelf = self._shelves.open(version)
+            if not shelf.grid:
+                block = Block(shelf, 0, end, on_grid=True)
+                self._shelves.place(block)
+                self._end(block, view=view, error=None)
+            self._shelves.close(shelf)
+
+    def copy(self, version: ObjectVersion, target: memoryview) -> bool:
+        """Put all of a small object into `target`, which has its size; False: it is not here."""
+        with self._lock:
+            shelf = self._shelves.open(version)
+            block = shelf.grid.get(0)
+            view = block.view if block is not None else None
+            self._shelves.close(shelf)
+        if view is None or len(view) != len(target):
+            return False
+        target[:] = view
+        return True
 
     # --- blocks ---
 

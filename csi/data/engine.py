@@ -197,6 +197,7 @@ class DataEngine:
             patience=self._patience,
             admission=self._admission,
             closed=self._forget,
+            cache=self._cache,
             tail=self._tails() if self._tails is not None else None,
         )
         return self._remember(writer)

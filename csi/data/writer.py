@@ -4,7 +4,8 @@ Written bytes are copied once, into buffers of the writer's allotment; full part
 writer goes on. Room in the part being filled is lent to who puts bytes there without us (`lend`): every call takes it
 back first, and counts what is there. What fits in one part is one PutObject. Continuing an existing object: what fits
 in one buffer is read back, anything larger becomes parts by a copy inside OSS, both bound to the version that was
-opened, and just before the object is replaced it is asked whether it is still that version.
+opened, and just before the object is replaced it is asked whether it is still that version. What a small object was
+continued to stays in memory as if it had been read: logs are opened, continued and closed once a line.
 
 Never deadlocks: while a part is under way its end brings buffers back; when none is, everything this writer holds is
 in the part being filled, which is then sent early (a buffer is always enough for a part OSS accepts). It follows that
@@ -16,7 +17,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 
+from csi.data.blocks import BlockCache
+from csi.data.filling import Filling
 from csi.data.leftovers import Leftovers
+from csi.data.pattern import WHOLE
 from csi.data.plan import LARGEST_PART, MOST_PARTS, SMALLEST_PART, PartPlan, copied_ranges
 from csi.data.staging import Allotment, StagingMemory
 from csi.data.streams import Tail, WriterStatistics
@@ -45,7 +49,8 @@ class PartWriter:
     """A `Writer` (csi/data/streams.py).
 
     `_turn` puts the callers of one file in order, as POSIX does with an inode lock; it guards every field and may span
-    requests, because nothing but calls for this file ever waits for it (`_send` only tries it).
+    requests, because nothing but calls for this file ever waits for it (`_send` only tries it). Who reads what was not
+    sent yet does without it.
     """
 
     def __init__(
@@ -66,6 +71,7 @@ class PartWriter:
         patience: Seconds,
         admission: Seconds,
         closed: Callable[[PartWriter], None],
+        cache: BlockCache,
         tail: Tail | None = None,
     ) -> None:
         self._key = key
@@ -78,25 +84,25 @@ class PartWriter:
         self._forbid_overwrite = forbid_overwrite
         self._crc64 = crc64
         self._on_close = closed
+        self._cache = cache
         self._turn = threading.Lock()
         self._position = int(base.size) if base is not None else 0
         self._touched = base is None
-        self._unsent_from = self._position
         self.tail = tail
-        self._buffers: list[memoryview] = []  # of the part being filled, and some for what comes then
         self._filled = 0
         self._result: PutResult | None = None
         self._error: OssFuseError | None = None
         self._over = False
         self._allotment: Allotment = memory.admit(self._send, admission)
         self._allotment.most = max(plan.first, self._allotment.buffer) * (parallel + 2)
+        self._part = Filling(self._allotment, self._position)
         self._upload = PartUpload(
             store,
             workers,
             key,
             user=user,
             content_type=content_type,
-            give=self._allotment.give,
+            give=self._part.give,
             leftovers=leftovers,
             patience=patience,
         )
@@ -134,7 +140,7 @@ class PartWriter:
             room = self._room(left)
             wanted = min(left, _AHEAD, self._position // 4 or 1)  # a small file has no use for more than its buffer
             while sum(map(len, room)) < wanted and (buffer := self._allotment.take()) is not None:
-                self._buffers.append(buffer)
+                self._part.buffers.append(buffer)
                 room = self._room(left)
             if room:
                 self.tail.lend(self._position, room)
@@ -156,7 +162,7 @@ class PartWriter:
                         raise too_large(self._key, self._position)
                     self._upload.copy(source, offset + start, count)
                 self._position += size
-                self._unsent_from = self._position
+                self._part.start(self._position)
             except OssFuseError as error:
                 self._fail(error)
                 raise
@@ -164,15 +170,11 @@ class PartWriter:
 
     @property
     def unsent_from(self) -> int:
-        return self._unsent_from
+        return self._part.begins
 
     def unsent(self, offset: int, size: int) -> Buffer | None:
-        with self._turn:
-            self._enter()
-            begin = offset - self._unsent_from
-            if begin < 0:
-                return None
-            return b"".join(self._memory(begin, max(0, min(size, self._position - offset))))
+        written = self._position if self.tail is None else max(self._position, self.tail.recall())
+        return self._part.read(offset, max(0, min(size, written - offset)))
 
     def flush(self) -> None:
         with self._turn:
@@ -222,17 +224,7 @@ class PartWriter:
 
     def _room(self, size: int) -> list[memoryview]:
         """Where the next bytes of this part belong, at most `size` of them."""
-        return self._memory(self._filled, size)
-
-    def _memory(self, begin: int, size: int) -> list[memoryview]:
-        """Of this part, from `begin` on, at most `size` bytes."""
-        found = []
-        full, begin = divmod(begin, self._allotment.buffer)
-        for buffer in self._buffers[full:]:
-            found.append(buffer[begin : begin + size])
-            size -= len(found[-1])
-            begin = 0
-        return [memory for memory in found if memory]
+        return self._part.memory(self._filled, size)
 
     def _fill(self, data: memoryview) -> None:
         taken = 0
@@ -247,7 +239,7 @@ class PartWriter:
             count = min(room, len(data) - taken)
             full, offset = divmod(self._filled, self._allotment.buffer)
             count = min(count, self._allotment.buffer - offset)
-            self._buffers[full][offset : offset + count] = data[taken : taken + count]
+            self._part.buffers[full][offset : offset + count] = data[taken : taken + count]
             self._filled += count
             self._position += count
             taken += count
@@ -263,7 +255,7 @@ class PartWriter:
         return size
 
     def _tail_room(self) -> int:
-        return len(self._buffers) * self._allotment.buffer - self._filled
+        return len(self._part.buffers) * self._allotment.buffer - self._filled
 
     def _more(self) -> None:
         """Get one more buffer: from the allotment, from a part that arrives, or by sending this part early."""
@@ -276,17 +268,12 @@ class PartWriter:
             else:
                 self._send_part()
             under_way = upload.in_flight
-        self._buffers.append(buffer)
+        self._part.buffers.append(buffer)
 
     def _send_part(self) -> None:
-        buffers, self._buffers = self._divided()
         filled, self._filled = self._filled, 0
-        self._unsent_from = self._position
-        self._upload.submit(self._body(buffers, filled), buffers)
-
-    def _body(self, buffers: list[memoryview], filled: int) -> list[memoryview]:
-        size = self._allotment.buffer
-        return [buffer[: filled - index * size] for index, buffer in enumerate(buffers) if filled > index * size]
+        body, buffers = self._part.body(filled), self._part.take(filled)
+        self._upload.submit(body, buffers)
 
     def _send(self) -> None:
         """Somebody waits for memory: keep one buffer, if nobody is writing at this moment."""
@@ -296,26 +283,16 @@ class PartWriter:
             if self._over:
                 return
             self._reclaim()
-            self._give_spare()
-            if len(self._buffers) > 1:
+            self._part.give_spare(self._filled)
+            buffers = self._part.buffers
+            if len(buffers) > 1:
                 self._send_part()
-            elif self._buffers and (own := self._allotment.take_own()) is not None:
-                borrowed = self._buffers[0]
-                own[: self._filled] = borrowed[: self._filled]
-                self._buffers = [own]
-                self._allotment.give([borrowed])
+            elif buffers and (own := self._allotment.take_own()) is not None:
+                own[: self._filled] = buffers[0][: self._filled]
+                self._part.replace([own])
+                self._allotment.give(buffers)
         finally:
             self._turn.release()
-
-    def _give_spare(self) -> None:
-        self._buffers, spare = self._divided()
-        if spare:
-            self._allotment.give(spare)
-
-    def _divided(self) -> tuple[list[memoryview], list[memoryview]]:
-        """The buffers with bytes in them, and those without."""
-        begun = -(-self._filled // self._allotment.buffer)
-        return self._buffers[:begun], self._buffers[begun:]
 
     def _resume(self) -> None:
         """Take over what the object held when it was opened."""
@@ -325,11 +302,13 @@ class PartWriter:
             return
         if base.size <= self._allotment.buffer:
             self._more()
-            target = self._buffers[-1][: base.size]
-            _, size = self._store.read_whole(base.key, target, if_match=base.etag or None)
-            if size != base.size:
-                raise _replaced(base)
-            self._filled, self._unsent_from = size, 0
+            target = self._part.buffers[-1][: base.size]
+            if not self._cache.copy(base, target):
+                _, size = self._store.read_whole(base.key, target, if_match=base.etag or None)
+                if size != base.size:
+                    raise _replaced(base)
+            self._filled = int(base.size)
+            self._part.start(0)
             return
         crc = None
         if self._crc64:
@@ -345,13 +324,17 @@ class PartWriter:
             return PutResult(self._replaces.etag, None)  # nothing was written: the object is what it was
         in_parts = self._upload.submitted > 0
         if in_parts and self._filled:
-            self._send_part()
+            self._upload.submit(self._part.body(self._filled), self._part.keep_last(self._filled))
         if self._replaces is not None:
             self._upload.wait_arrived()
             # OSS takes no condition for what an object replaces: only what another client writes from here on is lost
             self._expect(self._replaces)
         if not in_parts:
-            return self._put()
+            made = self._put()
+            if self._replaces is not None and self._position <= WHOLE:  # who continues one probably does it again
+                version = ObjectVersion(self._key, made.etag, Bytes(self._position))
+                self._cache.keep(version, self._part.body(self._filled))
+            return made
         return self._upload.complete(crc64=self._crc64, forbid_overwrite=self._forbid_overwrite)
 
     def _expect(self, version: ObjectVersion) -> ObjectMetadata:
@@ -368,13 +351,13 @@ class PartWriter:
         try:
             return self._store.put(
                 self._key,
-                self._body(self._buffers, self._filled),
+                self._part.body(self._filled),
                 user=self._user,
                 content_type=self._content_type,
                 forbid_overwrite=self._forbid_overwrite,
             )
         except ChecksumMismatch:
-            remove_damaged(self._store, self._key, self._filled, crc64_of(self._body(self._buffers, self._filled)))
+            remove_damaged(self._store, self._key, self._filled, crc64_of(self._part.body(self._filled)))
             raise
 
     def _fail(self, error: OssFuseError) -> None:
@@ -385,12 +368,12 @@ class PartWriter:
             self._end()
 
     def _end(self) -> None:
-        self._over = True
         if self.tail is not None:
             self.tail.recall()
             self.tail.hide()
-        self._allotment.give(self._buffers)
-        self._buffers, self._filled = [], 0
+        self._over = True
+        self._part.end(self._position)
+        self._filled = 0
         self._allotment.close()
         self._on_close(self)
 

@@ -259,23 +259,19 @@ class Files:
         return True
 
     def _opened(self, number: FileHandle, node: Node, flags: int) -> OpenFile:
-        handle = self._handles.find(number)
-        keep, direct = self._cache_policy(handle, node, flags)
-        if handle is not None:
-            handle.uncached = direct
+        keep, direct = self._cache_policy(number, node, flags)
         return OpenFile(number, keep, direct, not direct and self._leaves_no_pages(flags))
 
     def _leaves_no_pages(self, flags: int) -> bool:
         """Whether pages of what is written would be dropped before anybody reads them: who reads the file before it is
-        finished uses none, and its next version is another one. Who may read what is there keeps its pages."""
-        mode = flags & os.O_ACCMODE
-        return (
-            (mode == os.O_WRONLY or (mode == os.O_RDWR and bool(flags & os.O_TRUNC)))
-            and self._arguments.cache is not CachePolicy.KERNEL
-            and not self._drafts.readable
-        )
+        finished uses none, and its next version is another one. Who may read what is there keeps its pages, and can map
+        them; but not who appends, or writes in append mode, where others read on meanwhile: Linux was seen to show them
+        zeros beyond the end that the last page had."""
+        mode, ends = flags & os.O_ACCMODE, bool(flags & (os.O_TRUNC | os.O_APPEND)) or self._drafts.readable
+        leaves_none = mode == os.O_WRONLY or (mode == os.O_RDWR and ends)
+        return leaves_none and self._arguments.cache is not CachePolicy.KERNEL
 
-    def _cache_policy(self, handle: OpenHandle | None, node: Node, flags: int) -> tuple[bool, bool]:
+    def _cache_policy(self, number: FileHandle, node: Node, flags: int) -> tuple[bool, bool]:
         """(keep_cache, direct_io) of the reply to open. AUTO keeps pages if this is the version opened before.
         Pages that were refused are kept by nobody, and none are made of what another handle may go on to write."""
         policy = self._arguments.cache
@@ -283,8 +279,7 @@ class Files:
             return False, True
         with self._table.lock:
             local = self._table.local(node)
-            if self._outgrows_pages(node, handle):
-                local.refused = True  # who maps the file has some nevertheless
+            if self._outgrows_pages(node, self._handles.find(number)):
                 return False, True
             current = node.facts.etag if node.facts is not None and node.draft is None else None
             same = current is not None and local.opened == current
@@ -295,13 +290,11 @@ class Files:
         return policy is CachePolicy.KERNEL or (policy is CachePolicy.AUTO and same), False
 
     def _outgrows_pages(self, node: Node, handle: OpenHandle | None) -> bool:
-        """Whether another than `handle` writes to the file, or did and may go on: pages would not grow with what it
-        writes past them. In append mode all is written through pages."""
+        """Whether another than `handle` writes to the file, or did and may go on: pages would not grow with it."""
         draft = node.draft
         if draft is not None:
-            return not draft.appendable and (handle is None or draft.owner != handle.id)
-        is_own = handle is not None and handle.wrote
-        return self._table.local(node).writers > 0 and not is_own and not self._drafts.readable
+            return handle is None or draft.owner != handle.id
+        return self._table.local(node).writers > 0 and not (handle is not None and handle.wrote)
 
     def _write_draft(self, handle: OpenHandle, offset: int, data: Buffer) -> int | None:
         """Write to the draft there is; None when there is none to write to (0 bytes are lost: the caller begins one).

@@ -245,9 +245,10 @@ class Filesystem:
         """The local file that holds what `handle` reads, if the disk cache has all of it."""
         return self._reading.backing(handle)
 
-    def read(self, handle: FileHandle, offset: int, size: int) -> Buffer:
-        """Exactly `size` bytes, fewer only at the end of the file."""
-        return self._reading.read(handle, offset, size)
+    def read(self, handle: FileHandle, offset: int, size: int, for_pages: bool = True) -> Buffer:
+        """Exactly `size` bytes, fewer only at the end of the file. `for_pages`: for all that is known the kernel makes
+        pages of them."""
+        return self._reading.read(handle, offset, size, for_pages=for_pages)
 
     def write(self, handle: FileHandle, offset: int, data: Buffer) -> int:
         return self._files.write(handle, offset, data)

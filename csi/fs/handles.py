@@ -33,9 +33,8 @@ class OpenHandle:
     make requests for them too. `failed` is why what was written through this handle will never be an object.
     `deserted`: whether the last to close it was a program that was being killed; None when nobody has closed it since
     something was written. `wrote`: it began a version since it was last closed. `follows`: the unfinished version that
-    it has read bytes of; `uncached`: it reads past the page cache. `opens`: releases still to come, more than one for a
-    handle that the kernel session gave out by itself. `inherited`: why nothing is written through it, which a
-    predecessor opened."""
+    it has read bytes of. `opens`: releases still to come, more than one for a handle that the kernel session gave out
+    by itself. `inherited`: why nothing is written through it, which a predecessor opened."""
 
     id: FileHandle
     node: Node
@@ -50,7 +49,6 @@ class OpenHandle:
     deserted: bool | None = None
     wrote: bool = False
     follows: Draft | None = None
-    uncached: bool = False
     shown: bool = False
     scattered: bool = False
     opens: int = 1

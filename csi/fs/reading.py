@@ -75,14 +75,14 @@ class Reading:
             if handle.scattered and not reader.scattered:
                 self._table.scatter(handle, reader)
 
-    def read(self, number: FileHandle, offset: int, size: int) -> Buffer:
+    def read(self, number: FileHandle, offset: int, size: int, *, for_pages: bool) -> Buffer:
         handle = self._handles.get(number)
         if not handle.readable:
             raise BadHandle(f"{shown(handle.node.name)} is not open for reading")
         while True:
             draft = handle.node.draft
             if draft is not None and not draft.appendable:
-                written = self._read_draft(handle, draft, offset, size)
+                written = self._read_draft(handle, draft, offset, size, for_pages=for_pages)
                 if written is None:
                     continue
                 return written
@@ -103,7 +103,7 @@ class Reading:
                 if handle.reader is reader or self._handles.find(handle.id) is None:
                     raise  # otherwise another read moved the handle to a newer version: use that
             except _CHANGED as error:
-                if not self._has_grown(handle):
+                if not (self._has_moved_on(handle) or self._has_grown(handle)):
                     raise self._stale(handle) from error
             else:
                 if self._shows:
@@ -140,53 +140,59 @@ class Reading:
 
     def begin(self, handle: OpenHandle, *, half: bool) -> None:
         """`handle` was opened for reading alone. `half`: what is being written ends where its program was killed."""
-        node = handle.node
-        draft = node.draft
+        draft = handle.node.draft
         if draft is None or draft.appendable:
             return
-        if half:
-            raise _busy(node)
-        if not draft.is_readable:
-            with self._table.local(node).turn:  # it may just be finished
-                if node.draft is draft:
-                    raise _busy(node)
-        elif draft.size:
+        if half or not (draft.is_readable or self._is_finished(handle.node, draft)):
+            raise _busy(handle.node)
+        if draft.size:
             self._handles.follow(handle, draft)
 
-    def _read_draft(self, handle: OpenHandle, draft: Draft, offset: int, size: int) -> Buffer | None:
-        """`read` of what is being written; None if the draft was finished meanwhile."""
-        node = handle.node
-        with self._table.local(node).turn:
-            if node.draft is not draft:
+    def _read_draft(
+        self, handle: OpenHandle, draft: Draft, offset: int, size: int, *, for_pages: bool
+    ) -> Buffer | None:
+        """`read` of what is being written, which waits for no operation on the file; None if it was finished
+        meanwhile. Of what may grow this moment no pages are made: the kernel could take the end of the last one, which
+        is zeros, for the file's."""
+        end, begin = min(offset + size, draft.shown_size), draft.writer.unsent_from
+        if offset >= end:
+            return b""
+        written: Buffer | None = None
+        if draft.is_readable and end <= draft.size and not for_pages and self._may_read(handle, draft):
+            start = max(offset, begin)
+            written = draft.writer.unsent(start, end - start) if start < end else b""
+        if written is None:  # or sent this moment
+            if self._is_finished(handle.node, draft):
                 return None
-            if offset >= draft.shown_size:
-                return b""
-            if not draft.is_readable or not self._may_read(handle, draft):
-                raise _busy(node)
-            end, begin = min(offset + size, draft.shown_size), draft.writer.unsent_from
-            written = draft.writer.unsent(max(offset, begin), end - max(offset, begin)) if end > begin else b""
-            if written is None or end > draft.size:  # sent this moment for want of memory; promised, but not written
-                raise _busy(node)
-            self._handles.follow(handle, draft)
+            raise _busy(handle.node)
+        self._handles.follow(handle, draft)
         if offset >= begin or draft.base is None:
             return written
-        before = self._read_base(handle, draft.base, offset, min(end, begin) - offset)
+        before = self._read_base(handle, draft, draft.base, offset, min(end, begin) - offset)
         return None if before is None else b"".join((before, written))
 
+    def _is_finished(self, node: Node, draft: Draft) -> bool:
+        if draft.writer.visible_version is not None:
+            with self._table.local(node).turn:  # of who is just making it the current version
+                pass
+        return node.draft is not draft
+
     def _may_read(self, handle: OpenHandle, draft: Draft) -> bool:
-        if not handle.uncached and (draft.joined or draft.owner != handle.id):
-            return False  # its pages would not change with what is written by others
-        if handle.follows is draft:
-            return True
-        self._handles.follow_no_more(handle)
-        version, local = handle.version, handle.node.local
+        """Whether it goes on from what the handle was opened on, or has read of."""
+        with self._table.lock:
+            if handle.follows is draft:
+                return True
+            self._handles.follow_no_more(handle)
+            version, local = handle.version, handle.node.local
         if version is None:
             return True
         lineage = local.lineage if local is not None else frozenset()
         return draft.base is not None and (version.etag == draft.base.etag or version.etag in lineage)
 
-    def _read_base(self, handle: OpenHandle, base: ObjectVersion, offset: int, size: int) -> Buffer | None:
-        """What is being written begins with `base`. None: another read of `handle` has found that finished."""
+    def _read_base(
+        self, handle: OpenHandle, draft: Draft, base: ObjectVersion, offset: int, size: int
+    ) -> Buffer | None:
+        """What is being written begins with `base`. None if it was finished meanwhile."""
         try:
             return self._reader_of(handle, None, base).read(offset, size)
         except BadHandle:
@@ -194,7 +200,10 @@ class Reading:
                 raise
             return None
         except _CHANGED as error:
-            raise self._stale(handle) from error
+            with self._table.local(handle.node).turn:  # it may be this mount that just replaces it
+                if handle.node.draft is draft:
+                    raise self._stale(handle) from error
+            return None
 
     def _draft_reader(self, handle: OpenHandle, draft: Draft, end: int) -> Reader | None:
         """The reader of a file that is being appended to, which sees everything written up to `end`; None if the draft
@@ -262,6 +271,13 @@ class Reading:
         if old is not None:
             old.close()
         return opened
+
+    def _has_moved_on(self, handle: OpenHandle) -> bool:
+        """After OSS said that the version is gone: whether it was this mount that made another one."""
+        node = handle.node
+        with self._table.local(node).turn:  # of who may be about to say so
+            draft = node.draft
+            return not draft.appendable if draft is not None else node.facts is not handle.facts
 
     def _has_grown(self, handle: OpenHandle) -> bool:
         """After OSS said that the version is gone: whether it was an Appendable object that somebody appended to."""

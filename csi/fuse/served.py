@@ -80,8 +80,9 @@ class ServedFilesystem(Protocol):
         self, parent: InodeNumber, name: bytes, mode: int, flags: int, caller: Caller
     ) -> tuple[Entry, OpenFile]: ...
 
-    def read(self, handle: FileHandle, offset: int, size: int) -> Buffer:
-        """Exactly `size` bytes, fewer only at end of file: the kernel takes a short answer for the end."""
+    def read(self, handle: FileHandle, offset: int, size: int, for_pages: bool = True) -> Buffer:
+        """Exactly `size` bytes, fewer only at end of file: the kernel takes a short answer for the end. `for_pages`:
+        the kernel may make pages of them, other than for read(2) of a file opened with FOPEN_DIRECT_IO."""
 
     def write(self, handle: FileHandle, offset: int, data: Buffer) -> int: ...
 

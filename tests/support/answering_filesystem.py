@@ -112,7 +112,7 @@ class AnsweringFilesystem:
     def create(self, parent: InodeNumber, name: bytes, mode: int, flags: int, caller: Caller) -> tuple[Entry, OpenFile]:
         return entry_of(2), self.open(InodeNumber(2), flags, caller)
 
-    def read(self, handle: FileHandle, offset: int, size: int) -> Buffer:
+    def read(self, handle: FileHandle, offset: int, size: int, for_pages: bool = True) -> Buffer:
         return bytes(min(size, _MOST))
 
     def write(self, handle: FileHandle, offset: int, data: Buffer) -> int:

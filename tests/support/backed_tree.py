@@ -37,7 +37,7 @@ class BackedTree(TreeFilesystem):
         os.close(descriptor)
         return None
 
-    def read(self, handle: FileHandle, offset: int, size: int) -> Buffer:
+    def read(self, handle: FileHandle, offset: int, size: int, for_pages: bool = True) -> Buffer:
         self.calls["read"] += 1
         return os.pread(self.versions[handle], size, offset)
 

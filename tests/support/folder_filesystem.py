@@ -179,7 +179,7 @@ class FolderFilesystem:
             return self._told(parent, name), opened
 
     @_locally
-    def read(self, handle: FileHandle, offset: int, size: int) -> Buffer:
+    def read(self, handle: FileHandle, offset: int, size: int, for_pages: bool = True) -> Buffer:
         return os.pread(self._handles[handle], size, offset)
 
     @_locally

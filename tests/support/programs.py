@@ -62,7 +62,8 @@ class OpenedFile:
 
     def pread(self, size: int = 1 << 20, offset: int = 0) -> bytes:
         ready = self._filesystem.read_ready(self.handle, offset, size)
-        return bytes(self._filesystem.read(self.handle, offset, size) if ready is None else ready)
+        for_pages = not (self.opened.direct_io or self.opened.uncached_writes)
+        return bytes(self._filesystem.read(self.handle, offset, size, for_pages) if ready is None else ready)
 
     def fsync(self) -> None:
         self._filesystem.fsync(self.handle)

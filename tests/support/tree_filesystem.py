@@ -176,7 +176,7 @@ class TreeFilesystem:
             node = self._make(self._node(parent), name, FileKind.FILE, stat.S_IMODE(mode))
             return self._counted(node), self._open(node)
 
-    def read(self, handle: FileHandle, offset: int, size: int) -> Buffer:
+    def read(self, handle: FileHandle, offset: int, size: int, for_pages: bool = True) -> Buffer:
         with self.lock:
             self.calls["read"] += 1
             return bytes(self._opened(handle).data[offset : offset + size])

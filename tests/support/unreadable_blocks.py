@@ -38,7 +38,7 @@ class Bare(TreeFilesystem):
     def read_ready(self, handle: FileHandle, offset: int, size: int) -> Buffer | None:
         return self._block if self._ready else None
 
-    def read(self, handle: FileHandle, offset: int, size: int) -> Buffer:
+    def read(self, handle: FileHandle, offset: int, size: int, for_pages: bool = True) -> Buffer:
         return self._block
 
 

@@ -30,7 +30,7 @@ from csi.fuse.protocol.bodies import (
     Sync,
     Write,
 )
-from csi.fuse.protocol.constants import OpenFlag
+from csi.fuse.protocol.constants import OpenFlag, ReadFlag
 from csi.fuse.served import Allocating, Copying, ServedFilesystem
 from csi.fuse.slow_errors import SlowErrors
 from csi.oss.store import Buffer
@@ -153,12 +153,13 @@ class FileHandlers:
         ready = self._filesystem.read_ready(handle, offset, size)
         if ready is not None:
             return Done((ready,))
-        return Later(self._lanes.reads, call(self._read, handle, offset, size), _bytes, interruptible=True)
+        work = call(self._read, handle, offset, size, not body.read_flags & ReadFlag.LOCKOWNER)
+        return Later(self._lanes.reads, work, _bytes, interruptible=True)
 
-    def _read(self, handle: FileHandle, offset: int, size: int) -> Buffer:
+    def _read(self, handle: FileHandle, offset: int, size: int, for_pages: bool) -> Buffer:
         started = self._slow_errors.now()
         try:
-            return self._filesystem.read(handle, offset, size)
+            return self._filesystem.read(handle, offset, size, for_pages)
         except Exception as error:
             self._slow_errors.remember(handle, offset, size, started, error)
             raise

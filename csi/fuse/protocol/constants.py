@@ -135,6 +135,13 @@ class OpenFlag(enum.IntFlag):
     PASSTHROUGH = 1 << 7
 
 
+class ReadFlag(enum.IntFlag):
+    """`read_flags` of READ. LOCKOWNER: `lock_owner` is said, which it is where the bytes go to a program's memory by
+    themselves (fuse_send_read), and never where they become pages."""
+
+    LOCKOWNER = 1 << 1
+
+
 class SetAttr(enum.IntFlag):
     """`valid` of SETATTR."""
 

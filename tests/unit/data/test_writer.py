@@ -22,7 +22,7 @@ from csi.errors import (
     ServerFailure,
 )
 from csi.oss.checksum import crc64_of
-from csi.oss.store import Buffer, PutResult
+from csi.oss.store import Buffer, ObjectVersion, PutResult
 from csi.volume.spec import WriteOptions
 from csi.volume.units import KIB, MIB, Bytes, ObjectKey
 from tests.support.engines import Hold, Running, content, engine_over, seeded, until
@@ -164,6 +164,44 @@ def test_a_large_base_is_copied_inside_oss_and_not_read() -> None:
     assert store.requests["GetObject"] == 0
     assert store.requests["UploadPartCopy"] == 1
     assert store.expected == crc64_of([old, b"tail"])
+
+
+def test_what_was_continued_is_continued_again_and_read_from_memory() -> None:
+    store = ChecksumStore()
+    version, whole = seeded(store, KEY, b"0"), b"0"
+    with engine_over(store) as engine:
+        for line in (b"one\n", b"two\n", content(300 * KIB), b"three\n"):
+            writer = engine.open_writer(KEY, base=version)
+            writer.write(line)
+            whole += line
+            version = ObjectVersion(KEY, writer.finish().etag, Bytes(len(whole)))
+            reader = engine.open_reader(version)
+            assert bytes(reader.read(0, 1 * MIB)) == whole
+            reader.close()
+        assert engine.statistics().cache.blocks == 1
+        assert engine.statistics().memory_in_use == 0
+    assert store.data(KEY) == whole
+    assert store.requests["GetObject"] == 1
+
+
+def test_nothing_is_kept_of_what_was_continued_beyond_one_request_or_replaced_since() -> None:
+    store = MemoryStore()
+    base = seeded(store, KEY, content(1 * MIB))
+    with engine_over(store) as engine:
+        writer = engine.open_writer(KEY, base=base)
+        writer.write(b"x")
+        writer.finish()
+        assert engine.statistics().cache.blocks == 0
+        base = seeded(store, KEY, b"one")
+        writer = engine.open_writer(KEY, base=base)
+        writer.write(b"two")
+        kept = ObjectVersion(KEY, writer.finish().etag, Bytes(6))
+        store.seed(KEY, b"theirs")
+        writer = engine.open_writer(KEY, base=kept)
+        writer.write(b"three")
+        with pytest.raises(PreconditionFailed):
+            writer.finish()
+    assert store.data(KEY) == b"theirs"
 
 
 def test_nothing_added_leaves_the_object_as_it_is() -> None:

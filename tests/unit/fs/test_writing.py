@@ -214,7 +214,10 @@ def test_a_write_far_ahead_is_refused_at_once(world: World, consistent: Program)
         (os.O_WRONLY, CachePolicy.NONE, False, True),
         (os.O_WRONLY | os.O_APPEND, CachePolicy.AUTO, False, True),
         (os.O_WRONLY, CachePolicy.KERNEL, False, False),  # its pages are read by who opens the file next
-        (os.O_WRONLY, CachePolicy.AUTO, True, False),  # and here while it is written
+        (os.O_WRONLY, CachePolicy.AUTO, True, True),
+        (os.O_RDWR | os.O_APPEND, CachePolicy.AUTO, False, True),
+        (os.O_RDWR, CachePolicy.AUTO, True, True),
+        (os.O_RDWR, CachePolicy.KERNEL, True, False),
         (os.O_RDWR, CachePolicy.AUTO, False, True),
         (os.O_RDONLY, CachePolicy.AUTO, False, False),
         (os.O_WRONLY, CachePolicy.DIRECT, False, False),  # says so already
@@ -232,7 +235,8 @@ def test_writes_make_pages_where_somebody_may_read_them(
         file.close()
     world.store.seed("old", b"content")
     file = program.open("old", flags)
-    assert file.opened.uncached_writes == (uncached and flags & os.O_ACCMODE == os.O_WRONLY)
+    can_be_mapped = flags == os.O_RDWR and not append
+    assert file.opened.uncached_writes == (uncached and not can_be_mapped)
     file.close()
 
 
