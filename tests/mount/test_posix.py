@@ -161,15 +161,18 @@ def test_fsync_makes_the_object_durable_and_writing_goes_on(folder: Path, writab
     assert (folder / "file").read_bytes() == b"onetwo"
 
 
-def test_reading_while_writing_is_ebusy_from_the_first_part_on_and_fine_after_close(folder: Path) -> None:
+def test_reading_while_writing_is_ebusy_from_the_first_part_on_and_fine_after_close(
+    folder: Path, writable_volume: MountedVolume
+) -> None:
     with (folder / "file").open("wb", buffering=0) as file, (folder / "file").open("rb", buffering=0) as reader:
         file.write(b"data")
-        first = reader.read()
+        first = failure(reader.read) if writable_volume.session == "pyfuse3" else reader.read()
         for _ in range(9):
             file.write(bytes(MIB))
         busy = {failure((folder / "file").read_bytes), failure(reader.read)}
 
-    assert (first, busy) == (b"data", {errno.EBUSY})
+    assert first == (errno.EBUSY if writable_volume.session == "pyfuse3" else b"data")
+    assert busy == {errno.EBUSY}
     assert (folder / "file").read_bytes() == b"data" + bytes(9 * MIB)
 
 

@@ -179,6 +179,7 @@ class TreeFilesystem:
     def read(self, handle: FileHandle, offset: int, size: int, for_pages: bool = True) -> Buffer:
         with self.lock:
             self.calls["read"] += 1
+            self.calls["read for pages"] += for_pages
             return bytes(self._opened(handle).data[offset : offset + size])
 
     def write(self, handle: FileHandle, offset: int, data: Buffer) -> int:

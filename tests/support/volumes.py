@@ -23,6 +23,7 @@ class MountedVolume:
     served: ServedMount
     emulator: RunningEmulator
     prefix: str
+    session: str
 
     @property
     def path(self) -> Path:
@@ -85,4 +86,4 @@ def mounted_volume(
     command += ["--session", session]
     kernel_read_only = read_only or mode == "readonly"
     with served_mount(home, command, read_only=kernel_read_only, tuning=True) as served:
-        yield MountedVolume(served, emulator, prefix)
+        yield MountedVolume(served, emulator, prefix, session)

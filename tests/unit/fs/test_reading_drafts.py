@@ -278,6 +278,32 @@ def test_readers_go_on_over_fsync_and_rename(consistent: Program) -> None:
     reader.close()
 
 
+@pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_DIRECT])
+def test_who_reads_what_this_mount_is_just_replacing_reads_on(real: World, program: Program, flags: int) -> None:
+    """Both finished and unfinished: OSS says that the version is gone before this mount knows what there is instead."""
+    size = 3 * PART
+    real.store.seed("a", b"x" * size)
+    writer, written = program.open("a", APPEND), size
+
+    def replace(operation: str, key: str) -> None:
+        if operation == "GetObject":
+            real.store.before = None
+            writer.pwrite(b"y" * 10, written)
+            writer.fsync()
+
+    reader = program.open("a", flags)
+    real.store.before = replace
+    assert reader.pread(10, 5) == b"x" * 10
+    written += 10
+    if flags & os.O_DIRECT:
+        writer.pwrite(b"z" * 10, written)
+        written += 10
+        real.store.before = replace
+        assert reader.pread(30, size - 10) == b"x" * 10 + b"y" * 10 + b"z" * 10
+    writer.close()
+    reader.close()
+
+
 def test_an_empty_file_that_is_being_made_is_empty(consistent: Program) -> None:
     writer = consistent.open("a", WRITE)
     reader = consistent.open("a")

@@ -233,6 +233,18 @@ def test_a_file_is_opened_read_and_released(served: Served, filesystem: TreeFile
     assert filesystem.calls["flush"] == 0
 
 
+@pytest.mark.parametrize(("read_flags", "for_pages"), [(0, 1), (1, 1), (2, 0), (3, 0)])
+def test_what_goes_to_the_memory_of_a_program_is_told_from_what_becomes_pages(
+    served: Served, filesystem: TreeFilesystem, read_flags: int, for_pages: int
+) -> None:
+    filesystem.inline = False
+    _, handle, _ = opened(served)
+
+    served.ask(Opcode.READ, struct.pack("<QQIIQIxxxx", handle, 2, 100, read_flags, 0, 0))
+
+    assert (filesystem.calls["read"], filesystem.calls["read for pages"]) == (1, for_pages)
+
+
 def test_direct_io_lets_writers_work_at_the_same_time(served: Served, filesystem: TreeFilesystem) -> None:
     filesystem.direct_io = True
 
