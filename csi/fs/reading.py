@@ -3,8 +3,12 @@
 A handle is bound to the version it was opened on. It moves to a newer one only if that begins with the old one's bytes
 (it was continued or renamed by this mount, or is an Appendable object that grew); otherwise reading raises StaleFile
 once OSS has to be asked, and never bytes of two versions, not even through the kernel's page cache: a version of
-another client gets an inode of its own (`csi/fs/namespace.py`). While a file is being written here it cannot be read
-here (FileBusy), except in append mode, where a read that needs what is still buffered has it pushed to OSS first.
+another client gets an inode of its own (`csi/fs/namespace.py`).
+
+What is being written here is read from the memory of its writer, and from the object that it continues, until a part of
+it has been sent (FileBusy from then on: OSS shows no parts), by who reads past the page cache: every handle that was
+opened since does, and its writer if he writes past it. A handle that read of a version that then did not come to be is
+stale. In append mode a read that needs what is still buffered has it pushed to OSS first.
 """
 
 from __future__ import annotations
@@ -75,6 +79,16 @@ class Reading:
             if handle.scattered and not reader.scattered:
                 self._table.scatter(handle, reader)
 
+    def begin(self, handle: OpenHandle, *, half: bool) -> None:
+        """`handle` was opened for reading alone. `half`: what is being written ends where its program was killed."""
+        draft = handle.node.draft
+        if draft is None or draft.appendable:
+            return
+        if half or not (draft.is_readable or self._is_finished(handle.node, draft)):
+            raise _busy(handle.node)
+        if draft.size:
+            self._handles.follow(handle, draft)
+
     def read(self, number: FileHandle, offset: int, size: int, *, for_pages: bool) -> Buffer:
         handle = self._handles.get(number)
         if not handle.readable:
@@ -137,16 +151,6 @@ class Reading:
         self._published.tell_at(handle.id, notice)  # at 0 by the next read: who reads at random places may read on
         if scattered != handle.scattered:
             self._table.scatter(handle, reader)
-
-    def begin(self, handle: OpenHandle, *, half: bool) -> None:
-        """`handle` was opened for reading alone. `half`: what is being written ends where its program was killed."""
-        draft = handle.node.draft
-        if draft is None or draft.appendable:
-            return
-        if half or not (draft.is_readable or self._is_finished(handle.node, draft)):
-            raise _busy(handle.node)
-        if draft.size:
-            self._handles.follow(handle, draft)
 
     def _read_draft(
         self, handle: OpenHandle, draft: Draft, offset: int, size: int, *, for_pages: bool
