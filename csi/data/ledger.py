@@ -148,8 +148,8 @@ class Turns:
     def _drain(self) -> bool:
         """Hear all there is to hear now; whether it was anything."""
         rang = False
-        with contextlib.suppress(Empty):
-            while True:
+        with contextlib.suppress(Empty):  # another was quicker
+            while not self.bell.empty():
                 self._hear(self.bell.get_nowait())
                 rang = True
         return rang
