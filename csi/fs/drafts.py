@@ -71,7 +71,7 @@ class Draft:
 
     @property
     def is_readable(self) -> bool:
-        """Whether no byte of it is in OSS alone that is not part of an object there."""
+        """Whether every byte of it is here or in the object that it continues, and none in a part that was sent."""
         return self.error is None and self.writer.unsent_from <= (self.base.size if self.base is not None else 0)
 
     def recall(self) -> None:

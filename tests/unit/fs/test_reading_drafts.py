@@ -44,12 +44,12 @@ def test_it_is_read_as_far_as_it_was_written(consistent: Program) -> None:
 
 
 def test_who_writes_it_reads_it(consistent: Program) -> None:
-    with_name = consistent.open("a", BOTH | os.O_EXCL)
-    with_name.write(b"header")
-    assert with_name.pread() == b"header"
-    with_name.write(b", body")
-    assert with_name.pread(10, 6) == b", body"
-    with_name.close()
+    writer = consistent.open("a", BOTH | os.O_EXCL)
+    writer.write(b"header")
+    assert writer.pread() == b"header"
+    writer.write(b", body")
+    assert writer.pread(10, 6) == b", body"
+    writer.close()
     assert consistent.read("a") == b"header, body"
 
 
@@ -58,9 +58,9 @@ def test_only_who_was_there_before_has_pages_of_it(world: World, consistent: Pro
     before = consistent.open("a")
     writer = consistent.open("a", BOTH | os.O_TRUNC)
     writer.write(b"new")
-    for flags, direct in [(os.O_RDONLY, True), (os.O_RDWR, True), (os.O_WRONLY, True)]:
+    for flags in (os.O_RDONLY, os.O_RDWR, os.O_WRONLY):
         other = consistent.open("a", flags)
-        assert other.opened.direct_io is direct
+        assert other.opened.direct_io
         other.close()
     assert not writer.opened.direct_io
     with pytest.raises(FileBusy):
