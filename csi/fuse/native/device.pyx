@@ -20,12 +20,12 @@ from libc.string cimport memcpy
 
 from csi.fuse.native.answers cimport Answers
 from csi.fuse.native.buffers cimport RequestBuffer, RequestBuffers
-from csi.fuse.native.quick cimport answer, asked_for
+from csi.fuse.native.quick cimport answer, asked_for, is_for_attributes
 from csi.fuse.native.sending cimport is_gone
 from csi.fuse.native.tables cimport Tables, monotonic
 from csi.fuse.native.turns cimport (
-    Place, Turns, begin_turns, come_back, end_turns, enter_python, free_turns, has_more, heed, heed_large, is_retired,
-    keep_watch, leave_turns, take_turn, wait_elsewhere,
+    Place, Turns, begin_turns, come_back, disperse, end_turns, enter_python, free_turns, glance, has_more, heed,
+    heed_large, is_retired, keep_watch, leave_turns, take_turn, wait_elsewhere,
 )
 from csi.fuse.native.wire cimport OutHeader
 from csi.oss.posix cimport (
@@ -60,6 +60,7 @@ cdef enum:
     MOST_PARTS = 64
     GLANCE = 500000  # nanoseconds
     LARGE = 65536  # bytes of a request, or of an answer
+    EVERY = 8  # one in so many names and attributes that are answered is followed by a look for the next request
     SHORT = 512  # bytes of an answer, with its header, that can wait until the interpreter's lock is free
 
 
@@ -73,6 +74,7 @@ cdef struct Station:
     Place place
     bint in_python
     size_t length
+    unsigned int seen  # names and attributes that were answered
     char answer[SHORT]
 
 
@@ -341,6 +343,7 @@ cdef class Device:
         station.place = Place(0, 0)
         station.in_python = False
         station.length = 0
+        station.seen = 0
         pthread_mutex_lock(&self.gate)
         if self.running < MOST_THREADS:
             self.threads[self.running] = pthread_self()
@@ -400,6 +403,7 @@ cdef class Device:
         """The length of the next request that needs Python, 0 after `stop`, -errno at the end of the descriptor."""
         cdef Py_ssize_t length
         cdef bint answered
+        cdef size_t asked
         cdef Place* place = &station.place
         station.in_python = False
         self.answer_late(station)
@@ -429,7 +433,14 @@ cdef class Device:
             if length > LARGE:
                 heed_large(&self.turns, not has_more(self.descriptor, 0))
             elif answered:
-                heed(&self.turns, ANSWERED, asked_for(request, <size_t>length) > LARGE)
+                asked = asked_for(request, <size_t>length)
+                if asked:
+                    disperse(&self.turns)
+                elif is_for_attributes(request):
+                    station.seen += 1
+                    if station.seen % EVERY == 0:
+                        glance(&self.turns, has_more(self.descriptor, 0))
+                heed(&self.turns, ANSWERED, asked > LARGE)
             else:
                 heed(&self.turns, ASKED, False)
             if answered:

@@ -120,6 +120,12 @@ cdef size_t asked_for(const char* request, size_t length) noexcept nogil:
     return (<const ReadIn*>(request + sizeof(InHeader))).size
 
 
+cdef bint is_for_attributes(const char* request) noexcept nogil:
+    """Whether an answered request is one for a name or for attributes."""
+    cdef uint32_t opcode = (<const InHeader*>request).opcode
+    return opcode == LOOKUP or opcode == GETATTR
+
+
 cdef bint answer_lookup(Tables* tables, int descriptor, InHeader* header, size_t length) noexcept nogil:
     cdef const char* text = <char*>header + sizeof(InHeader)
     cdef size_t size = length - sizeof(InHeader)

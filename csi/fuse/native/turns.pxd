@@ -29,6 +29,7 @@ cdef struct Turns:
     int fewest
     int score  # what the latest requests speak for
     int alone  # large requests in a row that none followed while they were dealt with
+    int crowd  # how much the latest glances saw of other requests
     int bulk  # what the latest answers weigh
     uint64_t taken
     int waiting
@@ -43,6 +44,8 @@ cdef void begin_turns(Turns* turns, int most, int fewest) noexcept nogil
 cdef void free_turns(Turns* turns) noexcept nogil
 cdef void come_back(Turns* turns, Place* place) noexcept nogil
 cdef void heed(Turns* turns, int weight, bint large_answer) noexcept nogil
+cdef void glance(Turns* turns, bint more) noexcept nogil
+cdef void disperse(Turns* turns) noexcept nogil
 cdef void heed_large(Turns* turns, bint alone) noexcept nogil
 cdef bint is_retired(Turns* turns, Place* place) noexcept nogil
 cdef void take_turn(Turns* turns, Place* place) noexcept nogil

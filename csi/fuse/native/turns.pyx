@@ -13,7 +13,9 @@ There are many turns while Python is called, and few while it is not: then whoev
 is a switch less. They are twice as many while large answers are given: a switch is little beside one of those, and
 where other threads compute, the processors are shared out by the thread. Few while large requests come, which are
 writes, for each thread brings a buffer of its own into the cache; and one alone while none of them comes before the last
-was dealt with. Who comes back with a turn that there is not any more gives it up.
+was dealt with. Half of the few while names and attributes are asked for by a crowd, the next before the last is
+answered: who reads never sleeps then, and others would only be woken for what it is about to read. Who comes back with
+a turn that there is not any more gives it up.
 
 `gate` guards everything; it is never held across a system call that waits or while the interpreter's lock is taken.
 """
@@ -44,6 +46,10 @@ cdef enum:
     BULK = 8  # weight of large answers for twice the turns
     MOST_BULK = 32
     LARGE_ANSWER = 2  # half of the requests may be small ones: a read of memory that begins within a page makes two
+    CROWD = 64  # score of glances for half of the few turns, until it is 0 again
+    FOLLOWED = 2  # weight of a glance that saw the next request
+    LEFT_ALONE = -3  # of one that did not: three in five must see one, and a single program's FORGETs make it two
+    LEFT_ALONE_BY_CROWD = -18  # while the turns are half of the few: nine in ten must
     WARY = 16  # calls of Python before which the last reader gives its turn up, after all were held up
 
 
@@ -85,8 +91,23 @@ cdef void heed(Turns* turns, int weight, bint large_answer) noexcept nogil:
     add_up(turns, weight)
 
 
+cdef void glance(Turns* turns, bint more) noexcept nogil:
+    """A name or attributes were answered; `more`: the next request waits already."""
+    cdef bint few = ossfuse_load(&turns.count) >= turns.fewest
+    cdef int crowd = ossfuse_load(&turns.crowd)
+    crowd += FOLLOWED if more else (LEFT_ALONE if few else LEFT_ALONE_BY_CROWD)
+    ossfuse_store(&turns.crowd, min(max(crowd, 0), <int>CROWD))
+
+
+cdef void disperse(Turns* turns) noexcept nogil:
+    """Something else than names and attributes was asked for."""
+    if ossfuse_load(&turns.crowd):
+        ossfuse_store(&turns.crowd, 0)
+
+
 cdef void heed_large(Turns* turns, bint alone) noexcept nogil:
     """A large request was dealt with; `alone`: no other waits."""
+    disperse(turns)
     if ossfuse_load(&turns.bulk):
         ossfuse_store(&turns.bulk, 0)
     if not alone:
@@ -109,13 +130,15 @@ cdef void add_up(Turns* turns, int weight) noexcept nogil:
 
 cdef inline int worth(Turns* turns) noexcept nogil:
     """How many turns there should be."""
-    cdef int score = ossfuse_load(&turns.score)
+    cdef int score = ossfuse_load(&turns.score), crowd = ossfuse_load(&turns.crowd), count = ossfuse_load(&turns.count)
     if score >= MANY:
         return turns.most
     if score > 0:
-        return ossfuse_load(&turns.count)
+        return count
     if ossfuse_load(&turns.alone) >= ALONE:
         return 1
+    if crowd >= CROWD or (crowd > 0 and count < turns.fewest):
+        return max(turns.fewest // 2, 1)
     return turns.fewest if ossfuse_load(&turns.bulk) < BULK else min(2 * turns.fewest, turns.most)
 
 

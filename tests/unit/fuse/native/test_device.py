@@ -18,7 +18,8 @@ from csi.fuse.native.answers import Answers
 from csi.fuse.native.device import Device
 from csi.fuse.protocol.constants import Opcode
 from csi.volume.units import Bytes, FileHandle, Seconds
-from tests.support.kernel_end import KernelEnd, read_body
+from tests.support.kernel_end import KernelEnd, getattr_body, read_body
+from tests.unit.fuse.native.conftest import attributes
 
 HANDLE = FileHandle(5)
 
@@ -207,6 +208,19 @@ class Held:
             assert self._came.acquire(timeout=20)
         return count
 
+    def gather(self, kernel: KernelEnd, requests: list[tuple[Opcode, bytes, int]]) -> None:
+        """All of them are there before the first is read."""
+        self._free.clear()
+        asked = [kernel.send(Opcode.STATFS) for _ in range(4)]  # more than there are threads that read
+        assert self._came.acquire(timeout=20)
+        while self._came.acquire(timeout=0.05):
+            pass
+        asked += [kernel.send(*request) for request in requests]
+        self._free.set()
+        assert sorted(kernel.receive().unique for _ in asked) == asked
+        while self._came.acquire(blocking=False):
+            pass
+
 
 def test_fewer_threads_read_while_large_requests_come_and_all_again_when_python_is_called_for_others() -> None:
     held = Held()
@@ -232,6 +246,27 @@ def test_twice_as_many_threads_read_while_large_answers_are_given() -> None:
         for size, readers in ((9, 1), (1 << 20, 2), (9, 1)):
             for _ in range(20):  # a thread that waited all the while still reads one
                 read(size)
+                if held.under_way_at_once(kernel, readers) == readers:
+                    break
+            else:
+                pytest.fail(f"other than {readers} threads go on reading")
+
+
+def test_half_of_the_few_read_while_a_crowd_asks_for_attributes_and_all_again_when_it_is_gone() -> None:
+    held = Held()
+    with running(held.handle, threads=4, turns=4, fewest=2, watched=False) as (kernel, _, answers):
+        answers.publish_inode(attributes(7), believed=Seconds(3600.0), told=Seconds(60.0))
+
+        def one_by_one() -> None:
+            for _ in range(1000):
+                kernel.ask(Opcode.GETATTR, getattr_body(), node=7)
+
+        def crowd() -> None:
+            held.gather(kernel, [(Opcode.GETATTR, getattr_body(), 7)] * 1000)
+
+        for ask, readers in ((one_by_one, 2), (crowd, 1), (one_by_one, 2)):
+            for _ in range(20):  # a thread that waited all the while still reads one
+                ask()
                 if held.under_way_at_once(kernel, readers) == readers:
                     break
             else:
