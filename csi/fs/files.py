@@ -290,10 +290,13 @@ class Files:
         return policy is CachePolicy.KERNEL or (policy is CachePolicy.AUTO and same), False
 
     def _outgrows_pages(self, node: Node, handle: OpenHandle | None) -> bool:
-        """Whether another than `handle` writes to the file, or did and may go on: pages would not grow with it."""
+        """Whether another than `handle` writes to the file, or did and may go on, or its object grows in append mode
+        whenever somebody writes: pages would not grow with it."""
         draft = node.draft
         if draft is not None:
             return handle is None or draft.owner != handle.id
+        if node.facts is not None and self._namespace.knowledge.may_grow(node.facts):
+            return self._arguments.cache is not CachePolicy.KERNEL
         return self._table.local(node).writers > 0 and not (handle is not None and handle.wrote)
 
     def _write_draft(self, handle: OpenHandle, offset: int, data: Buffer) -> int | None:

@@ -96,12 +96,16 @@ class Filesystem:
         self._table = InodeTable(prefix, published, succession)
         self._memory = MetadataMemory(ledger, allowance)
         ownership = ownership if ownership is not None else Ownership()
-        self._namespace = Namespace(store, self._table, arguments, ownership, clock, self._memory.most_names)
+        write = write if write is not None else WriteOptions()
+        appends = write.append and not self._read_only
+        self._namespace = Namespace(
+            store, self._table, arguments, ownership, clock, self._memory.most_names, appends=appends
+        )
         self._offers = Offers(self._namespace.knowledge, self._memory.most_inodes)
         self._pages = Pages(store, self._namespace.knowledge.serial, clock)
         self._walks = Walks(self._namespace.knowledge, self._pages)
         self._gate = Gate()
-        self._drafts = Drafts(store, engine, self._namespace, write if write is not None else WriteOptions())
+        self._drafts = Drafts(store, engine, self._namespace, write)
         self._handles = Handles(self._table)
         self._reading = Reading(self._namespace, engine, self._drafts, self._handles, exact=arguments.random_read)
         self._files = Files(self._namespace, self._handles, self._reading, self._drafts, self._gate, arguments, sleep)

@@ -55,8 +55,11 @@ class Knowledge:
         ownership: Ownership,
         clock: Callable[[], float],
         most_names: int = MOST_NAMES,
+        *,
+        appends: bool = False,
     ) -> None:
-        """`most_names` is how many names of listings are kept."""
+        """`most_names` is how many names of listings are kept. `appends`: what this mount writes are Appendable
+        objects, which grow while others read them."""
         self.table = table
         self.clock = clock
         self.shown = Appearance(table, arguments, ownership, clock)
@@ -66,6 +69,7 @@ class Knowledge:
         self.renewed = 0  # pages under way
         self._absences = Absences()
         self._arguments = arguments
+        self._appends = appends
         self._serials = itertools.count(1)
         self.publishes = type(table.published) is not NothingPublished
         cache = arguments.cache
@@ -309,6 +313,10 @@ class Knowledge:
             local.handles or local.draft is not None or local.unlinked or local.refused or local.times or local.shown
         )
 
+    def may_grow(self, facts: Facts) -> bool:
+        """Whether this mount may write to the object that it is, which grows then."""
+        return self._appends and facts.type == APPENDABLE_TYPE
+
     def can_plan(self, node: Node) -> bool:
         """Whether the kernel session may open and read the file by itself."""
         facts = node.facts
@@ -317,6 +325,7 @@ class Knowledge:
             and facts is not None
             and facts.size <= LARGEST
             and facts.type in _CONTENT
+            and not self.may_grow(facts)
             and bool(facts.etag)
             and facts.etag.isascii()
             and facts.etag.isprintable()

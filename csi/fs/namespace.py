@@ -38,10 +38,13 @@ class Namespace:
         ownership: Ownership,
         clock: Callable[[], float],
         most_names: int = MOST_NAMES,
+        *,
+        appends: bool = False,
     ) -> None:
+        """`appends`: see `Knowledge`."""
         self.table = table
         self.clock = clock
-        self.knowledge = Knowledge(table, arguments, ownership, clock, most_names)
+        self.knowledge = Knowledge(table, arguments, ownership, clock, most_names, appends=appends)
         self.shown = self.knowledge.shown
         self._store = store
         self._symlinks = arguments.symlinks

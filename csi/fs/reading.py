@@ -117,7 +117,7 @@ class Reading:
                 if handle.reader is reader or self._handles.find(handle.id) is None:
                     raise  # otherwise another read moved the handle to a newer version: use that
             except _CHANGED as error:
-                if not (self._has_moved_on(handle) or self._has_grown(handle)):
+                if not (self._has_moved_on(handle, reader.version) or self._has_grown(handle)):
                     raise self._stale(handle) from error
             else:
                 if self._shows:
@@ -276,12 +276,17 @@ class Reading:
             old.close()
         return opened
 
-    def _has_moved_on(self, handle: OpenHandle) -> bool:
-        """After OSS said that the version is gone: whether it was this mount that made another one."""
+    def _has_moved_on(self, handle: OpenHandle, version: ObjectVersion) -> bool:
+        """After OSS said that `version` is gone: whether it was this mount that made another one."""
         node = handle.node
         with self._table.local(node).turn:  # of who may be about to say so
             draft = node.draft
-            return not draft.appendable if draft is not None else node.facts is not handle.facts
+            if draft is None:
+                return node.facts is not handle.facts
+            if not draft.appendable:
+                return True
+            self._drafts.push(draft)  # one that is under way may have made it, and not be answered yet
+            return draft.writer.visible_version != version
 
     def _has_grown(self, handle: OpenHandle) -> bool:
         """After OSS said that the version is gone: whether it was an Appendable object that somebody appended to."""

@@ -138,6 +138,51 @@ def test_a_growing_file_is_read_by_others_without_a_wrong_byte(
     assert volume.get("log") == data
 
 
+@pytest.mark.parametrize("session", ["own", "pyfuse3"])
+@pytest.mark.parametrize("old", [0, 1000, 3 * MIB])
+def test_in_append_mode_who_had_a_log_open_before_its_writer_reads_no_wrong_byte(
+    mount_volume: MountVolume, session: str, old: int
+) -> None:
+    volume = mount_volume(mode="fast", attributes={"fs.oss.append.enable": "true"}, session=session)
+    path = volume.path / "log"
+    data = random.Random(old).randbytes(old + MIB).replace(b"\0", b"0")
+    path.write_bytes(data[:old])
+    names = [path] * 3
+    before = [os.open(name, os.O_RDONLY) for name in names]
+    for descriptor in before:
+        assert os.pread(descriptor, len(data), 0) == data[:old]
+    ended = threading.Event()
+
+    def follow(descriptor: int) -> tuple[int, int]:
+        """`tail -f`, which begins in the middle: (where the first wrong byte is, or -1; where it got to)."""
+        at = old
+        while True:
+            over = ended.is_set()
+            piece = os.pread(descriptor, 100_000, at)
+            if piece != data[at : at + len(piece)]:
+                return at, at
+            at += len(piece)
+            if over and not piece:
+                return -1, at
+
+    def write() -> None:
+        numbers = random.Random(1)
+        with path.open("ab", buffering=0) as writer:
+            at = old
+            while at < len(data):
+                at += writer.write(data[at : at + numbers.randrange(1, 2_000)])
+        ended.set()
+
+    with ThreadPoolExecutor(4) as pool:
+        readers = [pool.submit(follow, descriptor) for descriptor in before]
+        pool.submit(write).result()
+        found = [reader.result() for reader in readers]
+    for descriptor in before:
+        os.close(descriptor)
+
+    assert found == [(-1, len(data))] * 3
+
+
 def test_a_hundred_files_can_be_open_for_writing_at_once(mount_volume: MountVolume) -> None:
     volume = mount_volume(mode="fast")
     files = [(volume.path / f"f{number}").open("wb", buffering=0) for number in range(100)]

@@ -368,6 +368,57 @@ def test_an_unlinked_appendable_file_is_not_brought_back_by_its_writer(world: Wo
     assert world.store.objects == {}
 
 
+def test_in_append_mode_a_reader_is_not_stale_for_what_is_pushed_while_it_asks(world: World) -> None:
+    program = world.mount(append=True)
+    program.write("log", b"first, ")
+    reader, writer = program.open("log"), program.open("log", APPEND)
+    writer.write(b"second, ")
+    pushes = iter([b"third, ", b"fourth"])
+
+    def push_meanwhile(operation: str, _key: str) -> None:
+        if operation == "GetObject" and (more := next(pushes, None)) is not None:
+            writer.write(more)
+            writer.fsync()
+
+    world.store.before = push_meanwhile
+    assert reader.pread() == b"first, second, third, fourth"
+    world.store.before = None
+    for file in (reader, writer):
+        file.close()
+
+
+def test_in_append_mode_a_reader_is_stale_when_another_client_replaced_what_it_reads(world: World) -> None:
+    program = world.mount(append=True)
+    program.write("log", b"first, ")
+    reader, writer = program.open("log"), program.open("log", APPEND)
+    writer.write(b"second")
+    writer.fsync()
+    world.store.seed("log", b"by another")
+    with pytest.raises(StaleFile):
+        reader.pread()
+    for file in (reader, writer):
+        file.close()
+
+
+def test_in_append_mode_what_may_grow_has_no_pages(world: World) -> None:
+    program = world.mount(append=True)
+    world.store.append("log", 0, [b"one"])
+    world.store.seed("data", b"two")
+    kernel_cache = world.mount(replace(CONSISTENT, cache=CachePolicy.KERNEL), append=True)
+    reads_only = world.mount(READONLY, append=True)
+    for by, path, direct in (
+        (program, "log", True),
+        (program, "data", False),
+        (kernel_cache, "log", False),
+        (reads_only, "log", False),
+        (world.mount(), "log", False),
+    ):
+        file = by.open(path)
+        assert file.opened.direct_io is direct
+        assert file.pread() in (b"one", b"two")
+        file.close()
+
+
 def test_an_unlinked_file_is_read_for_as_long_as_its_bytes_are_at_hand(world: World, consistent: Program) -> None:
     world.store.seed("a", b"x" * 3_000_000)
     file = consistent.open("a")
