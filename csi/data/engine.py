@@ -24,6 +24,7 @@ from csi.data.leftovers import Leftovers, LeftoverStatistics
 from csi.data.pattern import WHOLE, ReadPlan
 from csi.data.plan import SMALLEST_PART, PartPlan
 from csi.data.reader import BlockReader
+from csi.data.scratch import Scratch
 from csi.data.shelves import UNIT
 from csi.data.staging import StagingMemory, StagingStatistics
 from csi.data.streams import BlockTable, Reader, Tail, Writer, WriterStatistics
@@ -202,6 +203,11 @@ class DataEngine:
         )
         return self._remember(writer)
 
+    def open_scratch(self) -> Scratch:
+        """Bytes that are never sent: at most a part of them, for as long as no writer wants the memory."""
+        self._check_open()
+        return Scratch(self._staging, self._parts.first)
+
     def open_appender(self, key: ObjectKey, *, position: int, content_type: str = "") -> Writer:
         """Append to an object of `position` bytes; at 0 it is created now, and must not exist with any bytes in it or
         as another type than Appendable.
@@ -295,8 +301,7 @@ class DataEngine:
 
     def _read_ahead_capacity(self) -> int:
         """Bytes that windows may take together now."""
-        for_writers = self._staging.limit if len(self._staging) else 0
-        return self._ledger.budget - self._retained - for_writers
+        return self._ledger.budget - self._retained - self._staging.reserved
 
     def _remember(self, handle: Handle) -> Handle:
         self._open[handle] = None

@@ -4,7 +4,7 @@ A writer owns one buffer from open to close; that is the only moment it may wait
 Everything beyond comes from `take`, which never waits. So a writer inside write(2) waits for nothing but its own
 uploads, and any number of writers make progress. All writers together have at most a limit (half of the budget), so
 that readers always have the rest. When somebody waits to open, the others are asked to send what they have filled.
-Must not know what parts are.
+Who can do without has what writers leave, and gives it up when one wants it. Must not know what parts are.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class StagingStatistics:
 
 
 class StagingMemory:
-    """`_lock` guards `_held` and `_allotments`; nothing is called while it is held."""
+    """`_lock` guards `_held`, `_allotments` and `_spare`; nothing is called while it is held."""
 
     def __init__(self, pool: BufferPool, *, limit: int) -> None:
         self.pool = pool
@@ -43,6 +43,7 @@ class StagingMemory:
         self._turns = Turns()
         self._held = 0
         self._allotments: dict[Allotment, None] = {}
+        self._spare: dict[Allotment, None] = {}  # of who can do without
 
     def admit(self, send: Callable[[], None], within: Seconds) -> Allotment:
         """Memory for one more writer.
@@ -56,7 +57,7 @@ class StagingMemory:
                 return True
             for other in tuple(self._allotments):
                 other.send()
-            return None
+            return True if self._charge_spare() else None
 
         if self._turns.wait_for(attempt, within):
             own = self.pool.take(self.buffer, within)
@@ -72,20 +73,32 @@ class StagingMemory:
             hint="close some, or raise fs.jindo.fuse.pod.mem.limit",
         )
 
+    def admit_spare(self, give_up: Callable[[], None]) -> Allotment | None:
+        """Memory that no writer uses now, if there is some. `give_up` is called, from any thread, when a writer wants
+        it: everything should be given back at once."""
+        own = self._grow() if self._charge(self.buffer) else None
+        if own is None:
+            return None
+        allotment = Allotment(self, own, give_up, spare=True)
+        with self._lock:
+            self._spare[allotment] = None
+        return allotment
+
     def share(self) -> int:
         """What each open writer may hold, in bytes."""
         return self.limit // max(1, len(self._allotments))
 
-    def grow(self) -> memoryview | None:
-        """One more buffer if it is to be had without waiting."""
-        if not self._charge(self.buffer):
-            return None
-        got = self.pool.try_take(self.buffer)
-        if got is None and self.pool.ledger.relieve(self.buffer):
-            got = self.pool.try_take(self.buffer)
-        if got is None:
-            self.credit(self.buffer)
-        return got
+    @property
+    def reserved(self) -> int:
+        """Bytes that are not for readers now."""
+        with self._lock:
+            return self.limit if self._allotments else self._held
+
+    def grow(self, *, spare: bool) -> memoryview | None:
+        """One more buffer if it is to be had without waiting. `spare`: and without anybody giving it up."""
+        if self._charge(self.buffer) or (not spare and self._charge_spare()):
+            return self._grow()
+        return None
 
     def credit(self, size: int) -> None:
         with self._lock:
@@ -95,6 +108,7 @@ class StagingMemory:
     def forget(self, allotment: Allotment) -> None:
         with self._lock:
             self._allotments.pop(allotment, None)
+            self._spare.pop(allotment, None)
 
     def statistics(self) -> StagingStatistics:
         with self._lock:
@@ -102,6 +116,22 @@ class StagingMemory:
 
     def __len__(self) -> int:
         return len(self._allotments)
+
+    def _charge_spare(self) -> bool:
+        """`_charge`, if need be of what others can do without."""
+        for other in tuple(self._spare):
+            if self._charge(self.buffer):
+                return True
+            other.send()
+        return self._charge(self.buffer)
+
+    def _grow(self) -> memoryview | None:
+        got = self.pool.try_take(self.buffer)
+        if got is None and self.pool.ledger.relieve(self.buffer):
+            got = self.pool.try_take(self.buffer)
+        if got is None:
+            self.credit(self.buffer)
+        return got
 
     def _charge(self, size: int) -> bool:
         with self._lock:
@@ -121,8 +151,11 @@ class Allotment:
     `_lock` guards `_own`, `_own_free`, `_closed` and `held`. `take` and `give` may be called from different threads.
     """
 
-    def __init__(self, memory: StagingMemory, own: memoryview, send: Callable[[], None]) -> None:
+    def __init__(
+        self, memory: StagingMemory, own: memoryview, send: Callable[[], None], *, spare: bool = False
+    ) -> None:
         self._memory = memory
+        self._spare = spare
         self._own: memoryview | None = own
         self._own_free = True
         self._closed = False
@@ -146,7 +179,7 @@ class Allotment:
             if self.held + self.buffer > min(self.share, self.most):
                 return None
             self.held += self.buffer
-        got = self._memory.grow()
+        got = self._memory.grow(spare=self._spare)
         if got is None:
             with self._lock:
                 self.held -= self.buffer

@@ -153,6 +153,23 @@ class Writer(Protocol):
         """In append mode the version readers can see now; None for an object not yet finished."""
 
 
+class Scratch(Protocol):
+    """Bytes of a file that will never be an object, in any order. Nothing waits; they may be gone at any moment, and
+    then stay so."""
+
+    def write(self, offset: int, data: Buffer) -> bool:
+        """Take a copy of `data`; what is left out before it is zeros. False: all of the file is gone."""
+
+    def read(self, offset: int, size: int) -> Buffer | None:
+        """A copy of at most `size` bytes, fewer only at the end; None if they are gone."""
+
+    def resize(self, size: int) -> bool:
+        """Cut the file, or continue it with zeros. False: all of it is gone."""
+
+    def close(self) -> None:
+        """The memory is free; idempotent."""
+
+
 class StreamSource(Protocol):
     """The engine as the filesystem sees it."""
 
@@ -181,3 +198,6 @@ class StreamSource(Protocol):
 
     def open_appender(self, key: ObjectKey, *, position: int) -> Writer:
         """A writer that appends to the Appendable object `key`, of length `position`; makes it when that is 0."""
+
+    def open_scratch(self) -> Scratch:
+        """An empty file without a name."""

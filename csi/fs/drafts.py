@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from csi.data.streams import StreamSource, Writer
 from csi.errors import AppendConflict, EntryExists, FileBusy, InvalidOperation, OssFuseError, StaleFile
 from csi.fs.metadata import APPENDABLE_TYPE, Facts
+from csi.fs.nameless import Nameless
 from csi.fs.names import shown
 from csi.fs.namespace import Namespace
 from csi.fs.nodes import Node
@@ -87,6 +88,7 @@ class Drafts:
         self._namespace = namespace
         self._table = namespace.table
         self._options = options
+        self.nameless = Nameless(namespace.table, engine, namespace.clock)
 
     @property
     def readable(self) -> bool:
@@ -237,14 +239,20 @@ class Drafts:
                 self._namespace.knowledge.changed(node, node.facts)
 
     def discard(self, node: Node) -> None:
-        """The name is being removed: what is being written must not bring it back."""
+        """The name is being removed: what is being written must not bring it back, but can be read by those who have
+        it open."""
         draft = node.draft
         if draft is None:
             return
+        draft.recall()
+        whole = draft.error is None and draft.writer.unsent_from == 0
+        written = draft.writer.unsent(0, draft.size) if whole and draft.shown_size else None
         draft.writer.abandon()
         with self._table.lock:
             self._table.set_draft(node, None)
-            self._table.replace_facts(node, self._facts(draft, ETag("")))
+            self._table.replace_facts(node, self._facts(draft, ETag(""))._replace(size=draft.shown_size))
+        if written is not None:
+            self.nameless.keep(node, draft, written)
 
     # --- private ---
 

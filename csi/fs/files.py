@@ -14,7 +14,6 @@ from contextlib import AbstractContextManager
 from csi.errors import OperationNotSupported, OssFuseError, StaleFile
 from csi.fs.drafts import NOBODY, Draft, Drafts
 from csi.fs.handles import Handles, OpenHandle
-from csi.fs.metadata import Facts
 from csi.fs.names import shown
 from csi.fs.namespace import Namespace
 from csi.fs.nodes import Node
@@ -190,6 +189,8 @@ class Files:
             if handle is not None and draft is not None and size >= draft.size:
                 self._drafts.announce(node, draft, handle.id, handle.appends, size)
                 return
+            if _is_nameless(node) and self._drafts.nameless.resize(node, size):
+                return
             if size != 0:
                 raise OperationNotSupported(
                     f"{shown(node.name)} has {now} bytes and cannot be cut or extended to {size}",
@@ -253,14 +254,17 @@ class Files:
         file's by now. Inside the node's turn. Raises StaleFile if it was another client that took the name."""
         if not node.detached:
             return False
-        if node.local is None or not node.local.unlinked:
+        if not _is_nameless(node):
             raise _replaced(node)
-        self._table.replace_facts(node, Facts(node.kind))
-        return True
+        return self._drafts.nameless.resize(node, 0)
 
     def _opened(self, number: FileHandle, node: Node, flags: int) -> OpenFile:
         keep, direct = self._cache_policy(number, node, flags)
-        return OpenFile(number, keep, direct, not direct and self._leaves_no_pages(flags))
+        leaves_none = not direct and self._leaves_no_pages(flags)
+        handle = self._handles.find(number)
+        if handle is not None:
+            handle.caches = not (direct or leaves_none)
+        return OpenFile(number, keep, direct, leaves_none)
 
     def _leaves_no_pages(self, flags: int) -> bool:
         """Whether pages of what is written would be dropped before anybody reads them: who reads the file before it is
@@ -300,8 +304,7 @@ class Files:
         return self._table.local(node).writers > 0 and not (handle is not None and handle.wrote)
 
     def _write_draft(self, handle: OpenHandle, offset: int, data: Buffer) -> int | None:
-        """Write to the draft there is; None when there is none to write to (0 bytes are lost: the caller begins one).
-        Bytes for a removed file are taken and dropped."""
+        """Write to the draft there is; None when there is none (nothing is lost: the caller begins one)."""
         node, draft = handle.node, handle.node.draft
         if draft is not None:
             handle.deserted = None
@@ -315,10 +318,8 @@ class Files:
             if draft.owner != began:
                 self._handles.unbind(handle)
             return written
-        if node.local is not None and node.local.unlinked:
-            with self._table.lock:
-                size = max(offset + len(data), node.facts.size if node.facts is not None else 0)
-                self._table.replace_facts(node, Facts((node.facts or Facts(node.kind)).kind, size))
+        if _is_nameless(node):
+            self._drafts.nameless.write(node, handle, offset, data)
             return len(data)
         return None
 
@@ -443,6 +444,11 @@ class Files:
 
 def _replaced(node: Node) -> StaleFile:
     return StaleFile(f"{shown(node.name)} was removed or replaced", hint="open the path again")
+
+
+def _is_nameless(node: Node) -> bool:
+    """Whether this mount removed it while it was open."""
+    return node.local is not None and node.local.unlinked
 
 
 def _is_unfollowed(node: Node) -> bool:

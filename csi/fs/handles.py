@@ -28,13 +28,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True, eq=False)
 class OpenHandle:
-    """One open(2). `facts` are those of the node when `version` was taken from it; the same value means that nothing
-    was learned since. `shown`: the kernel session may answer reads by itself (`InodeTable.show`); `scattered`: it may
-    make requests for them too. `failed` is why what was written through this handle will never be an object.
-    `deserted`: whether the last to close it was a program that was being killed; None when nobody has closed it since
-    something was written. `wrote`: it began a version since it was last closed. `follows`: the unfinished version that
-    it has read bytes of. `opens`: releases still to come, more than one for a handle that the kernel session gave out
-    by itself. `inherited`: why nothing is written through it, which a predecessor opened."""
+    """One open(2). `facts` are those of the node when `version` was taken from it; the same value means that
+    nothing was learned since. `shown`: the kernel session may answer reads by itself (`InodeTable.show`);
+    `scattered`: it may make requests for them too. `caches`: what it writes goes through the page cache. `failed`
+    is why what was written through this handle will never be an object. `deserted`: whether the last to close it
+    was a program that was being killed; None when nobody has closed it since something was written. `wrote`: it
+    began a version since it was last closed. `follows`: the unfinished version that it has read bytes of. `opens`:
+    releases still to come, more than one for a handle that the kernel session gave out by itself. `inherited`: why
+    nothing is written through it, which a predecessor opened."""
 
     id: FileHandle
     node: Node
@@ -51,6 +52,7 @@ class OpenHandle:
     follows: Draft | None = None
     shown: bool = False
     scattered: bool = False
+    caches: bool = False
     opens: int = 1
     inherited: OssFuseError | None = None
 
@@ -97,12 +99,16 @@ class Handles:
             self._table.conceal(handle)
             reader, handle.reader = handle.reader, None
             self.rest(handle)
-            self._table.local(handle.node).handles -= 1
+            local = self._table.local(handle.node)
+            local.handles -= 1
+            nameless = local.nameless if not local.handles else None
             if self._succession is not None:
                 self._succession.closed(handle.id, handle.node)
             self._table.drop_unused(handle.node)
         if reader is not None:
             reader.close()
+        if nameless is not None:
+            nameless.scratch.close()
 
     def get(self, number: FileHandle) -> OpenHandle:
         handle = self.adopted(number)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from csi.fs.drafts import Draft
     from csi.fs.handles import OpenHandle
     from csi.fs.metadata import Facts
+    from csi.fs.nameless import Kept
 
 NEVER = float("-inf")
 
@@ -25,18 +26,20 @@ NEVER = float("-inf")
 class LocalState:
     """What this mount is doing with a node; most nodes have none.
 
-    `handles` counts open files, `writers` those that began a version and were not closed since, `draft` is the version
-    being written, `lineage` holds the ETags of versions that the current one has as its beginning (an open reader of
-    one of them may go on with the current one), `opened` is the ETag that was last opened, `refused` says that since
-    then the kernel was refused pages which it may still show, `times` are utimensat's until another version is found,
-    `shown` are open files whose reads the kernel session may answer by itself. Of directories: when (nanoseconds) and
-    at which serial this mount last changed a name in it.
+    `handles` counts open files, `writers` those that began a version and were not closed since, `draft` is the
+    version being written, `nameless` what is written of a file without a name, `lineage` holds the ETags of
+    versions that the current one has as its beginning (an open reader of one of them may go on with the current
+    one), `opened` is the ETag that was last opened, `refused` says that since then the kernel was refused pages
+    which it may still show, `times` are utimensat's until another version is found, `shown` are open files whose
+    reads the kernel session may answer by itself. Of directories: when (nanoseconds) and at which serial this mount
+    last changed a name in it.
     """
 
     turn: Turn = field(default_factory=Turn)
     handles: int = 0
     writers: int = 0
     draft: Draft | None = None
+    nameless: Kept | None = None
     unlinked: bool = False
     lineage: frozenset[ETag] = frozenset()
     opened: ETag | None = None
@@ -77,6 +80,10 @@ class Node:
     @property
     def draft(self) -> Draft | None:
         return self.local.draft if self.local is not None else None
+
+    @property
+    def nameless(self) -> Kept | None:
+        return self.local.nameless if self.local is not None else None
 
     @property
     def is_directory(self) -> bool:

@@ -100,6 +100,9 @@ class Reading:
                 if written is None:
                     continue
                 return written
+            nameless = handle.node.nameless
+            if draft is None and nameless is not None:
+                return self._drafts.nameless.read(handle, nameless, offset, size, for_pages=for_pages)
             if draft is not None:
                 if offset >= draft.size:
                     return b""
@@ -157,12 +160,12 @@ class Reading:
     ) -> Buffer | None:
         """`read` of what is being written, which waits for no operation on the file; None if it was finished
         meanwhile. Of what may grow this moment no pages are made: the kernel could take the end of the last one, which
-        is zeros, for the file's."""
+        is zeros, for the file's. It cannot where all that is written goes through them."""
         end, begin = min(offset + size, draft.shown_size), draft.writer.unsent_from
         if offset >= end:
             return b""
         written: Buffer | None = None
-        if draft.is_readable and end <= draft.size and not for_pages and self._may_read(handle, draft):
+        if draft.is_readable and end <= draft.size and self._may_read(handle, draft, for_pages=for_pages):
             start = max(offset, begin)
             written = draft.writer.unsent(start, end - start) if start < end else b""
         if written is None:  # or sent this moment
@@ -181,9 +184,11 @@ class Reading:
                 pass
         return node.draft is not draft
 
-    def _may_read(self, handle: OpenHandle, draft: Draft) -> bool:
+    def _may_read(self, handle: OpenHandle, draft: Draft, *, for_pages: bool) -> bool:
         """Whether it goes on from what the handle was opened on, or has read of."""
         with self._table.lock:
+            if for_pages and not (handle.caches and draft.owner == handle.id and not (draft.shared or draft.joined)):
+                return False
             if handle.follows is draft:
                 return True
             self._handles.follow_no_more(handle)

@@ -7,7 +7,15 @@ cannot be shown included.
 
 from __future__ import annotations
 
-from csi.errors import DirectoryNotEmpty, EntryExists, InvalidOperation, IsADirectory, NotADirectory, ObjectExists
+from csi.errors import (
+    DirectoryNotEmpty,
+    EntryExists,
+    InvalidOperation,
+    IsADirectory,
+    NotADirectory,
+    ObjectExists,
+    StaleFile,
+)
 from csi.fs.drafts import Drafts
 from csi.fs.files import Files
 from csi.fs.metadata import DIRECTORY
@@ -72,11 +80,12 @@ class Tree:
                 raise IsADirectory(f"{shown(name)} is a directory", hint="use rmdir")
             with self._files.turn(node):
                 draft = node.draft
-                stored = node.facts is not None or (draft is not None and draft.appendable)
-                self._drafts.discard(node)
-                if stored:
+                if draft is not None and draft.appendable:  # what it pushes would make the object again
+                    self._drafts.fail(draft, StaleFile(f"{shown(name)} was being removed while it was written"))
+                if node.facts is not None or (draft is not None and draft.appendable):
                     self._namespace.ensure_marker(directory)
                     self._store.delete(self._table.key(node))
+                self._drafts.discard(node)
                 self._namespace.knowledge.removed(node)
 
 

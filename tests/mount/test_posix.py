@@ -26,6 +26,11 @@ def failure(call: object, *arguments: object, **keywords: object) -> int | None:
     return None
 
 
+@pytest.fixture
+def uses_pages(request: pytest.FixtureRequest) -> bool:
+    return "odirect_io" not in request.node.name
+
+
 # --- files ---
 
 
@@ -206,6 +211,54 @@ def test_a_removed_file_is_gone_and_a_removed_writer_does_not_bring_it_back(fold
     file.close()
 
     assert os.listdir(folder) == []
+
+
+@pytest.mark.parametrize("made", ["new", "before"])
+def test_a_file_that_lost_its_name_is_written_to_anywhere_and_read_back(
+    folder: Path, writable_volume: MountedVolume, made: str, uses_pages: bool
+) -> None:
+    path = folder / "file"
+    if made == "before":
+        path.touch()
+    descriptor = os.open(path, os.O_RDWR | (os.O_CREAT | os.O_EXCL if made == "new" else 0))
+    os.write(descriptor, b"Hello,")
+    path.unlink()
+    os.pwrite(descriptor, b"World!" * 10_000, 10)
+    os.pwrite(descriptor, b"_", 6)
+    found = os.fstat(descriptor)
+    local = b"Hello,_\0\0\0" + b"World!" * 10_000
+
+    assert (found.st_nlink, found.st_size) == (0, len(local))
+    # pyfuse3 does not say what a read is for
+    if writable_volume.session == "pyfuse3" and not (uses_pages and made == "before"):
+        assert failure(os.pread, descriptor, 1, 0) == errno.EBUSY
+    else:
+        assert os.pread(descriptor, 1 << 20, 0) == local
+        os.ftruncate(descriptor, 20_000)
+        os.ftruncate(descriptor, 20_010)
+        assert os.pread(descriptor, 1 << 20, 0) == local[:20_000] + bytes(10)
+    os.close(descriptor)
+    assert os.listdir(folder) == []
+
+
+def test_who_opened_it_for_both_reads_back_what_he_writes(
+    folder: Path, writable_volume: MountedVolume, uses_pages: bool
+) -> None:
+    path, data = folder / "file", os.urandom(30_000)
+    path.write_bytes(data[:5000])
+    with path.open("r+b", buffering=0) as file:
+        assert file.read() == data[:5000]
+        for end in range(6000, 30_001, 1500):
+            file.seek(0, os.SEEK_END)
+            file.write(data[file.tell() : end])
+            if writable_volume.session == "pyfuse3" and not uses_pages:
+                assert failure(os.pread, file.fileno(), 1, 0) == errno.EBUSY
+            else:
+                assert os.pread(file.fileno(), 1 << 20, 0) == data[:end]
+            if uses_pages:
+                with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+                    assert view[:] == data[:end]
+    assert path.read_bytes() == data
 
 
 # --- reading ---

@@ -172,6 +172,25 @@ class MemoryAppender:
         self._pending.clear()
 
 
+class MemoryScratch:
+    def __init__(self) -> None:
+        self._data = bytearray()
+
+    def write(self, offset: int, data: Buffer) -> bool:
+        self._data += bytes(max(0, offset - len(self._data)))
+        self._data[offset : offset + len(memoryview(data))] = data
+        return True
+
+    def read(self, offset: int, size: int) -> bytes:
+        return bytes(self._data[offset : offset + size])
+
+    def resize(self, size: int) -> bool:
+        self._data[size:] = bytes(max(0, size - len(self._data)))
+        return True
+
+    def close(self) -> None: ...
+
+
 class MemoryEngine:
     """`writers` are those that are neither finished nor abandoned."""
 
@@ -209,3 +228,6 @@ class MemoryEngine:
         appender = MemoryAppender(self, key, position)
         self.writers.add(appender)
         return appender
+
+    def open_scratch(self) -> MemoryScratch:
+        return MemoryScratch()

@@ -15,6 +15,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -181,6 +182,18 @@ def _(scene: Scene) -> str:
         for _ in range(9):
             writer.write(bytes(1 << 20))
         assert (scene.path / "g").read_bytes() == bytes(9 << 20)
+    return YES
+
+
+@action("read back what is written to a file without a name (a temporary file), up to a part")
+def _(scene: Scene) -> str:
+    scene.file()
+    with tempfile.TemporaryFile(dir=scene.path) as file:
+        file.write(b"for a while")
+        file.seek(6)
+        file.write(b"ONE")
+        file.seek(0)
+        assert file.read() == b"for a ONEle"
     return YES
 
 

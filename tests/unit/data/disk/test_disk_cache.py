@@ -21,6 +21,7 @@ from csi.data.ledger import MemoryLedger
 from csi.handover.kernel import MNT_DETACH, LinuxKernel
 from csi.volume.naming import CACHE_FOLDER
 from csi.volume.units import KIB, MIB, Bytes, Seconds
+from tests.support.descriptors import open_files
 from tests.support.disk_caches import (
     SCOPE,
     FailingFiles,
@@ -318,12 +319,12 @@ def test_trying_again_takes_no_more_descriptors(tmp_path: Path, call: str) -> No
     with disk_cache(tmp_path, files=files, clock=clock) as cache:
         files.fail(errno.ENOSPC, call)
         keep(cache, of)
-        before = len(os.listdir("/proc/self/fd"))
+        before = open_files()
         for _ in range(5):
             clock.now += 301
             keep(cache, of)
         assert cache.statistics().failed == 6
-        assert len(os.listdir("/proc/self/fd")) == before
+        assert open_files() == before
 
 
 def test_a_directory_that_was_never_there_is_no_cache(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,0 +1,236 @@
+"""Files that lost their name while they were open: what is written to them can be read back, and is never an object."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from csi.errors import FileBusy, OperationNotSupported, PermissionDenied, StaleFile
+from tests.support.filesystems import World, world
+from tests.support.programs import APPEND, WRITE, Program
+
+BOTH = os.O_RDWR | os.O_CREAT
+NEW = BOTH | os.O_EXCL
+PART = 100 * 1024
+"""Of the mounts of these tests."""
+
+
+@pytest.fixture
+def real() -> Iterator[World]:
+    """Over the product's own engine: the least there can be has room for everything."""
+    with world("data") as made:
+        yield made
+
+
+@pytest.fixture
+def program(real: World) -> Program:
+    return real.mount()
+
+
+@pytest.mark.parametrize("append", [False, True])
+def test_a_temporary_file_is_read_back(world: World, append: bool) -> None:
+    program = world.mount(append=append)
+    file = program.open("a", NEW)
+    program.unlink("a")
+    assert file.size() == 0
+    assert file.pwrite(b"Hello,_World!", 0) == 13
+    assert (file.pread(), file.pread(5, 7), file.pread(9, 13)) == (b"Hello,_World!", b"World", b"")
+    assert program.filesystem.getattr(file.inode).attributes.nlink == 0
+    file.flush()
+    file.fsync()
+    assert file.pread() == b"Hello,_World!"
+    file.close()
+    assert world.store.objects == {}
+
+
+def test_what_was_written_before_is_there_too(world: World, consistent: Program) -> None:
+    file = consistent.open("a", NEW)
+    file.write(b"before, ")
+    consistent.unlink("a")
+    file.write(b"after")
+    assert file.pread() == b"before, after"
+    file.close()
+    assert world.store.objects == {}
+
+
+def test_it_can_be_written_anywhere(world: World, consistent: Program) -> None:
+    file = consistent.open("a", NEW)
+    file.write(b"0123456789")
+    consistent.unlink("a")
+    file.pwrite(b"ab", 3)
+    file.pwrite(b"end", 12)
+    assert file.size() == 15
+    assert file.pread() == b"012ab56789\0\0end"
+    file.truncate(4)
+    file.truncate(6)
+    assert file.pread() == b"012a\0\0"
+    file.truncate(0)
+    assert (file.size(), file.pread()) == (0, b"")
+    file.pwrite(b"again", 0)
+    assert file.pread() == b"again"
+    file.close()
+
+
+def test_a_size_announced_before_the_name_went_is_kept(world: World, consistent: Program) -> None:
+    file = consistent.open("a", NEW)
+    file.write(b"ab")
+    file.truncate(4)
+    consistent.unlink("a")
+    assert (file.size(), file.pread()) == (4, b"ab\0\0")
+    file.close()
+
+
+@pytest.mark.parametrize("old", [None, b"old"])
+def test_those_who_opened_what_was_being_written_read_it_until_the_last_is_gone(
+    world: World, consistent: Program, old: bytes | None
+) -> None:
+    if old is not None:
+        world.store.seed("a", old)
+    writer = consistent.open("a", BOTH | os.O_TRUNC)
+    writer.write(b"never")
+    reader, opened = consistent.open("a"), consistent.open("a")
+    assert reader.pread() == b"never"
+    consistent.unlink("a")
+    writer.close()
+    for file in (reader, opened):
+        assert file.pread() == b"never"
+        file.close()
+    assert world.store.objects == {}
+
+
+def test_what_replaces_it_by_a_rename_is_another_file(world: World, consistent: Program) -> None:
+    file = consistent.open("a", NEW)
+    file.write(b"never")
+    consistent.write("b", b"new")
+    consistent.rename("b", "a")
+    file.write(b" mind")
+    assert file.pread() == b"never mind"
+    file.close()
+    assert consistent.read("a") == b"new"
+
+
+def test_who_was_there_before_reads_nothing_of_it(world: World, consistent: Program) -> None:
+    world.store.seed("a", b"old")
+    reader = consistent.open("a")
+    writer = consistent.open("a", BOTH | os.O_TRUNC)
+    writer.write(b"never")
+    consistent.unlink("a")
+    assert writer.pread() == b"never"
+    with pytest.raises(StaleFile):
+        reader.pread()
+    for file in (writer, reader):
+        file.close()
+
+
+def test_who_read_of_another_version_that_never_was_reads_nothing_of_it(world: World, consistent: Program) -> None:
+    first = consistent.open("a", BOTH | os.O_TRUNC)
+    first.write(b"first")
+    reader = consistent.open("a")
+    assert reader.pread() == b"first"
+    first.truncate(0)
+    first.pwrite(b"second", 0)
+    consistent.unlink("a")
+    assert first.pread() == b"second"
+    with pytest.raises(StaleFile):
+        reader.pread()
+    for file in (first, reader):
+        file.close()
+
+
+def test_of_what_was_stored_only_what_is_written_after_it_is_emptied(world: World, consistent: Program) -> None:
+    world.store.seed("a", b"x" * 3_000_000)
+    file = consistent.open("a", os.O_RDWR)
+    consistent.unlink("a")
+    file.pwrite(b"more", 3_000_000)
+    assert file.size() == 3_000_004
+    with pytest.raises(StaleFile):
+        file.pread(10, 2_999_990)
+    with pytest.raises(OperationNotSupported):
+        file.truncate(10)
+    file.truncate(0)
+    file.pwrite(b"new", 0)
+    assert file.size() == 3
+    file.close()
+
+
+def test_what_is_larger_than_a_part_is_dropped_and_reading_says_so(real: World, program: Program) -> None:
+    file = program.open("a", NEW)
+    program.unlink("a")
+    file.write(b"x" * PART)
+    assert file.pread(1, PART - 1) == b"x"
+    file.write(b"y" * 2 * PART)
+    assert file.size() == 3 * PART
+    with pytest.raises(StaleFile, match=r"removed.*not in memory"):
+        file.pread()
+    file.truncate(0)
+    file.pwrite(b"more", 0)
+    with pytest.raises(StaleFile):
+        file.pread()
+    file.close()
+    assert real.store.objects == {}
+
+
+def test_of_what_was_sent_in_part_nothing_is_left(real: World, program: Program) -> None:
+    file = program.open("a", NEW)
+    file.write(b"x" * 3 * PART)
+    program.unlink("a")
+    with pytest.raises(StaleFile):
+        file.pread(1)
+    file.close()
+    assert real.store.objects == {}
+
+
+@pytest.mark.parametrize("both", [os.O_RDWR, os.O_RDWR | os.O_APPEND])
+def test_pages_are_made_of_it_only_where_all_that_is_written_goes_through_them(
+    world: World, consistent: Program, both: int
+) -> None:
+    consistent.write("a", b"")
+    file = consistent.open("a", both)
+    consistent.unlink("a")
+    file.write(b"Hello")
+    if both & os.O_APPEND:
+        with pytest.raises(FileBusy):
+            consistent.filesystem.read(file.handle, 0, 4096, for_pages=True)
+        assert consistent.filesystem.read(file.handle, 0, 4096, for_pages=False) == b"Hello"
+    else:
+        assert consistent.filesystem.read(file.handle, 0, 4096, for_pages=True) == b"Hello"
+    file.close()
+
+
+def test_two_who_write_to_it_both_read_all_of_it(world: World, consistent: Program) -> None:
+    first = consistent.open("a", NEW | os.O_APPEND)
+    first.write(b"one, ")
+    second = consistent.open("a", APPEND | os.O_RDWR)
+    consistent.unlink("a")
+    second.pwrite(b"two", 5)
+    with pytest.raises(FileBusy):
+        consistent.filesystem.read(second.handle, 0, 4096, for_pages=True)
+    first.close()
+    assert consistent.filesystem.read(second.handle, 0, 4096, for_pages=False) == b"one, two"
+    second.close()
+
+
+@pytest.mark.parametrize("append", [False, True])
+def test_a_removal_that_is_refused_leaves_what_is_being_written(world: World, append: bool) -> None:
+    world.store.seed("a", b"old")
+    program = world.mount(append=append)
+    file = program.open("a", WRITE | os.O_TRUNC)
+    file.write(b"new")
+
+    def refuse(operation: str, _key: str) -> None:
+        if operation == "DeleteObject":
+            raise PermissionDenied("DeleteObject a: AccessDenied", status=403, key="a")
+
+    world.store.before = refuse
+    with pytest.raises(PermissionDenied):
+        program.unlink("a")
+    world.store.before = None
+    if append:  # its bytes are part of the object, or would have been
+        with pytest.raises(StaleFile, match="removed while it was written"):
+            file.close()
+    else:
+        file.write(b", all of it")
+        file.close()
+        assert program.read("a") == b"new, all of it"
