@@ -181,6 +181,8 @@ class Files:
             handle.require_writable()
         if handle is None and not self._namespace.knowledge.is_current_for_open(node):
             self._namespace.refresh(node)
+        if handle is None and _is_unfollowed(node):
+            self._namespace.follow(node)
         with self.change(node), self.turn(node):
             draft = node.draft
             now = draft.shown_size if draft is not None else node.facts.size if node.facts is not None else 0

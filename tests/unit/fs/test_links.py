@@ -143,6 +143,13 @@ def test_a_link_that_leads_nowhere_has_no_attributes(led: World, name: str) -> N
             program.filesystem.setxattr(inode, b"user.a", b"x")
 
 
+@pytest.mark.parametrize("name", LINKS)
+def test_a_link_that_leads_nowhere_is_not_truncated_by_its_path(led: World, name: str) -> None:
+    with pytest.raises(StoreError):
+        led.mount(FOLLOWING).truncate(f"d/{name}", 0)
+    assert led.store.get_symlink(f"d/{name}") == LINKS[name]
+
+
 def test_a_link_is_read_once_it_leads_somewhere(led: World) -> None:
     program = led.mount(FOLLOWING)
     with program.walk("d/nowhere"):
