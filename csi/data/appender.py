@@ -97,11 +97,14 @@ class AppendWriter:
     def copy(self, source: ObjectVersion, offset: int, size: int) -> bool:
         return False  # AppendObject copies nothing
 
-    @property
-    def unsent_from(self) -> int:
-        return self._position  # what is asked for is pushed and read like any object
+    def keep(self) -> None:
+        """Nothing: what was sent is read like any object."""
 
-    def unsent(self, offset: int, size: int) -> Buffer | None:
+    @property
+    def readable_from(self) -> int:
+        return self._position  # what is asked for is pushed
+
+    def reread(self, offset: int, size: int) -> Buffer | None:
         return None
 
     def flush(self) -> None:

@@ -204,9 +204,9 @@ class DataEngine:
         return self._remember(writer)
 
     def open_scratch(self) -> Scratch:
-        """Bytes that are never sent: at most a part of them, for as long as no writer wants the memory."""
+        """Bytes that are never sent, in at most half of what writers have, for as long as none of them wants it."""
         self._check_open()
-        return Scratch(self._staging, self._parts.first)
+        return Scratch(self._staging, self._staging.limit // 2)
 
     def open_appender(self, key: ObjectKey, *, position: int, content_type: str = "") -> Writer:
         """Append to an object of `position` bytes; at 0 it is created now, and must not exist with any bytes in it or

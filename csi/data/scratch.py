@@ -1,7 +1,6 @@
 """Bytes of a file that has no name any more and never will be an object: a temporary file, removed while it is open.
 
-They stay in memory, at most one part of them, and only as long as no writer waits for that memory; then they are gone,
-and reading says so. Nothing here waits.
+They stay in memory, and only as long as no writer wants it; then they are gone, and reading says so. Nothing waits.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ class Scratch:
     """A `csi.data.streams.Scratch` of at most `most` bytes. `_lock` guards every field."""
 
     def __init__(self, memory: StagingMemory, most: int) -> None:
+        self.most = most
         self._lock = threading.Lock()
-        self._most = most
         self._size = 0
         self._buffers: list[memoryview] = []
         self._allotment: Allotment | None = memory.admit_spare(self._make_room)
@@ -51,7 +50,7 @@ class Scratch:
 
     def _reach(self, size: int) -> bool:
         """The file has `size` bytes, not less than it had, zeros at its end; False if that is too much."""
-        if size > self._most:
+        if size > self.most:
             self._end()
         allotment = self._allotment
         if allotment is None:

@@ -33,7 +33,7 @@ class StagingStatistics:
 
 
 class StagingMemory:
-    """`_lock` guards `_held`, `_allotments` and `_spare`; nothing is called while it is held."""
+    """`_lock` guards `_held`, `_allotments` and `_offers`; nothing is called while it is held."""
 
     def __init__(self, pool: BufferPool, *, limit: int) -> None:
         self.pool = pool
@@ -43,7 +43,7 @@ class StagingMemory:
         self._turns = Turns()
         self._held = 0
         self._allotments: dict[Allotment, None] = {}
-        self._spare: dict[Allotment, None] = {}  # of who can do without
+        self._offers: dict[Callable[[], None], None] = {}  # of who can do without some
 
     def admit(self, send: Callable[[], None], within: Seconds) -> Allotment:
         """Memory for one more writer.
@@ -79,10 +79,17 @@ class StagingMemory:
         own = self._grow() if self._charge(self.buffer) else None
         if own is None:
             return None
-        allotment = Allotment(self, own, give_up, spare=True)
-        with self._lock:
-            self._spare[allotment] = None
+        allotment = Allotment(self, own, _nothing, spare=True)
+        allotment.offer(give_up)
         return allotment
+
+    def offer(self, before: Callable[[], None] | None, give_up: Callable[[], None] | None) -> None:
+        """`give_up` is called, in the place of `before`, when a writer wants memory; it must not wait."""
+        with self._lock:
+            if before is not None:
+                self._offers.pop(before, None)
+            if give_up is not None:
+                self._offers[give_up] = None
 
     def share(self) -> int:
         """What each open writer may hold, in bytes."""
@@ -108,7 +115,6 @@ class StagingMemory:
     def forget(self, allotment: Allotment) -> None:
         with self._lock:
             self._allotments.pop(allotment, None)
-            self._spare.pop(allotment, None)
 
     def statistics(self) -> StagingStatistics:
         with self._lock:
@@ -119,10 +125,10 @@ class StagingMemory:
 
     def _charge_spare(self) -> bool:
         """`_charge`, if need be of what others can do without."""
-        for other in tuple(self._spare):
+        for give_up in tuple(self._offers):
             if self._charge(self.buffer):
                 return True
-            other.send()
+            give_up()
         return self._charge(self.buffer)
 
     def _grow(self) -> memoryview | None:
@@ -156,6 +162,7 @@ class Allotment:
     ) -> None:
         self._memory = memory
         self._spare = spare
+        self._offer: Callable[[], None] | None = None
         self._own: memoryview | None = own
         self._own_free = True
         self._closed = False
@@ -169,6 +176,16 @@ class Allotment:
     def share(self) -> int:
         """What the memory allows this writer to hold now, in bytes; at least one buffer."""
         return max(self.buffer, self._memory.share())
+
+    def offer(self, give_up: Callable[[], None] | None) -> None:
+        """What to call when another wants memory, for buffers that this one can do without; None: no more. It must
+        not wait."""
+        self._memory.offer(self._offer, give_up)
+        self._offer = give_up
+
+    def want_all(self) -> None:
+        """Hold as much as the share is."""
+        self.most = self._memory.limit
 
     def take(self) -> memoryview | None:
         """A buffer to fill, or None when one of this writer's must come back first."""
@@ -217,6 +234,7 @@ class Allotment:
                 return
             self._own = None
             self.held -= self.buffer
+        self.offer(None)
         self._memory.forget(self)
         self._memory.credit(self.buffer)
         self.send = _nothing  # a writer that is done is freed at once, not when garbage is collected

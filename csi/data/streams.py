@@ -129,11 +129,14 @@ class Writer(Protocol):
         they have to be written instead (too few, or this kind of object cannot). That the object was another version
         by then is told by `finish`."""
 
+    def keep(self) -> None:
+        """From now on what was sent stays here too, as long as there is memory for it: somebody reads it."""
+
     @property
-    def unsent_from(self) -> int:
+    def readable_from(self) -> int:
         """Where the bytes begin that are still here: those before are on their way to OSS, or were there at first."""
 
-    def unsent(self, offset: int, size: int) -> Buffer | None:
+    def reread(self, offset: int, size: int) -> Buffer | None:
         """A copy of at most `size` bytes from `offset`, fewer only at the end of what was written; None if some of them
         are not here any more."""
 
@@ -154,8 +157,10 @@ class Writer(Protocol):
 
 
 class Scratch(Protocol):
-    """Bytes of a file that will never be an object, in any order. Nothing waits; they may be gone at any moment, and
-    then stay so."""
+    """Bytes of a file that will never be an object, in any order, at most `most` of them. Nothing waits; they may be
+    gone at any moment, and then stay so."""
+
+    most: int
 
     def write(self, offset: int, data: Buffer) -> bool:
         """Take a copy of `data`; what is left out before it is zeros. False: all of the file is gone."""

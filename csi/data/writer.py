@@ -168,13 +168,16 @@ class PartWriter:
                 raise
             return True
 
-    @property
-    def unsent_from(self) -> int:
-        return self._part.begins
+    def keep(self) -> None:
+        self._part.keep()
 
-    def unsent(self, offset: int, size: int) -> Buffer | None:
-        written = self._position if self.tail is None else max(self._position, self.tail.recall())
-        return self._part.read(offset, max(0, min(size, written - offset)))
+    @property
+    def readable_from(self) -> int:
+        return self._part.readable_from
+
+    def reread(self, offset: int, size: int) -> Buffer | None:
+        end = self._position if self.tail is None else max(self._position, self.tail.recall())
+        return self._part.read(offset, max(0, min(size, end - offset)))
 
     def flush(self) -> None:
         with self._turn:
@@ -262,7 +265,9 @@ class PartWriter:
         upload = self._upload
         under_way = upload.in_flight  # before `take`: of a part that ends in between, the buffers are there by then
         while (buffer := self._allotment.take()) is None:
-            if under_way:
+            if self._part.forget_oldest():
+                pass
+            elif under_way:
                 upload.wait_below(under_way)
                 self._check()
             else:

@@ -72,8 +72,8 @@ class Draft:
 
     @property
     def is_readable(self) -> bool:
-        """Whether every byte of it is here or in the object that it continues, and none in a part that was sent."""
-        return self.error is None and self.writer.unsent_from <= (self.base.size if self.base is not None else 0)
+        """Whether every byte of it is here or in the object that it continues, and none is only on its way to OSS."""
+        return self.error is None and self.writer.readable_from <= (self.base.size if self.base is not None else 0)
 
     def recall(self) -> None:
         """From now on every write comes to the filesystem, until one has."""
@@ -245,14 +245,11 @@ class Drafts:
         if draft is None:
             return
         draft.recall()
-        whole = draft.error is None and draft.writer.unsent_from == 0
-        written = draft.writer.unsent(0, draft.size) if whole and draft.shown_size else None
+        self.nameless.keep(node, draft)
         draft.writer.abandon()
         with self._table.lock:
             self._table.set_draft(node, None)
             self._table.replace_facts(node, self._facts(draft, ETag(""))._replace(size=draft.shown_size))
-        if written is not None:
-            self.nameless.keep(node, draft, written)
 
     # --- private ---
 

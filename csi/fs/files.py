@@ -144,8 +144,8 @@ class Files:
             if written is None:
                 with self.change(node), self.turn(node):
                     if node.draft is None:
-                        self._drafts.continue_from(node, handle.id, offset, shared=handle.appends)
-                        self._handles.unbind(handle)
+                        draft = self._drafts.continue_from(node, handle.id, offset, shared=handle.appends)
+                        self._begun(handle, draft)
                     written = self._write_draft(handle, offset, data)
         except OssFuseError:
             self._table.refuse_pages(node)
@@ -233,8 +233,13 @@ class Files:
     def _begin_empty(self, handle: OpenHandle, *, exclusive: bool = False) -> None:
         if self._is_emptied_unseen(handle.node) or self._is_being_emptied(handle):
             return
-        self._drafts.begin_empty(handle.node, handle.id, shared=handle.appends, exclusive=exclusive)
+        draft = self._drafts.begin_empty(handle.node, handle.id, shared=handle.appends, exclusive=exclusive)
         handle.failed = None
+        self._begun(handle, draft)
+
+    def _begun(self, handle: OpenHandle, draft: Draft) -> None:
+        if handle.readable:
+            draft.writer.keep()
         self._handles.unbind(handle)
 
     def _make_empty(self, node: Node, *, exclusive: bool = False) -> None:

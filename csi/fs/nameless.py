@@ -1,9 +1,9 @@
 """Files that have no name any more and go on being written by who has them open: temporary files, logs that somebody
 removed.
 
-What is written is kept in memory, for who writes it and for who opened the file when it was being written, up to a part
-of it; what is more, or what memory has no room for, is taken and dropped as a whole, and reading says so (StaleFile).
-Of a file that was there before its name went, only what is written after it is emptied.
+What is written is kept in memory, for who writes it and for who opened the file when it was being written. If there is
+no room for it, all of it is taken and dropped, and reading says so (StaleFile). Of a file that was there before its
+name went, only what is written after it is emptied.
 """
 
 from __future__ import annotations
@@ -20,13 +20,15 @@ from csi.fs.metadata import Facts
 from csi.fs.names import decode, shown
 from csi.fs.nodes import Node
 from csi.oss.store import Buffer
-from csi.volume.units import FileHandle
+from csi.volume.units import MIB, FileHandle
 
 if TYPE_CHECKING:
     from csi.fs.drafts import Draft
     from csi.fs.handles import OpenHandle
 
 _log = logging.getLogger(__name__)
+
+_PIECE = MIB
 
 
 @dataclass(slots=True, eq=False)
@@ -48,18 +50,26 @@ class Nameless:
         self._engine = engine
         self._clock = clock
 
-    def keep(self, node: Node, draft: Draft, written: Buffer) -> None:
-        """A file that is being written loses its name; `written` is all of it."""
+    def keep(self, node: Node, draft: Draft) -> None:
+        """A file that is being written loses its name: from what of it is here."""
+        size = draft.size
+        if not draft.shown_size or draft.error is not None or draft.writer.readable_from > 0:
+            return
         kept = self._begin(node, draft, None if draft.shared or draft.joined else draft.owner)
-        stays = kept.scratch.write(0, written) and kept.scratch.resize(draft.shown_size)
-        self._note(node, kept, stays=stays)
+        stays = draft.shown_size <= kept.scratch.most
+        for offset in range(0, size, _PIECE) if stays else ():
+            piece = draft.writer.reread(offset, min(_PIECE, size - offset))
+            stays = stays and piece is not None and kept.scratch.write(offset, piece)
+        if not (stays and kept.scratch.resize(draft.shown_size)):
+            self._lose(node, kept)
 
     def write(self, node: Node, handle: OpenHandle, offset: int, data: Buffer) -> None:
         size, kept = _size(node), node.nameless
         if kept is None and size == 0:
             kept = self._begin(node, None, handle.id)
         if kept is not None:
-            self._note(node, kept, stays=kept.scratch.write(offset, data))
+            if not kept.scratch.write(offset, data):
+                self._lose(node, kept)
             kept.writer = handle.id if kept.writer == handle.id else None
         self._resized(node, max(offset + len(data), size))
 
@@ -70,8 +80,8 @@ class Nameless:
             if _size(node):
                 return False
             kept = self._begin(node, None, None)
-        if kept is not None:
-            self._note(node, kept, stays=kept.scratch.resize(size))
+        if kept is not None and not kept.scratch.resize(size):
+            self._lose(node, kept)
         self._resized(node, size)
         return True
 
@@ -90,7 +100,7 @@ class Nameless:
         if found is None:
             raise StaleFile(
                 f"{shown(node.name)} was removed, and what was written to it is not in memory any more",
-                hint="files without a name are for what is not larger than a part (fs.oss.blocklet.size.mb)",
+                hint="keep temporary files elsewhere (TMPDIR), or raise fs.jindo.fuse.pod.mem.limit",
             )
         return found
 
@@ -102,12 +112,13 @@ class Nameless:
             self._table.local(node).nameless = kept
         return kept
 
-    def _note(self, node: Node, kept: Kept, *, stays: bool) -> None:
-        if not stays and not kept.lost:
+    def _lose(self, node: Node, kept: Kept) -> None:
+        kept.scratch.close()
+        if not kept.lost:
             kept.lost = True
             _log.warning(
-                "%r was removed while it was open, and what is written to it is dropped: it is more than a part "
-                "(fs.oss.blocklet.size.mb), or than memory has room for",
+                "%r was removed while it was open, and what is written to it is dropped: there is no memory for it "
+                "(fs.jindo.fuse.pod.mem.limit)",
                 decode(node.name),
             )
 

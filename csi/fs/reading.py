@@ -5,10 +5,11 @@ A handle is bound to the version it was opened on. It moves to a newer one only 
 once OSS has to be asked, and never bytes of two versions, not even through the kernel's page cache: a version of
 another client gets an inode of its own (`csi/fs/namespace.py`).
 
-What is being written here is read from the memory of its writer, and from the object that it continues, until a part of
-it has been sent (FileBusy from then on: OSS shows no parts), by who reads past the page cache: every handle that was
-opened since does, and its writer if he writes past it. A handle that read of a version that then did not come to be is
-stale. In append mode a read that needs what is still buffered has it pushed to OSS first.
+What is being written here is read from the memory of its writer, and from the object that it continues, as long as all
+of it is there. What was sent stays there if somebody reads it and there is memory; otherwise it is FileBusy from then
+on, for OSS shows no parts. It is read past the page cache, as every handle does that was opened since, and its writer
+if he writes past it; a writer alone reads through the pages that he writes through. A handle that read of a version
+that then did not come to be is stale. In append mode a read that needs what is still buffered has it pushed first.
 """
 
 from __future__ import annotations
@@ -86,6 +87,7 @@ class Reading:
             return
         if half or not (draft.is_readable or self._is_finished(handle.node, draft)):
             raise _busy(handle.node)
+        draft.writer.keep()
         if draft.size:
             self._handles.follow(handle, draft)
 
@@ -161,13 +163,13 @@ class Reading:
         """`read` of what is being written, which waits for no operation on the file; None if it was finished
         meanwhile. Of what may grow this moment no pages are made: the kernel could take the end of the last one, which
         is zeros, for the file's. It cannot where all that is written goes through them."""
-        end, begin = min(offset + size, draft.shown_size), draft.writer.unsent_from
+        end, begin = min(offset + size, draft.shown_size), draft.writer.readable_from
         if offset >= end:
             return b""
         written: Buffer | None = None
         if draft.is_readable and end <= draft.size and self._may_read(handle, draft, for_pages=for_pages):
             start = max(offset, begin)
-            written = draft.writer.unsent(start, end - start) if start < end else b""
+            written = draft.writer.reread(start, end - start) if start < end else b""
         if written is None:  # or sent this moment
             if self._is_finished(handle.node, draft):
                 return None

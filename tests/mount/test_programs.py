@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.mount.conftest import MountVolume
+
 TIMEOUT = 120
 
 
@@ -163,6 +165,23 @@ def test_git_keeps_a_repository(folder: Path) -> None:
     run("git", *identity, "commit", "-q", "-am", "two", cwd=folder)
     assert len(run("git", *identity, "log", "--format=%s", cwd=folder).splitlines()) == 2
     assert run("git", *identity, "fsck", cwd=folder) is not None
+
+
+def test_git_clones_a_pack_of_several_parts(mount_volume: MountVolume, tmp_path: Path) -> None:
+    """It reads back what it has written of the pack, which is not closed until it is checked."""
+    git = ("git", "-c", "user.name=a", "-c", "user.email=a@example.com", "-c", "core.compression=0")
+    source, data, folder = tmp_path / "source", os.urandom(12 << 20), mount_volume().path
+    source.mkdir()
+    run(*git, "init", "-q", "-b", "main", cwd=source)
+    for version in (data, data + b"changed"):
+        (source / "large").write_bytes(version)
+        run(*git, "add", ".", cwd=source)
+        run(*git, "commit", "-q", "-m", "one", cwd=source)
+
+    run(*git, "clone", "-q", f"file://{source}", "clone", cwd=folder)
+
+    assert (folder / "clone" / "large").read_bytes() == data + b"changed"
+    run(*git, "-c", "safe.directory=*", "fsck", cwd=folder / "clone")
 
 
 def test_a_checkpoint_is_saved_to_a_temporary_name_and_renamed(folder: Path) -> None:

@@ -72,12 +72,14 @@ class MemoryWriter:
     def copy(self, source: ObjectVersion, offset: int, size: int) -> bool:
         return False
 
+    def keep(self) -> None: ...
+
     @property
-    def unsent_from(self) -> int:
+    def readable_from(self) -> int:
         return self._base.size if self._base else 0
 
-    def unsent(self, offset: int, size: int) -> Buffer | None:
-        begin = offset - self.unsent_from
+    def reread(self, offset: int, size: int) -> Buffer | None:
+        begin = offset - self.readable_from
         return bytes(self._data[begin : begin + size]) if begin >= 0 else None
 
     def flush(self) -> None:
@@ -137,11 +139,13 @@ class MemoryAppender:
     def copy(self, source: ObjectVersion, offset: int, size: int) -> bool:
         return False
 
+    def keep(self) -> None: ...
+
     @property
-    def unsent_from(self) -> int:
+    def readable_from(self) -> int:
         return self.position
 
-    def unsent(self, offset: int, size: int) -> Buffer | None:
+    def reread(self, offset: int, size: int) -> Buffer | None:
         return None
 
     def flush(self) -> None:
@@ -173,6 +177,8 @@ class MemoryAppender:
 
 
 class MemoryScratch:
+    most = 1 << 30
+
     def __init__(self) -> None:
         self._data = bytearray()
 

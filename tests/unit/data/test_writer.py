@@ -19,6 +19,7 @@ from csi.errors import (
     ObjectNotFound,
     OutOfMemoryBudget,
     PreconditionFailed,
+    RequestRejected,
     ServerFailure,
 )
 from csi.oss.checksum import crc64_of
@@ -490,6 +491,75 @@ def test_a_file_of_too_many_parts_is_refused_by_name(monkeypatch: pytest.MonkeyP
     assert store.uploads == {}
 
 
+# --- reading back ---
+
+
+def test_what_was_sent_is_kept_where_it_is_asked_for() -> None:
+    data = content(5 * MIB)
+    with engine_over(MemoryStore(), write=SMALL_PARTS) as engine:
+        kept, other = engine.open_writer(KEY), engine.open_writer(ObjectKey("other"))
+        kept.keep()
+        for writer in (kept, other):
+            writer.write(data)
+        assert kept.readable_from == 0
+        assert other.readable_from > 0
+        for offset, size in ((0, len(data)), (1, 3 * MIB), (4 * MIB + 1, 100), (len(data) - 1, 10), (len(data), 1)):
+            assert kept.reread(offset, size) == data[offset : offset + size]
+        assert other.reread(0, 1) is None
+        for writer in (kept, other):
+            writer.finish()
+        assert kept.reread(0, 1) is None
+        assert engine.statistics().memory_in_use == 0
+
+
+def test_what_is_kept_gives_way_to_what_is_written() -> None:
+    data = content(40 * MIB)
+    store = MemoryStore()
+    with engine_over(store, budget=16 * MIB, write=SMALL_PARTS) as engine:
+        writer = engine.open_writer(KEY)
+        writer.keep()
+        for piece in in_chunks(data):
+            writer.write(piece)
+            begin = writer.readable_from
+            assert writer.reread(begin, 64 * MIB) == data[begin : writer.position]
+        assert begin >= 32 * MIB
+        assert begin < 39 * MIB
+        writer.finish()
+    assert store.data(KEY) == data
+
+
+def test_what_is_kept_gives_way_to_who_wants_to_open() -> None:
+    data, store = content(7 * MIB), MemoryStore()
+    with engine_over(store, budget=16 * MIB, write=SMALL_PARTS) as engine:
+        kept = engine.open_writer(KEY)
+        kept.keep()
+        kept.write(data)
+        assert kept.readable_from == 0
+        others = [engine.open_writer(ObjectKey(f"other{number}")) for number in range(60)]
+        assert kept.readable_from > 0
+        for writer in others:
+            writer.abandon()
+        kept.finish()
+    assert store.data(KEY) == data
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+@pytest.mark.parametrize("operation", ["UploadPart", "CompleteMultipartUpload"])
+def test_what_is_kept_of_an_upload_that_fails_is_given_back(operation: str, keeps: bool) -> None:
+    def before(called: str, _key: str) -> None:
+        if called == operation:
+            raise RequestRejected("no", status=400)
+
+    with engine_over(MemoryStore(before), write=SMALL_PARTS) as engine:
+        writer = engine.open_writer(KEY)
+        if keeps:
+            writer.keep()
+        with pytest.raises(RequestRejected):
+            writer.write(content(3 * MIB))
+            writer.finish()
+    assert engine.statistics().memory_in_use == 0  # also of parts that ended after the failure
+
+
 # --- any sequence ---
 
 
@@ -499,9 +569,10 @@ def test_a_file_of_too_many_parts_is_refused_by_name(monkeypatch: pytest.MonkeyP
     base_size=st.one_of(st.none(), st.integers(0, 1 * MIB)),
     budget=st.sampled_from([512 * KIB, 2 * MIB, 16 * MIB]),
     part_size=st.sampled_from([100 * KIB, 256 * KIB, 300_000, 8 * MIB]),
+    keeps=st.booleans(),
 )
 def test_any_sequence_of_writes_makes_exactly_those_bytes(
-    pieces: list[int], base_size: int | None, budget: int, part_size: int
+    pieces: list[int], base_size: int | None, budget: int, part_size: int, keeps: bool
 ) -> None:
     store = ChecksumStore()
     old = content(base_size or 0, 1)
@@ -510,15 +581,17 @@ def test_any_sequence_of_writes_makes_exactly_those_bytes(
     options = WriteOptions(threads=2, part_size=Bytes(part_size))
     with engine_over(store, budget=budget, write=options) as engine:
         writer = engine.open_writer(KEY, base=base)
+        if keeps:
+            writer.keep()
         offset = 0
         for size in pieces:
             piece: Buffer = memoryview(data)[offset : offset + size]
             writer.write(piece)
             offset += size
             assert writer.position == len(old) + offset
-            here = writer.unsent_from
-            assert writer.unsent(here, 64 * MIB) == (old + data[:offset])[here:]
-            assert here == 0 or writer.unsent(here - 1, 1) is None
+            here = writer.readable_from
+            assert writer.reread(here, 64 * MIB) == (old + data[:offset])[here:]
+            assert here == 0 or writer.reread(here - 1, 1) is None
         writer.finish()
     assert store.data(KEY) == old + data
     assert store.uploads == {}

@@ -15,6 +15,8 @@ BOTH = os.O_RDWR | os.O_CREAT
 NEW = BOTH | os.O_EXCL
 PART = 100 * 1024
 """Of the mounts of these tests."""
+ROOM = 4 << 20
+"""For one of these files, on the same."""
 
 
 @pytest.fixture
@@ -155,13 +157,13 @@ def test_of_what_was_stored_only_what_is_written_after_it_is_emptied(world: Worl
     file.close()
 
 
-def test_what_is_larger_than_a_part_is_dropped_and_reading_says_so(real: World, program: Program) -> None:
+def test_what_is_too_much_is_dropped_and_reading_says_so(real: World, program: Program) -> None:
     file = program.open("a", NEW)
     program.unlink("a")
-    file.write(b"x" * PART)
-    assert file.pread(1, PART - 1) == b"x"
-    file.write(b"y" * 2 * PART)
-    assert file.size() == 3 * PART
+    file.write(b"x" * ROOM)
+    assert file.pread(1, ROOM - 1) == b"x"
+    file.write(b"y" * PART)
+    assert file.size() == ROOM + PART
     with pytest.raises(StaleFile, match=r"removed.*not in memory"):
         file.pread()
     file.truncate(0)
@@ -172,12 +174,17 @@ def test_what_is_larger_than_a_part_is_dropped_and_reading_says_so(real: World, 
     assert real.store.objects == {}
 
 
-def test_of_what_was_sent_in_part_nothing_is_left(real: World, program: Program) -> None:
-    file = program.open("a", NEW)
+@pytest.mark.parametrize(("flags", "stays"), [(NEW, True), (WRITE, False)])
+def test_of_what_was_sent_all_is_there_or_nothing(real: World, program: Program, flags: int, stays: bool) -> None:
+    file = program.open("a", flags)
     file.write(b"x" * 3 * PART)
+    reader = program.open("a") if stays else None
     program.unlink("a")
-    with pytest.raises(StaleFile):
-        file.pread(1)
+    if reader is not None:
+        assert reader.pread() == file.pread() == b"x" * 3 * PART
+        reader.close()
+    file.write(b"more")
+    assert file.size() == 3 * PART + 4
     file.close()
     assert real.store.objects == {}
 

@@ -109,18 +109,48 @@ def test_no_pages_are_made_of_what_may_grow(world: World, cache: CachePolicy, fl
         file.close()
 
 
-def test_what_was_sent_cannot_be_read_until_it_is_finished(program: Program) -> None:
-    writer = program.open("a", BOTH)
+@pytest.mark.parametrize("old", [None, bytes(range(10)) * PART])
+def test_what_was_sent_can_be_read_where_the_writer_reads_it_back(
+    real: World, program: Program, old: bytes | None
+) -> None:
+    if old is not None:
+        real.store.seed("a", old)
+    writer = program.open("a", BOTH | (os.O_APPEND if old else os.O_EXCL))
+    content = old or b""
+    for letter in b"abcdefgh":
+        added = bytes([letter]) * PART
+        assert writer.pwrite(added, len(content)) == PART
+        content += added
+    reader = program.open("a")
+    for offset in (0, PART // 2, len(content) - 10):
+        assert reader.pread(2 * PART, offset) == writer.pread(2 * PART, offset) == content[offset : offset + 2 * PART]
+    writer.close()
+    assert reader.pread(len(content)) == content
+    reader.close()
+
+
+def test_what_was_sent_cannot_be_read_until_it_is_finished_where_nobody_was_to_read_it(program: Program) -> None:
+    writer = program.open("a", WRITE)
+    writer.write(b"x" * 1000)
+    writer.write(b"y" * 2 * PART)
+    with pytest.raises(FileBusy):
+        program.open("a")
+    writer.close()
+    assert program.read("a") == b"x" * 1000 + b"y" * 2 * PART
+
+
+def test_what_is_sent_can_be_read_once_somebody_has_opened_it_for_reading(program: Program) -> None:
+    writer = program.open("a", WRITE)
     writer.write(b"x" * 1000)
     reader = program.open("a")
-    assert reader.pread() == b"x" * 1000
-    writer.write(b"y" * 2 * PART)
-    for refused in (lambda: program.open("a"), reader.pread, writer.pread, lambda: reader.pread(1, 2 * PART + 999)):
-        with pytest.raises(FileBusy):
-            refused()
+    writer.write(b"y" * 5 * PART)
+    late = program.open("a")
+    for file in (reader, late):
+        assert file.pread() == b"x" * 1000 + b"y" * 5 * PART
     writer.close()
-    assert reader.pread() == b"x" * 1000 + b"y" * 2 * PART
-    reader.close()
+    for file in (reader, late):
+        assert file.pread(10, 995) == b"xxxxxyyyyy"
+        file.close()
 
 
 @pytest.mark.parametrize("size", [10, 3 * PART])
