@@ -8,7 +8,6 @@ does: nothing is read from memory that somebody else may have by then.
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -34,20 +33,17 @@ class Filling:
         self.buffers: list[memoryview] = []  # with bytes in them, and some for what comes then
         self.begins = begins
         self._allotment = allotment
-        self._keeps = False
         self._lock = threading.Lock()
-        self._sent: deque[_Sent] = deque()  # without a gap up to the part being filled
+        self._sent: list[_Sent] = []  # without a gap up to the part being filled
         self._last: Sequence[memoryview] | None = None  # of the last part, while that is under way
         self._over = False
 
     def keep(self) -> None:
-        """From now on, parts that are sent too."""
+        """From now on, parts that are sent too, until their memory is wanted."""
         with self._lock:
-            begins = not (self._keeps or self._over)
-            self._keeps = True
-        if begins:
-            self._allotment.want_all()
-            self._allotment.offer(self._yield)
+            if not (self._allotment.keeps or self._over):
+                self._allotment.keeps = True
+                self._allotment.offer(self._yield)
 
     @property
     def readable_from(self) -> int:
@@ -88,19 +84,17 @@ class Filling:
         with self._lock:
             begun = self._begun(filled)
             taken, self.buffers = self.buffers[:begun], self.buffers[begun:]
-            if self._keeps:
+            if self._allotment.keeps:
                 self._sent.append(_Sent(self.begins, filled, taken))
             self.begins += filled
         return taken
 
-    def forget_oldest(self) -> bool:
-        """Give back the memory of the oldest part that was kept, if that has arrived."""
+    def forget_sent(self) -> bool:
+        """Keep no parts that were sent any more; whether some of their memory is free now."""
         with self._lock:
-            if not self._sent or not self._sent[0].arrived:
-                return False
-            given = self._sent.popleft().buffers
+            given = self._forget_sent()
         self._allotment.give(given)
-        return True
+        return bool(given)
 
     def keep_last(self, filled: int) -> list[memoryview]:
         """The same for the last part, which can be read until all is over: a file is not busy for being closed."""
@@ -145,13 +139,14 @@ class Filling:
     # --- private ---
 
     def _forget_sent(self) -> list[memoryview]:
-        """No part that was sent is kept any more: the memory of those that arrived, the others give it when they do."""
+        """The memory of parts that have arrived; the others give it when they do."""
+        self._allotment.keeps = False
         given = [buffer for part in self._sent if part.arrived for buffer in part.buffers]
         self._sent.clear()
         return given
 
     def _yield(self) -> None:
-        """Another writer wants memory."""
+        """Another wants memory. A file without its beginning is of no use to who reads it: all of it goes."""
         if self._lock.acquire(blocking=False):
             given = self._forget_sent()
             self._lock.release()

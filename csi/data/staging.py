@@ -152,7 +152,8 @@ def _nothing() -> None:
 
 
 class Allotment:
-    """The buffers of one writer, each of `buffer` bytes; `most` is how many bytes it wants to hold at a time.
+    """The buffers of one writer, each of `buffer` bytes; `most` is how many bytes it wants to hold at a time,
+    with `keeps` as many as it may.
 
     `_lock` guards `_own`, `_own_free`, `_closed` and `held`. `take` and `give` may be called from different threads.
     """
@@ -170,6 +171,7 @@ class Allotment:
         self.send = send
         self.buffer = memory.buffer
         self.most = memory.limit
+        self.keeps = False
         self.held = memory.buffer
 
     @property
@@ -183,17 +185,13 @@ class Allotment:
         self._memory.offer(self._offer, give_up)
         self._offer = give_up
 
-    def want_all(self) -> None:
-        """Hold as much as the share is."""
-        self.most = self._memory.limit
-
     def take(self) -> memoryview | None:
         """A buffer to fill, or None when one of this writer's must come back first."""
         own = self.take_own()
         if own is not None:
             return own
         with self._lock:
-            if self.held + self.buffer > min(self.share, self.most):
+            if self.held + self.buffer > (self.share if self.keeps else min(self.share, self.most)):
                 return None
             self.held += self.buffer
         got = self._memory.grow(spare=self._spare)

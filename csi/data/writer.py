@@ -265,7 +265,7 @@ class PartWriter:
         upload = self._upload
         under_way = upload.in_flight  # before `take`: of a part that ends in between, the buffers are there by then
         while (buffer := self._allotment.take()) is None:
-            if self._part.forget_oldest():
+            if self._part.forget_sent():
                 pass
             elif under_way:
                 upload.wait_below(under_way)
