@@ -14,8 +14,17 @@ from collections.abc import Callable
 from csi.data.staging import StagingMemory
 from csi.data.streams import Tail, WriterStatistics
 from csi.data.workers import WorkerPool
-from csi.errors import AppendConflict, BadHandle, DeadlineExceeded, FileTooLarge, OssFuseError, ServerFailure
-from csi.oss.store import Buffer, ObjectStore, ObjectVersion, PutResult
+from csi.errors import (
+    AppendConflict,
+    BadHandle,
+    ChecksumMismatch,
+    DeadlineExceeded,
+    FileTooLarge,
+    OssFuseError,
+    ServerFailure,
+)
+from csi.oss.checksum import EMPTY, combine, crc64_of
+from csi.oss.store import AppendResult, Buffer, ObjectStore, ObjectVersion, PutResult
 from csi.volume.units import GIB, Bytes, Crc64, ETag, ObjectKey, Seconds
 
 LARGEST_APPENDABLE = 5 * GIB
@@ -39,6 +48,7 @@ class AppendWriter:
         position: int,
         buffer_size: int,
         content_type: str,
+        crc64: bool,
         patience: Seconds,
         admission: Seconds,
         closed: Callable[[AppendWriter], None],
@@ -48,6 +58,7 @@ class AppendWriter:
         self._store = store
         self._workers = workers
         self._content_type = content_type
+        self._compares = crc64
         self._patience = patience
         self._on_close = closed
         self._turn = threading.Lock()
@@ -214,6 +225,7 @@ class AppendWriter:
         try:
             body = [buffer[:filled] for buffer, filled in buffers]
             done = self._store.append(self._key, position, body, content_type=self._content_type)
+            self._compare(done, position, body)
             with self._state:
                 self._etag, self._crc64, self._pushed = done.etag, done.crc64, done.next_position
         except OssFuseError as error:
@@ -224,6 +236,21 @@ class AppendWriter:
         finally:
             self._pushed_or_failed(buffers, failure)
         return failure is None
+
+    def _compare(self, done: AppendResult, position: int, body: list[memoryview]) -> None:
+        """Raises ChecksumMismatch. What arrived damaged stays: OSS cuts nothing off an Appendable object."""
+        before = self._crc64 if position else EMPTY
+        if not self._compares or before is None or done.crc64 is None:
+            return
+        size = sum(map(len, body))
+        expected = combine(before, crc64_of(body), size)
+        if done.crc64 != expected:
+            raise ChecksumMismatch(
+                f"{self._key}: the CRC64 of what OSS stored is {done.crc64}, expected {expected}",
+                operation="AppendObject",
+                key=self._key,
+                hint=f"{size} bytes from {position} on were damaged on the way; the file has to be made anew",
+            )
 
     def _dropped(self) -> None:
         self._pushed_or_failed([], BadHandle(f"{self._key}: the volume is being unmounted"))

@@ -223,6 +223,7 @@ class DataEngine:
             position=position,
             buffer_size=self._write.buffer_size,
             content_type=content_type,
+            crc64=self._write.crc64,
             patience=self._patience,
             admission=self._admission,
             closed=self._forget,

@@ -18,11 +18,13 @@ cannot change meanwhile. Fields that stat(2) shows (`size`, `mtime_ns`) are set 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from csi.data.streams import StreamSource, Writer
 from csi.errors import AppendConflict, EntryExists, FileBusy, InvalidOperation, OssFuseError, StaleFile
+from csi.fs.handles import Handles
 from csi.fs.metadata import APPENDABLE_TYPE, Facts
 from csi.fs.nameless import Nameless
 from csi.fs.names import shown
@@ -82,13 +84,20 @@ class Draft:
 
 
 class Drafts:
-    def __init__(self, store: ObjectStore, engine: StreamSource, namespace: Namespace, options: WriteOptions) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        engine: StreamSource,
+        namespace: Namespace,
+        handles: Handles,
+        options: WriteOptions,
+    ) -> None:
         self._store = store
         self._engine = engine
         self._namespace = namespace
         self._table = namespace.table
         self._options = options
-        self.nameless = Nameless(namespace.table, engine, namespace.clock)
+        self.nameless = Nameless(namespace.table, handles, engine, namespace.clock)
 
     @property
     def readable(self) -> bool:
@@ -238,20 +247,33 @@ class Drafts:
             elif not node.detached:
                 self._namespace.knowledge.changed(node, node.facts)
 
-    def discard(self, node: Node) -> None:
-        """The name is being removed: what is being written must not bring it back, but can be read by those who have
-        it open."""
+    @contextmanager
+    def losing_name(self, node: Node) -> Iterator[None]:
+        """Its object is removed, or replaced, in the body; if that fails, nothing is changed. What is being written
+        does not bring it back, but those who have it open go on with it."""
+        kept = self.nameless.fetch(node) if node.draft is None else None
+        try:
+            yield
+        except BaseException:
+            if kept is not None:
+                kept.scratch.close()
+            raise
+        self._discard(node)
+        if kept is not None:
+            self.nameless.keep(node, kept)
+
+    # --- private ---
+
+    def _discard(self, node: Node) -> None:
         draft = node.draft
         if draft is None:
             return
         draft.recall()
-        self.nameless.keep(node, draft)
+        self.nameless.keep_draft(node, draft)
         draft.writer.abandon()
         with self._table.lock:
             self._table.set_draft(node, None)
             self._table.replace_facts(node, self._facts(draft, ETag(""))._replace(size=draft.shown_size))
-
-    # --- private ---
 
     def _claim(self, node: Node, draft: Draft, handle: FileHandle, appends: bool, offset: int) -> None:
         """Raises why `handle` may not write to the draft. While nothing is in it, it becomes the draft of who begins:

@@ -191,16 +191,18 @@ class Files:
             if handle is not None and draft is not None and size >= draft.size:
                 self._drafts.announce(node, draft, handle.id, handle.appends, size)
                 return
-            if _is_nameless(node) and self._drafts.nameless.resize(node, size):
+            if handle is not None and _is_nameless(node) and self._drafts.nameless.resize(node, handle, size):
                 return
             if size != 0:
                 raise OperationNotSupported(
                     f"{shown(node.name)} has {now} bytes and cannot be cut or extended to {size}",
                     hint="objects can only be emptied and written again",
                 )
+            if node.detached:
+                raise _replaced(node)
             if handle is not None:
                 self._begin_empty(handle)
-            elif not self._is_emptied_unseen(node):
+            else:
                 self._make_empty(node)
 
     def complete(self, node: Node) -> None:
@@ -231,7 +233,9 @@ class Files:
     # --- private ---
 
     def _begin_empty(self, handle: OpenHandle, *, exclusive: bool = False) -> None:
-        if self._is_emptied_unseen(handle.node) or self._is_being_emptied(handle):
+        if handle.node.detached:
+            raise _replaced(handle.node)
+        if self._is_being_emptied(handle):
             return
         draft = self._drafts.begin_empty(handle.node, handle.id, shared=handle.appends, exclusive=exclusive)
         handle.failed = None
@@ -255,15 +259,6 @@ class Files:
             return False
         draft.awaited = True
         return True
-
-    def _is_emptied_unseen(self, node: Node) -> bool:
-        """A file without a name is emptied for those who have it open, not in the bucket, where its key may be another
-        file's by now. Inside the node's turn. Raises StaleFile if it was another client that took the name."""
-        if not node.detached:
-            return False
-        if not _is_nameless(node):
-            raise _replaced(node)
-        return self._drafts.nameless.resize(node, 0)
 
     def _opened(self, number: FileHandle, node: Node, flags: int) -> OpenFile:
         keep, direct = self._cache_policy(number, node, flags)

@@ -1,9 +1,8 @@
-"""Files that have no name any more and go on being written by who has them open: temporary files, logs that somebody
-removed.
+"""Files that have no name any more and go on for who has them open: temporary files, logs that somebody removed.
 
-What is written is kept in memory, for who writes it and for who opened the file when it was being written. If there is
-no room for it, all of it is taken and dropped, and reading says so (StaleFile). Of a file that was there before its
-name went, only what is written after it is emptied.
+What is written to them, and what of them was at OSS if it is little, is kept in memory, for who writes it and for who
+has open what it goes on from. If there is no room for it, all of it is taken and dropped, and reading says so
+(StaleFile).
 """
 
 from __future__ import annotations
@@ -14,12 +13,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from csi.data.streams import Scratch, StreamSource
-from csi.errors import FileBusy, StaleFile
+from csi.errors import FileBusy, OssFuseError, StaleFile
+from csi.fs.handles import Handles
 from csi.fs.inodes import InodeTable
 from csi.fs.metadata import Facts
 from csi.fs.names import decode, shown
 from csi.fs.nodes import Node
-from csi.oss.store import Buffer
+from csi.oss.store import Buffer, ObjectVersion
 from csi.volume.units import MIB, FileHandle
 
 if TYPE_CHECKING:
@@ -29,58 +29,99 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _PIECE = MIB
+_FETCHED = 8 * MIB
+"""Of an object that is removed so much is fetched before, if somebody has it open."""
+_NOBODY = FileHandle(0)
 
 
 @dataclass(slots=True, eq=False)
 class Kept:
-    """What was written to a file without a name. `draft` is the version that it was while it had one, `writer` the
-    only handle that has written to it, None if several have. `lost`: it was too much."""
+    """The bytes of a file without a name. They began as `version`, an object, or as `draft`, which was being written,
+    or as nothing. `writer` is the only handle that has written to it, 0 if none has, None if several have. `lost`: it
+    was too much."""
 
     scratch: Scratch
-    draft: Draft | None
-    writer: FileHandle | None
+    version: ObjectVersion | None = None
+    draft: Draft | None = None
+    writer: FileHandle | None = _NOBODY
     lost: bool = False
+
+    def wrote(self, handle: OpenHandle) -> None:
+        self.writer = handle.id if self.writer in (_NOBODY, handle.id) else None
 
 
 class Nameless:
     """Everything but `read` runs inside the node's turn."""
 
-    def __init__(self, table: InodeTable, engine: StreamSource, clock: Callable[[], float]) -> None:
+    def __init__(self, table: InodeTable, handles: Handles, engine: StreamSource, clock: Callable[[], float]) -> None:
         self._table = table
+        self._handles = handles
         self._engine = engine
         self._clock = clock
 
-    def keep(self, node: Node, draft: Draft) -> None:
+    def fetch(self, node: Node) -> Kept | None:
+        """The object of `node` is about to be removed: its bytes, if there are few and somebody may go on to read it.
+        The caller gives them to `keep`, or closes them."""
+        facts = node.facts
+        if facts is None or not facts.etag or not 0 < facts.size <= _FETCHED or not self._is_read(node):
+            return None
+        version = facts.version(self._table.key(node))
+        kept = Kept(self._engine.open_scratch(), version=version)
+        try:
+            reader = self._engine.open_reader(version, exact=True)
+            try:
+                stays = _fill(kept.scratch, facts.size, reader.read)
+            finally:
+                reader.close()
+        except OssFuseError:  # whoever reads is told
+            stays = False
+        if not stays:
+            kept.scratch.close()
+        return kept if stays else None
+
+    def keep(self, node: Node, kept: Kept) -> None:
+        """The name of `node` is gone."""
+        with self._table.lock:
+            if self._table.local(node).handles:
+                self._table.local(node).nameless = kept
+                return
+        kept.scratch.close()
+
+    def keep_draft(self, node: Node, draft: Draft) -> None:
         """A file that is being written loses its name: from what of it is here."""
-        size = draft.size
         if not draft.shown_size or draft.error is not None or draft.writer.readable_from > 0:
             return
-        kept = self._begin(node, draft, None if draft.shared or draft.joined else draft.owner)
-        stays = draft.shown_size <= kept.scratch.most
-        for offset in range(0, size, _PIECE) if stays else ():
-            piece = draft.writer.reread(offset, min(_PIECE, size - offset))
-            stays = stays and piece is not None and kept.scratch.write(offset, piece)
-        if not (stays and kept.scratch.resize(draft.shown_size)):
+        writer = None if draft.shared or draft.joined else draft.owner
+        kept = Kept(self._engine.open_scratch(), draft=draft, writer=writer)
+        size = draft.shown_size
+        filled = size <= kept.scratch.most and _fill(kept.scratch, draft.size, draft.writer.reread)
+        if not (filled and kept.scratch.resize(size)):
             self._lose(node, kept)
+        self.keep(node, kept)
 
     def write(self, node: Node, handle: OpenHandle, offset: int, data: Buffer) -> None:
         size, kept = _size(node), node.nameless
         if kept is None and size == 0:
-            kept = self._begin(node, None, handle.id)
+            kept = Kept(self._engine.open_scratch())
+            self.keep(node, kept)
         if kept is not None:
+            self._join(handle, kept)
             if not kept.scratch.write(offset, data):
                 self._lose(node, kept)
-            kept.writer = handle.id if kept.writer == handle.id else None
         self._resized(node, max(offset + len(data), size))
 
-    def resize(self, node: Node, size: int) -> bool:
+    def resize(self, node: Node, handle: OpenHandle, size: int) -> bool:
         """ftruncate(2). False, and nothing done: it has bytes that are not here."""
         kept = node.nameless
-        if kept is None and size:
-            if _size(node):
-                return False
-            kept = self._begin(node, None, None)
-        if kept is not None and not kept.scratch.resize(size):
+        if kept is None and size and _size(node):
+            return False
+        if kept is None:
+            kept = Kept(self._engine.open_scratch())
+            self.keep(node, kept)
+        elif kept.lost and size == 0:
+            kept.scratch, kept.lost = self._engine.open_scratch(), False
+        self._join(handle, kept)
+        if not kept.scratch.resize(size):
             self._lose(node, kept)
         self._resized(node, size)
         return True
@@ -89,14 +130,14 @@ class Nameless:
         """Raises StaleFile: it is not here (any more), or not what `handle` was opened on; FileBusy."""
         node = handle.node
         with self._table.lock:
-            is_its_own = _goes_on(handle, kept)
+            goes_on = self._goes_on(handle, kept)
             size = max(0, min(size, _size(node) - offset))
-        if is_its_own and for_pages and not (handle.caches and kept.writer == handle.id):
+        if goes_on and for_pages and kept.writer != _NOBODY and not (handle.caches and kept.writer == handle.id):
             raise FileBusy(
                 f"{shown(node.name)} was removed and may still be written to",
                 hint="read it with read(2) or its like: it cannot be mapped or sent",
             )
-        found = kept.scratch.read(offset, size) if is_its_own else None
+        found = kept.scratch.read(offset, size) if goes_on else None
         if found is None:
             raise StaleFile(
                 f"{shown(node.name)} was removed, and what was written to it is not in memory any more",
@@ -106,11 +147,32 @@ class Nameless:
 
     # --- private ---
 
-    def _begin(self, node: Node, draft: Draft | None, writer: FileHandle | None) -> Kept:
-        kept = Kept(self._engine.open_scratch(), draft, writer)
+    def _is_read(self, node: Node) -> bool:
+        """Whether somebody has it open for reading; not who has closed what he wrote, whose release is on its way."""
         with self._table.lock:
-            self._table.local(node).nameless = kept
-        return kept
+            self._table.take_over(node.inode)
+            local = node.local
+            if local is None or not local.handles:
+                return False
+        return any(each.node is node and each.readable and each.deserted is None for each in self._handles.all())
+
+    def _join(self, handle: OpenHandle, kept: Kept) -> None:
+        """`handle` writes to it: what it has is what it reads."""
+        kept.wrote(handle)
+        if handle.version is not None or handle.follows is not None:
+            self._handles.unbind(handle)
+
+    def _goes_on(self, handle: OpenHandle, kept: Kept) -> bool:
+        """Whether it was opened on what this began as, or has read nothing of another version."""
+        if kept.draft is not None and handle.follows is kept.draft:
+            return True
+        self._handles.follow_no_more(handle)
+        version, local = handle.version, handle.node.local
+        if version is None:
+            return True
+        if kept.version is None:
+            return version.etag != "" and version.size == 0
+        return version.etag == kept.version.etag or (local is not None and version.etag in local.lineage)
 
     def _lose(self, node: Node, kept: Kept) -> None:
         kept.scratch.close()
@@ -126,12 +188,12 @@ class Nameless:
         self._table.replace_facts(node, Facts(node.kind, size, modified=self._clock()))
 
 
-def _goes_on(handle: OpenHandle, kept: Kept) -> bool:
-    """Whether it has read nothing, or of this version."""
-    version = handle.version
-    if version is None or (kept.draft is not None and handle.follows is kept.draft):
-        return True
-    return version.etag != "" and version.size == 0
+def _fill(scratch: Scratch, size: int, read: Callable[[int, int], Buffer | None]) -> bool:
+    for offset in range(0, size, _PIECE):
+        piece = read(offset, min(_PIECE, size - offset))
+        if piece is None or not scratch.write(offset, piece):
+            return False
+    return True
 
 
 def _size(node: Node) -> int:

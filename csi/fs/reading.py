@@ -245,9 +245,7 @@ class Reading:
             if version is not None and version.etag == "":  # what it read of never came to be
                 raise self._stale(handle)
             current = facts.version(self._table.key(node))
-            if unlinked and version is not None:
-                current = version
-            elif version is not None and not self._may_follow(handle, version, current):
+            if version is not None and not self._may_follow(handle, version, current):
                 raise self._stale(handle)
         return self._reader_of(handle, facts, current)
 

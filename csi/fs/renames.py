@@ -13,6 +13,7 @@ import logging
 import threading
 from collections.abc import Container, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
 
 from csi.errors import (
     EntryExists,
@@ -122,10 +123,11 @@ class Renames:
             old_key = self._table.key(node)
             new_key = object_key(self._table.prefix, join(self._table.path(parent), name))
             before = node.facts
-            after = self._copy_file(node, old_key, new_key)
-            if target is not None:
-                with self._files.turn(target):
-                    self._drafts.discard(target)
+            with ExitStack() as replaced:
+                if target is not None:
+                    replaced.enter_context(self._files.turn(target))
+                    replaced.enter_context(self._drafts.losing_name(target))
+                after = self._copy_file(node, old_key, new_key)
             if node.parent is not None:
                 self._namespace.ensure_marker(node.parent)
             self._store.delete(old_key)

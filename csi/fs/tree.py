@@ -82,10 +82,10 @@ class Tree:
                 draft = node.draft
                 if draft is not None and draft.appendable:  # what it pushes would make the object again
                     self._drafts.fail(draft, StaleFile(f"{shown(name)} was being removed while it was written"))
-                if node.facts is not None or (draft is not None and draft.appendable):
-                    self._namespace.ensure_marker(directory)
-                    self._store.delete(self._table.key(node))
-                self._drafts.discard(node)
+                with self._drafts.losing_name(node):
+                    if node.facts is not None or (draft is not None and draft.appendable):
+                        self._namespace.ensure_marker(directory)
+                        self._store.delete(self._table.key(node))
                 self._namespace.knowledge.removed(node)
 
 

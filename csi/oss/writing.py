@@ -6,10 +6,9 @@ was lost is recognised as ours by its content.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 
-from csi.errors import ObjectExists, ObjectNotFound
+from csi.errors import ChecksumMismatch, ObjectExists, ObjectNotFound
 from csi.oss import reading
 from csi.oss.answers import crc64_in, decoded, document_in, element
 from csi.oss.checksum import crc64_of
@@ -40,16 +39,29 @@ def put(
     headers |= body_headers(session.write, body)
     call = Call("PutObject", "PUT", key, headers=headers, body=body, once=forbid_overwrite)
     ours = crc64_of(body) if session.write.crc64 else None
-    check = None if ours is None else functools.partial(check_crc, call, ours)
+    damaged: list[Crc64] = []  # what attempts have made of it
+
+    def check(answer: HttpAnswer) -> None:
+        if ours is not None:
+            try:
+                check_crc(call, ours, answer)
+            except ChecksumMismatch:
+                damaged.extend(filter(None, [crc64_in(answer.headers)]))
+                raise
+
     trace = Trace()
     try:
         answer = session.call(call, check=check, trace=trace)
     except ObjectExists:
         # Nothing tells our empty object from another's, so an empty one counts as another's.
-        if not trace.lost or not call.body_size:
+        if not (trace.lost or damaged) or not call.body_size:
             raise
         found = reading.head(session, key)
-        if found.size != call.body_size or found.crc64 is None or found.crc64 != (ours or crc64_of(body)):
+        if found.size != call.body_size or found.crc64 is None:
+            raise
+        if found.crc64 in damaged:  # ours, and wrong: it may be overwritten
+            return put(session, key, body, user=user, content_type=content_type, forbid_overwrite=False)
+        if found.crc64 != (ours or crc64_of(body)):
             raise
         return PutResult(found.etag, found.crc64)
     return put_result(answer)

@@ -119,6 +119,18 @@ def test_a_passing_fault_of_a_write_is_not_noticed(client, emulator, fault):
 
 
 @pytest.mark.parametrize(
+    "fault", [{"wrong_crc64": True}, {"corrupt_upload": True}], ids=lambda fault: next(iter(fault))
+)
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_put_that_must_not_overwrite_makes_up_for_what_it_damaged(client, emulator, fault, count):
+    emulator.fault(operation="PutObject", count=count, **fault)
+
+    client.put("k", [CONTENT], forbid_overwrite=True)
+
+    assert read(client, "k") == CONTENT
+
+
+@pytest.mark.parametrize(
     ("operation", "call"),
     [
         ("HeadObject", lambda c: c.head("k")),

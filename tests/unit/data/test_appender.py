@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from csi.data.appender import LARGEST_APPENDABLE
-from csi.errors import AppendConflict, BadHandle, FileTooLarge, ServerFailure
+from csi.errors import AppendConflict, BadHandle, ChecksumMismatch, FileTooLarge, ServerFailure
+from csi.oss.store import AppendResult, Buffer
 from csi.volume.spec import WriteOptions
 from csi.volume.units import KIB, MIB, Bytes, ObjectKey, Seconds
 from tests.support.engines import Hold, Running, content, engine_over, until
@@ -45,6 +49,40 @@ def test_a_full_buffer_is_pushed_without_a_flush() -> None:
         writer = engine.open_appender(KEY, position=0)
         writer.write(content(64 * KIB))
         until(lambda: len(store.data(KEY)) == 64 * KIB)
+
+
+class DamagingStore(MemoryStore):
+    """What is appended at `at` arrives damaged."""
+
+    at = -1
+
+    def append(self, key: ObjectKey, position: int, body: Sequence[Buffer], *, content_type: str = "") -> AppendResult:
+        if position == self.at:
+            body = [bytes(len(b"".join(body)))]
+        return super().append(key, position, body, content_type=content_type)
+
+
+@pytest.mark.parametrize("old", [0, 5])
+@pytest.mark.parametrize("pushed", [0, 3])
+def test_what_arrives_damaged_is_told(old: int, pushed: int) -> None:
+    store = DamagingStore()
+    if old:
+        store.append(KEY, 0, [b"older"])
+    with engine_over(store, write=OPTIONS) as engine:
+        writer = engine.open_appender(KEY, position=old)
+        if pushed:
+            writer.write(b"one")
+            writer.flush()
+        store.at = old + pushed
+        writer.write(b"a line\n")
+        for call in (writer.flush, writer.finish):
+            with pytest.raises(ChecksumMismatch, match=f"7 bytes from {old + pushed} on were damaged"):
+                call()
+    with engine_over(store, write=replace(OPTIONS, crc64=False)) as engine:
+        writer = engine.open_appender(KEY, position=len(store.data(KEY)))
+        store.at = len(store.data(KEY))
+        writer.write(b"not compared")
+        writer.finish()
 
 
 def test_the_flush_interval_pushes_what_is_left() -> None:

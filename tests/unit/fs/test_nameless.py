@@ -141,19 +141,140 @@ def test_who_read_of_another_version_that_never_was_reads_nothing_of_it(world: W
         file.close()
 
 
-def test_of_what_was_stored_only_what_is_written_after_it_is_emptied(world: World, consistent: Program) -> None:
-    world.store.seed("a", b"x" * 3_000_000)
-    file = consistent.open("a", os.O_RDWR)
+LITTLE, MUCH = 3_000_000, 9_000_000
+"""What is fetched of an object that is removed while it is open, and what is not."""
+
+
+def test_of_what_was_stored_and_is_large_only_what_is_written_after_it_is_emptied(
+    world: World, consistent: Program
+) -> None:
+    world.store.seed("a", b"x" * MUCH)
+    file, other = consistent.open("a", os.O_RDWR), consistent.open("a", os.O_RDWR)
     consistent.unlink("a")
-    file.pwrite(b"more", 3_000_000)
-    assert file.size() == 3_000_004
+    file.pwrite(b"more", MUCH)
+    assert file.size() == MUCH + 4
     with pytest.raises(StaleFile):
-        file.pread(10, 2_999_990)
+        file.pread(10, MUCH - 10)
     with pytest.raises(OperationNotSupported):
         file.truncate(10)
     file.truncate(0)
     file.pwrite(b"new", 0)
-    assert file.size() == 3
+    assert (file.size(), file.pread()) == (3, b"new")
+    with pytest.raises(StaleFile):
+        other.pread()
+    other.pwrite(b"er", 3)
+    assert consistent.filesystem.read(other.handle, 0, 10, for_pages=False) == b"newer"
+    for each in (file, other):
+        each.close()
+
+
+@pytest.mark.parametrize("how", ["unlinked", "replaced"])
+def test_what_was_stored_and_is_little_goes_on_for_who_has_it_open(world: World, consistent: Program, how: str) -> None:
+    world.store.seed("a", b"x" * LITTLE)
+    consistent.write("b", b"another")
+    reader, writer = consistent.open("a"), consistent.open("a", os.O_RDWR)
+    if how == "unlinked":
+        consistent.unlink("a")
+    else:
+        consistent.rename("b", "a")
+    for file in (reader, writer):
+        assert file.pread(10, LITTLE - 5) == b"xxxxx"  # also for pages
+    writer.pwrite(b"more", LITTLE)
+    writer.pwrite(b"y", 0)
+    assert writer.pread(2) == b"yx"
+    assert consistent.filesystem.read(reader.handle, LITTLE, 10, for_pages=False) == b"more"
+    for file in (reader, writer):
+        file.close()
+    assert sorted(world.store.objects) == (["b"] if how == "unlinked" else ["a"])
+
+
+def test_what_was_just_written_is_read_by_who_opened_it_before_that(world: World, consistent: Program) -> None:
+    """As bash does with a here-document."""
+    writer = consistent.open("a", NEW)
+    writer.write(b"x" * 300_000)
+    reader = consistent.open("a")
+    writer.close()
+    consistent.unlink("a")
+    assert reader.pread() == b"x" * 300_000
+    reader.close()
+
+
+def test_nothing_is_fetched_of_what_nobody_reads(world: World, consistent: Program) -> None:
+    consistent.write("a", b"x" * 1000)
+    writer, appender = consistent.open("a", os.O_RDWR), consistent.open("a", APPEND)
+    writer.pwrite(b"more", 1000)
+    writer.flush()
+    before = world.store.requests["GetObject"]
+    consistent.unlink("a")
+    assert world.store.requests["GetObject"] == before
+    for file in (writer, appender):
+        file.release()
+
+
+def test_a_removal_that_is_refused_changes_nothing_for_who_has_it_open(world: World, consistent: Program) -> None:
+    world.store.seed("a", b"old")
+    reader = consistent.open("a")
+
+    def refuse(operation: str, _key: str) -> None:
+        if operation == "DeleteObject":
+            raise PermissionDenied("DeleteObject a: AccessDenied", status=403, key="a")
+
+    world.store.before = refuse
+    with pytest.raises(PermissionDenied):
+        consistent.unlink("a")
+    assert reader.pread() == b"old"
+    consistent.append("a", b", new")
+    assert reader.pread() == b"old, new"
+    reader.close()
+
+
+@pytest.mark.parametrize("new", [b"new", b"n" * MUCH])
+@pytest.mark.parametrize("read_before", [True, False])
+def test_who_opened_what_was_overwritten_reads_nothing_of_either_once_the_name_is_gone(
+    world: World, consistent: Program, new: bytes, read_before: bool
+) -> None:
+    world.store.seed("a", b"old")
+    reader = consistent.open("a")
+    if read_before:
+        assert reader.pread() == b"old"
+    consistent.write("a", new)
+    current = consistent.open("a")
+    assert current.pread(3) == new[:3]
+    consistent.unlink("a")
+    with pytest.raises(StaleFile):
+        reader.pread()
+    if len(new) < MUCH:
+        assert current.pread() == new
+    for file in (reader, current):
+        file.close()
+
+
+@pytest.mark.parametrize("read_first", [True, False])
+@pytest.mark.parametrize("append", [True, False])
+@pytest.mark.parametrize("old", [b"", b"old"])
+def test_who_opened_what_was_continued_reads_all_of_it_once_the_name_is_gone(
+    world: World, append: bool, read_first: bool, old: bytes
+) -> None:
+    program = world.mount(append=append)
+    program.write("a", old)
+    reader = program.open("a")
+    program.append("a", b"more")
+    if read_first:
+        assert reader.pread() == old + b"more"
+    program.unlink("a")
+    assert reader.size() == len(old) + 4
+    assert reader.pread() == old + b"more"
+    reader.close()
+
+
+def test_a_file_without_a_name_that_is_extended_first_is_read_by_who_does_it(world: World, consistent: Program) -> None:
+    consistent.write("a", b"")
+    file = consistent.open("a", os.O_RDWR)
+    consistent.unlink("a")
+    file.truncate(10)
+    assert consistent.filesystem.read(file.handle, 0, 4096, for_pages=True) == bytes(10)
+    file.pwrite(b"abc", 0)
+    assert consistent.filesystem.read(file.handle, 0, 4096, for_pages=True) == b"abc" + bytes(7)
     file.close()
 
 
@@ -168,8 +289,7 @@ def test_what_is_too_much_is_dropped_and_reading_says_so(real: World, program: P
         file.pread()
     file.truncate(0)
     file.pwrite(b"more", 0)
-    with pytest.raises(StaleFile):
-        file.pread()
+    assert file.pread() == b"more"
     file.close()
     assert real.store.objects == {}
 

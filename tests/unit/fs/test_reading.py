@@ -420,11 +420,11 @@ def test_in_append_mode_what_may_grow_has_no_pages(world: World) -> None:
 
 
 def test_an_unlinked_file_is_read_for_as_long_as_its_bytes_are_at_hand(world: World, consistent: Program) -> None:
-    world.store.seed("a", b"x" * 3_000_000)
+    world.store.seed("a", b"x" * 9_000_000)
     file = consistent.open("a")
     consistent.unlink("a")
     with pytest.raises(StaleFile):
-        file.pread(10, 2_900_000)
+        file.pread(10, 8_900_000)
     assert consistent.filesystem.getattr(file.inode).attributes.nlink == 0
     file.close()
 
