@@ -111,8 +111,9 @@ class ListingCache:
             self.drop(next(iter(self._listings)))
 
     def has_room(self, listing: Listing) -> bool:
-        """Whether one listing may go on growing."""
-        return len(listing.names) < self._most // 2
+        """Whether one listing may go on growing, to nearly all of the room: names that are not kept are asked for one
+        by one."""
+        return len(listing.names) < self._most * 7 // 8
 
     def give_up(self, names: int) -> int:
         """Drop the listings not used for longest, `names` names of them if there are as many; returns how many."""

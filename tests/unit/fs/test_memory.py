@@ -9,9 +9,11 @@ import pytest
 from csi.data.engine import DataEngine
 from csi.data.ledger import MemoryLedger, budget_for, metadata_allowance
 from csi.fs.filesystem import Filesystem
+from csi.fs.listings import Listing, ListingCache
 from csi.fs.memory import INODE, NAME, MetadataMemory
+from csi.fs.metadata import Facts
 from csi.fs.reports import FilesystemReport
-from csi.fs.types import ROOT_INODE
+from csi.fs.types import ROOT_INODE, FileKind
 from csi.volume.spec import MountArguments, ReadOptions, WriteOptions
 from csi.volume.units import GIB, KIB, MIB, Bytes, Seconds
 from tests.support.engines import content
@@ -154,3 +156,10 @@ def test_nothing_is_left_of_a_bit_of_everything(removed: bool) -> None:
     assert mounted.filesystem.statistics().walks.waiting == 0
     assert mounted.engine.statistics().buffers.lent == 0
     assert mounted.ledger.statistics().charged == 0
+
+
+def test_a_directory_of_a_hundred_thousand_names_is_kept_whole_with_the_default_memory() -> None:
+    memory = MetadataMemory(None, metadata_allowance(Bytes(1 * GIB)))
+    names = {b"%06d" % number: Facts(FileKind.FILE) for number in range(100_000)}
+    listing = Listing(names, 1, 0.0, complete=False)
+    assert ListingCache(memory.most_names).has_room(listing)
