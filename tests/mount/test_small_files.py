@@ -93,13 +93,22 @@ def test_a_file_that_was_replaced_after_it_was_opened_is_not_mixed(mount_volume:
     assert until((volume.path / "d/0000").read_bytes, content(7)) == content(7)
 
 
-def test_a_file_that_was_removed_after_it_was_opened_says_so(mount_volume: MountVolume) -> None:
+def test_a_file_that_is_removed_after_it_was_opened_is_read_whole(mount_volume: MountVolume) -> None:
     volume = filled(mount_volume, 2)
     with open(volume.path / "d/0000", "rb", buffering=0) as file:
         (volume.path / "d/0000").unlink()
-        with pytest.raises(OSError):
-            file.read()
+        assert file.readall() == content(0)
     assert not (volume.path / "d/0000").exists()
+
+
+def test_a_large_file_that_is_removed_after_it_was_opened_says_so(mount_volume: MountVolume) -> None:
+    volume = mount_volume()
+    volume.put("large", os.urandom(9 << 20))
+    with open(volume.path / "large", "rb", buffering=0) as file:
+        (volume.path / "large").unlink()
+        with pytest.raises(OSError) as failed:
+            file.readall()
+    assert failed.value.errno == errno.ESTALE
 
 
 def test_what_was_read_before_a_file_was_unlinked_stays(mount_volume: MountVolume) -> None:
