@@ -52,7 +52,7 @@ class Filling:
 
     def memory(self, begin: int, size: int) -> list[memoryview]:
         """At most `size` bytes from `begin` of the part."""
-        return self._pieces(self.buffers, begin, size)
+        return self._allotment.pieces(self.buffers, begin, size)
 
     def read(self, offset: int, size: int) -> bytes | None:
         """A copy of `size` bytes of the file that were written; None if some of them are not here (any more)."""
@@ -61,7 +61,7 @@ class Filling:
             for part in self._sent:
                 if part.begins <= offset < part.begins + part.size:
                     count = min(part.begins + part.size, end) - offset
-                    found += self._pieces(part.buffers, offset - part.begins, count)
+                    found += self._allotment.pieces(part.buffers, offset - part.begins, count)
                     offset += count
             if self.begins <= offset < end:
                 found += self.memory(offset - self.begins, end - offset)
@@ -151,15 +151,6 @@ class Filling:
             given = self._forget_sent()
             self._lock.release()
             self._allotment.give(given)
-
-    def _pieces(self, buffers: Sequence[memoryview], begin: int, size: int) -> list[memoryview]:
-        found = []
-        full, begin = divmod(begin, self._allotment.buffer)
-        for buffer in buffers[full:]:
-            found.append(buffer[begin : begin + size])
-            size -= len(found[-1])
-            begin = 0
-        return [memory for memory in found if memory]
 
     def _begun(self, filled: int) -> int:
         return -(-filled // self._allotment.buffer)

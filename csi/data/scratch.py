@@ -24,21 +24,24 @@ class Scratch:
     def write(self, offset: int, data: Buffer) -> bool:
         view = memoryview(data).cast("B")
         with self._lock:
-            if not self._reach(max(self._size, offset + len(view))):
+            allotment = self._reach(max(self._size, offset + len(view)))
+            if allotment is None:
                 return False
-            self._put(offset, view)
+            for memory in allotment.pieces(self._buffers, offset, len(view)):
+                memory[:], view = view[: len(memory)], view[len(memory) :]
             return True
 
     def read(self, offset: int, size: int) -> bytes | None:
         with self._lock:
             if self._allotment is None:
                 return None
-            return b"".join(self._memory(offset, max(0, min(size, self._size - offset))))
+            size = max(0, min(size, self._size - offset))
+            return b"".join(self._allotment.pieces(self._buffers, offset, size))
 
     def resize(self, size: int) -> bool:
         with self._lock:
             if size > self._size:
-                return self._reach(size)
+                return self._reach(size) is not None
             self._size = size
             return self._allotment is not None
 
@@ -48,37 +51,23 @@ class Scratch:
 
     # --- with the lock held ---
 
-    def _reach(self, size: int) -> bool:
-        """The file has `size` bytes, not less than it had, zeros at its end; False if that is too much."""
+    def _reach(self, size: int) -> Allotment | None:
+        """The file has `size` bytes, not less than it had, zeros at its end; None if that is too much."""
         if size > self.most:
             self._end()
         allotment = self._allotment
         if allotment is None:
-            return False
+            return None
         while len(self._buffers) * allotment.buffer < size:
             buffer = allotment.take()
             if buffer is None:
                 self._end()
-                return False
+                return None
             self._buffers.append(buffer)
-        for memory in self._memory(self._size, size - self._size):
+        for memory in allotment.pieces(self._buffers, self._size, size - self._size):
             memory[:] = bytes(len(memory))
         self._size = size
-        return True
-
-    def _put(self, offset: int, data: memoryview) -> None:
-        for memory in self._memory(offset, len(data)):
-            memory[:], data = data[: len(memory)], data[len(memory) :]
-
-    def _memory(self, offset: int, size: int) -> list[memoryview]:
-        """Where `size` bytes from `offset` are."""
-        found = []
-        while size > 0 and self._allotment is not None:
-            which, begin = divmod(offset, self._allotment.buffer)
-            memory = self._buffers[which][begin : begin + size]
-            found.append(memory)
-            offset, size = offset + len(memory), size - len(memory)
-        return found
+        return allotment
 
     def _end(self) -> None:
         allotment, self._allotment = self._allotment, None

@@ -10,7 +10,7 @@ Who can do without has what writers leave, and gives it up when one wants it. Mu
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from csi.data.buffers import BufferPool, floor_power
@@ -184,6 +184,16 @@ class Allotment:
         not wait."""
         self._memory.offer(self._offer, give_up)
         self._offer = give_up
+
+    def pieces(self, buffers: Sequence[memoryview], begin: int, size: int) -> list[memoryview]:
+        """Where `size` bytes from `begin` on are in `buffers`, or as many of them as there are."""
+        first, begin = divmod(begin, self.buffer)
+        found = []
+        for buffer in buffers[first : first - (-(begin + size) // self.buffer)]:
+            found.append(buffer[begin : begin + size])
+            size -= len(found[-1])
+            begin = 0
+        return [memory for memory in found if memory]
 
     def take(self) -> memoryview | None:
         """A buffer to fill, or None when one of this writer's must come back first."""

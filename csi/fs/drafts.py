@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 from csi.data.streams import StreamSource, Writer
 from csi.errors import AppendConflict, EntryExists, FileBusy, InvalidOperation, OssFuseError, StaleFile
-from csi.fs.handles import Handles
+from csi.fs.handles import NOBODY, Handles
 from csi.fs.metadata import APPENDABLE_TYPE, Facts
 from csi.fs.nameless import Nameless
 from csi.fs.names import shown
@@ -34,9 +34,6 @@ from csi.fs.types import FileKind
 from csi.oss.store import Buffer, ObjectMetadata, ObjectStore, ObjectVersion, PutResult
 from csi.volume.spec import WriteOptions
 from csi.volume.units import Bytes, ETag, FileHandle, ObjectKey
-
-NOBODY = FileHandle(0)
-"""The owner of a draft that no open file belongs to: truncate(2) by path."""
 
 _log = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from csi.errors import OperationNotSupported, OssFuseError, StaleFile
-from csi.fs.drafts import NOBODY, Draft, Drafts
-from csi.fs.handles import Handles, OpenHandle
+from csi.fs.drafts import Draft, Drafts
+from csi.fs.handles import NOBODY, Handles, OpenHandle
 from csi.fs.names import shown
 from csi.fs.namespace import Namespace
 from csi.fs.nodes import Node

@@ -23,6 +23,9 @@ from csi.volume.units import FileHandle, InodeNumber
 if TYPE_CHECKING:
     from csi.fs.drafts import Draft
 
+NOBODY = FileHandle(0)
+"""In the place of an open file where there is none: truncate(2) by path, what nobody has written to yet."""
+
 _log = logging.getLogger(__name__)
 
 

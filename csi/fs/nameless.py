@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from csi.data.streams import Scratch, StreamSource
 from csi.errors import FileBusy, OssFuseError, StaleFile
-from csi.fs.handles import Handles
+from csi.fs.handles import NOBODY, Handles
 from csi.fs.inodes import InodeTable
 from csi.fs.metadata import Facts
 from csi.fs.names import decode, shown
@@ -31,23 +31,22 @@ _log = logging.getLogger(__name__)
 _PIECE = MIB
 _FETCHED = 8 * MIB
 """Of an object that is removed so much is fetched before, if somebody has it open."""
-_NOBODY = FileHandle(0)
 
 
 @dataclass(slots=True, eq=False)
 class Kept:
     """The bytes of a file without a name. They began as `version`, an object, or as `draft`, which was being written,
-    or as nothing. `writer` is the only handle that has written to it, 0 if none has, None if several have. `lost`: it
-    was too much."""
+    or as nothing. `writer` is the only handle that has written to it, NOBODY if none has, None if several have.
+    `lost`: it was too much."""
 
     scratch: Scratch
     version: ObjectVersion | None = None
     draft: Draft | None = None
-    writer: FileHandle | None = _NOBODY
+    writer: FileHandle | None = NOBODY
     lost: bool = False
 
     def wrote(self, handle: OpenHandle) -> None:
-        self.writer = handle.id if self.writer in (_NOBODY, handle.id) else None
+        self.writer = handle.id if self.writer in (NOBODY, handle.id) else None
 
 
 class Nameless:
@@ -68,7 +67,7 @@ class Nameless:
         version = facts.version(self._table.key(node))
         kept = Kept(self._engine.open_scratch(), version=version)
         try:
-            reader = self._engine.open_reader(version, exact=True)
+            reader = self._engine.open_reader(version)
             try:
                 stays = _fill(kept.scratch, facts.size, reader.read)
             finally:
@@ -132,7 +131,7 @@ class Nameless:
         with self._table.lock:
             goes_on = self._goes_on(handle, kept)
             size = max(0, min(size, _size(node) - offset))
-        if goes_on and for_pages and kept.writer != _NOBODY and not (handle.caches and kept.writer == handle.id):
+        if goes_on and for_pages and kept.writer != NOBODY and not (handle.caches and kept.writer == handle.id):
             raise FileBusy(
                 f"{shown(node.name)} was removed and may still be written to",
                 hint="read it with read(2) or its like: it cannot be mapped or sent",

@@ -19,3 +19,15 @@ def bucket(request: pytest.FixtureRequest) -> Iterator[World]:
 def consistent(world: World) -> Program:
     """A mount of the whole bucket with all timeouts 0."""
     return world.mount()
+
+
+@pytest.fixture
+def real() -> Iterator[World]:
+    """`world` over the product's engine: the least there can be sends nothing early and has room for everything."""
+    with world("data") as made:
+        yield made
+
+
+@pytest.fixture
+def program(real: World) -> Program:
+    return real.mount()

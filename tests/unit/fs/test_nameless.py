@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 
 import pytest
 
 from csi.errors import FileBusy, OperationNotSupported, PermissionDenied, StaleFile
-from tests.support.filesystems import World, world
+from tests.support.filesystems import World
 from tests.support.programs import APPEND, WRITE, Program
 
 BOTH = os.O_RDWR | os.O_CREAT
@@ -17,18 +16,6 @@ PART = 100 * 1024
 """Of the mounts of these tests."""
 ROOM = 4 << 20
 """For one of these files, on the same."""
-
-
-@pytest.fixture
-def real() -> Iterator[World]:
-    """Over the product's own engine: the least there can be has room for everything."""
-    with world("data") as made:
-        yield made
-
-
-@pytest.fixture
-def program(real: World) -> Program:
-    return real.mount()
 
 
 @pytest.mark.parametrize("append", [False, True])

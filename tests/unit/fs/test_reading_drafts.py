@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 
 import pytest
 
@@ -11,24 +10,12 @@ from csi.errors import FileBusy, InvalidOperation, PreconditionFailed, StaleFile
 from csi.fs.journal import SIZE, Journal, make
 from csi.volume.spec import CachePolicy, MountArguments
 from csi.volume.units import Seconds
-from tests.support.filesystems import World, world
+from tests.support.filesystems import World
 from tests.support.programs import APPEND, WRITE, OpenedFile, Program
 
 BOTH = os.O_RDWR | os.O_CREAT
 PART = 100 * 1024
 """Of the mounts of these tests; what is larger is sent while it is written."""
-
-
-@pytest.fixture
-def real() -> Iterator[World]:
-    """Over the product's own engine: the least there can be sends nothing early."""
-    with world("data") as made:
-        yield made
-
-
-@pytest.fixture
-def program(real: World) -> Program:
-    return real.mount()
 
 
 def test_it_is_read_as_far_as_it_was_written(consistent: Program) -> None:
