@@ -41,6 +41,7 @@ from csi.fs.reading import Reading
 from csi.fs.renames import Renames
 from csi.fs.reports import FilesystemReport, OpenFileReport
 from csi.fs.succession import Succession, restore
+from csi.fs.surplus import Surplus
 from csi.fs.tree import Tree
 from csi.fs.turns import Gate
 from csi.fs.types import (
@@ -52,6 +53,7 @@ from csi.fs.types import (
     Entry,
     FileKind,
     FilesystemStatistics,
+    KnownName,
     OpenFile,
 )
 from csi.fs.walks import Walks
@@ -101,7 +103,7 @@ class Filesystem:
         self._namespace = Namespace(
             store, self._table, arguments, ownership, clock, self._memory.most_names, appends=appends
         )
-        self._offers = Offers(self._namespace.knowledge, self._memory.most_inodes)
+        self._offers = Offers(self._namespace.knowledge, self._memory.allowed_inodes)
         self._pages = Pages(store, self._namespace.knowledge.serial, clock)
         self._walks = Walks(self._namespace.knowledge, self._pages)
         self._gate = Gate()
@@ -118,6 +120,7 @@ class Filesystem:
         self._directories = OpenDirectories(self._namespace, self._walks, self._memory, symlinks=arguments.symlinks)
         self._copying = Copying(self._table, self._handles, self._files, self._drafts)
         self._memory.watch(self._held, self._give_up)
+        self._surplus = Surplus(self._table, self._memory)
         self._ending = Ending(self._table, self._files, knows_programs=openers is not None)
         if succession is not None:
             restore(succession, self._table, self._handles, self._directories)
@@ -150,6 +153,10 @@ class Filesystem:
 
     def forget(self, inode: InodeNumber, count: int) -> None:
         self._table.forget(inode, count)
+
+    def surplus(self, within: Seconds) -> Sequence[KnownName]:
+        """See `csi.fuse.served.Overflowing`."""
+        return self._surplus.take(within)
 
     def getattr(self, inode: InodeNumber) -> Entry:
         node = self._table.get(inode)

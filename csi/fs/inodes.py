@@ -17,13 +17,14 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from hashlib import blake2b
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from csi.errors import StaleFile
 from csi.fs.names import decode, directory_key, encode, object_key
 from csi.fs.nodes import NEVER, LocalState, Node
 from csi.fs.published import NothingPublished, Published
-from csi.fs.types import ROOT_INODE, FileKind
+from csi.fs.types import ROOT_INODE, FileKind, KnownName
 from csi.volume.units import ETag, InodeNumber, ObjectKey, Seconds
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class InodeTable:
         self._written: set[Node] = set()  # those with a draft
         self.adopt: Callable[[Node, int], None] = lambda node, opens: None
         """Take over files that the kernel session opened by itself, with the lock held; set by `Handles`."""
+        self._watched: tuple[int, Callable[[], None]] | None = None
 
     def __len__(self) -> int:
         return len(self._nodes)
@@ -127,7 +129,28 @@ class InodeTable:
             parent.children[name] = node
             if self.succession is not None and kind is FileKind.DIRECTORY:
                 self.succession.told(node)
+            if self._watched is not None and len(self._nodes) > self._watched[0]:
+                (_, tell), self._watched = self._watched, None
+                tell()
             return node
+
+    def watch_growth(self, count: int, tell: Callable[[], None]) -> None:
+        """Call `tell`, with the lock held and once, when there are more than `count` inodes."""
+        with self.lock:
+            self._watched = count, tell
+
+    def least_needed(self, count: int) -> list[KnownName]:
+        """Up to `count` of those inodes that nobody but the kernel needs, beginning with the one that it was told of
+        first; the next call goes on with others."""
+        found: list[KnownName] = []
+        with self.lock:
+            for node in list(islice(self._nodes.values(), 2 * count)):
+                self._nodes[node.inode] = self._nodes.pop(node.inode)
+                if node.parent is not None and self._is_only_told(node):
+                    found.append(KnownName(node.parent.inode, node.name, node.inode, node.is_directory))
+                    if len(found) == count:
+                        break
+        return found
 
     def restore(self, noted: NotedNode, parent: Node) -> Node:
         """An inode that the kernel was told of by a predecessor, however often: it forgets all of that at once. OSS is
@@ -380,6 +403,12 @@ class InodeTable:
 
     # --- private; the lock is held ---
 
+    def _is_only_told(self, node: Node) -> bool:
+        """Whether `node` would go if the kernel forgot it."""
+        if node.detached or _is_used_here(node):
+            return False
+        return not (node.planned and self.published.count_opens(node.inode))
+
     def _note(self, node: Node) -> None:
         """Of `node` something is different that a successor has to know."""
         if self.succession is not None:
@@ -421,6 +450,11 @@ class InodeTable:
 
 
 def _is_used(node: Node) -> bool:
-    if node.lookups or node.children:
+    return node.lookups > 0 or _is_used_here(node)
+
+
+def _is_used_here(node: Node) -> bool:
+    """By an open file or a child."""
+    if node.children:
         return True
     return node.local is not None and (node.local.handles > 0 or node.local.draft is not None)

@@ -85,4 +85,4 @@ class OpenDirectories:
 
     def _has_room(self) -> bool:
         """Whether the kernel may be told of an inode that nobody has asked for."""
-        return len(self._table) < self._memory.most_inodes
+        return len(self._table) < self._memory.allowed_inodes

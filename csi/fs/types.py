@@ -62,6 +62,15 @@ class DirectoryName(NamedTuple):
     cookie: int
 
 
+class KnownName(NamedTuple):
+    """A name that the kernel was told of: `inode` is at `name` in `parent`."""
+
+    parent: int
+    name: bytes
+    inode: int
+    is_directory: bool
+
+
 class OpenFile(NamedTuple):
     """`keep_cache`: pages the kernel has of the file are those of this version. `direct_io`: neither reads nor writes
     use pages. `uncached_writes`: nobody could read from its pages what is written, so writes need not make any."""

@@ -6,8 +6,12 @@ requests until the mount is gone. It mounts and unmounts nothing. It must not kn
 
 from __future__ import annotations
 
+import errno
+import functools
 import logging
+import os
 import select
+import threading
 import time
 from collections.abc import Callable
 
@@ -15,11 +19,12 @@ import pyfuse3
 import trio
 
 from csi.fuse.errno_map import ErrorReporter
+from csi.fuse.forgetting import Forgetting
 from csi.fuse.operations import Operations
 from csi.fuse.pulse import read_pulse
 from csi.fuse.receiving import direct_receiving
 from csi.fuse.requests import SessionStatistics
-from csi.fuse.served import ServedFilesystem
+from csi.fuse.served import Overflowing, ServedFilesystem
 from csi.fuse.workers import Lanes
 from csi.volume.spec import MountArguments
 from csi.volume.units import Seconds
@@ -69,6 +74,7 @@ class Pyfuse3Session:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._descriptor = descriptor
+        self._filesystem = filesystem
         self._on_started = on_started
         self._stop_grace = stop_grace
         self._lanes = Lanes(workers)
@@ -77,6 +83,7 @@ class Pyfuse3Session:
         self._scope: trio.CancelScope | None = None
         self._started: trio.Event | None = None
         self._stopping = False
+        self._over = threading.Event()
 
     def serve(self) -> None:
         """Answer requests until the mount is gone, the connection is aborted, or `stop` is called.
@@ -85,11 +92,15 @@ class Pyfuse3Session:
         """
         pyfuse3.init(self._operations, f"/dev/fd/{self._descriptor}", set())
         try:
+            if isinstance(self._filesystem, Overflowing):
+                target = functools.partial(self._let_forget, self._filesystem, os.dup(self._descriptor))
+                threading.Thread(target=target, name="fuse-forget", daemon=True).start()
             with read_pulse(), direct_receiving(self._descriptor):
                 trio.run(self._main)
         except BaseExceptionGroup as group:
             raise _only(group) from None
         finally:
+            self._over.set()
             self._lanes.close()
             pyfuse3.close(unmount=False)
 
@@ -113,6 +124,13 @@ class Pyfuse3Session:
         end = time.monotonic() + patience
         while self._operations.requests.waiting(_CLOSES) and time.monotonic() < end:
             time.sleep(_GLANCE)
+
+    def _let_forget(self, filesystem: Overflowing, descriptor: int) -> None:
+        """On a thread of its own; `descriptor` is its own too, so that it cannot have become another file."""
+        try:
+            Forgetting(_Notified(descriptor)).run(filesystem, self._over.is_set)
+        finally:
+            os.close(descriptor)
 
     # --- on the event loop ---
 
@@ -150,6 +168,20 @@ class Pyfuse3Session:
         pyfuse3.terminate()
         if self._scope is not None:
             self._scope.deadline = min(self._scope.deadline, trio.current_time() + self._stop_grace)
+
+
+class _Notified:
+    """Implements `csi.fuse.forgetting.Notified`."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def notify(self, message: bytes) -> int:
+        try:
+            os.write(self._descriptor, message)
+        except OSError as error:
+            return error.errno or errno.EIO
+        return 0
 
 
 def _only(group: BaseExceptionGroup[BaseException]) -> BaseException:

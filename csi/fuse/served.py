@@ -22,10 +22,11 @@ from csi.fs.types import (
     DirectoryName,
     Entry,
     FilesystemStatistics,
+    KnownName,
     OpenFile,
 )
 from csi.oss.store import Buffer
-from csi.volume.units import FileHandle, InodeNumber
+from csi.volume.units import FileHandle, InodeNumber, Seconds
 
 
 class ServedFilesystem(Protocol):
@@ -106,7 +107,19 @@ class ServedFilesystem(Protocol):
     def removexattr(self, inode: InodeNumber, name: bytes) -> None: ...
 
 
-# --- what a filesystem may have besides; only our own session asks for it ---
+# --- what a filesystem may have besides ---
+
+
+@runtime_checkable
+class Overflowing(Protocol):
+    """A filesystem that remembers what the kernel knows, for which there is not always the memory."""
+
+    def surplus(self, within: Seconds) -> Sequence[KnownName]:
+        """Names that the kernel shall forget, if nothing uses them; none after `within` seconds without any. For one
+        thread of the session."""
+
+
+# --- what only our own session asks for ---
 
 
 @runtime_checkable

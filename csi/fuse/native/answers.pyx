@@ -35,7 +35,7 @@ cdef uint64_t NANO = 1000000000
 cdef class Answers:
     """`capacity` bounds names and inodes, each. Thread-safe."""
 
-    def __cinit__(self, size_t capacity=1 << 18):
+    def __cinit__(self, size_t capacity=1 << 22):
         self.tables = make_tables(capacity)
         if self.tables == NULL:
             raise MemoryError

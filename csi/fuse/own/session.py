@@ -21,6 +21,7 @@ from dataclasses import replace
 
 from csi.fs.published import ReadListener
 from csi.fuse.errno_map import ErrorReporter
+from csi.fuse.forgetting import Forgetting
 from csi.fuse.native.answers import Answers
 from csi.fuse.native.device import Device
 from csi.fuse.own.directories import DirectoryHandlers
@@ -35,7 +36,7 @@ from csi.fuse.own.work import Lanes
 from csi.fuse.protocol.constants import InitFlag
 from csi.fuse.protocol.negotiation import InitResult
 from csi.fuse.requests import SessionStatistics
-from csi.fuse.served import Backed, Scanning, ServedFilesystem
+from csi.fuse.served import Backed, Overflowing, Scanning, ServedFilesystem
 from csi.volume.spec import MountArguments
 from csi.volume.units import FileHandle, Seconds
 
@@ -204,6 +205,9 @@ class OwnSession:
             filesystem = self._filesystem
             if isinstance(filesystem, ReadListener):
                 self._start(functools.partial(self._tell, filesystem), "fuse-tell")
+            if isinstance(filesystem, Overflowing):
+                forgetting = Forgetting(device)
+                self._start(functools.partial(forgetting.run, filesystem, lambda: self._over), "fuse-forget")
             for number in range(2, _THREADS + 1):
                 self._start(functools.partial(self._run, device, handle), f"fuse-device-{number}")
             self._run(device, handle)

@@ -169,6 +169,8 @@ class Notification(enum.IntEnum):
     RETRIEVE = 5
     DELETE = 6
     RESEND = 7
+    INC_EPOCH = 8
+    PRUNE = 9
 
 
 GETATTR_HANDLE = 1 << 0

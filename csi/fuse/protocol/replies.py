@@ -21,6 +21,8 @@ _STATX = struct.Struct("<QII16xIIQIIIHxxQQQQqIxxxxqIxxxxqIxxxxqIxxxxIIII112x")
 _NAMED = struct.Struct("<QQII")
 _SIZE = struct.Struct("<Ixxxx")
 _U64 = struct.Struct("<Q")
+_PRUNED = struct.Struct("<I12x")
+_NAME_GONE = struct.Struct("<QIxxxx")
 assert HEADER.size == 16  # noqa: S101 - layouts that are wrong must not be used at all
 assert (_ENTRY.size, _ATTRIBUTES.size, _STATFS.size, _STATX.size) == (40, 88, 80, 288)  # noqa: S101
 
@@ -173,6 +175,16 @@ def notification(code: Notification, *parts: bytes) -> bytes:
 def resend() -> bytes:
     """Asks for everything that was read and not answered (kernel 6.9); EINVAL where the kernel cannot."""
     return notification(Notification.RESEND)
+
+
+def prune(inodes: Sequence[int]) -> bytes:
+    """Asks to forget what nothing on the node uses of these inodes (kernel 6.18); EINVAL where the kernel cannot."""
+    return notification(Notification.PRUNE, _PRUNED.pack(len(inodes)), struct.pack(f"<{len(inodes)}Q", *inodes))
+
+
+def invalidate_entry(parent: int, name: bytes) -> bytes:
+    """Asks to forget a name; ENOENT when it was forgotten already."""
+    return notification(Notification.INVAL_ENTRY, _NAME_GONE.pack(parent, len(name)), name, b"\0")
 
 
 # --- private ---
