@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from csi.data.ledger import MemoryLedger
 from csi.data.streams import StreamSource
+from csi.data.workers import WorkerPool
 from csi.errors import AccessRefused, OssFuseError, ReadOnlyVolume
 from csi.fs import memory
 from csi.fs.attributes import ExtendedAttributes
@@ -61,6 +62,9 @@ from csi.oss.store import Buffer, ObjectStore
 from csi.volume.spec import MountArguments, Ownership, WriteOptions
 from csi.volume.units import Bytes, FileHandle, InodeNumber, Seconds
 
+_LISTINGS = 16
+"""Under way that no program waits for, of all directories together."""
+_CLOSING = Seconds(5.0)
 _BLOCK = 4096
 _ENDLESS = FilesystemStatistics(_BLOCK, 1 << 38, 1 << 38, 1 << 40, 1 << 40)
 """A bucket has no end: 1 PiB, all of it free, so that no program refuses to write."""
@@ -100,11 +104,15 @@ class Filesystem:
         ownership = ownership if ownership is not None else Ownership()
         write = write if write is not None else WriteOptions()
         appends = write.append and not self._read_only
+        self._workers = WorkerPool("ossfuse-list", _LISTINGS)
         self._namespace = Namespace(
-            store, self._table, arguments, ownership, clock, self._memory.most_names, appends=appends
+            *(store, self._table, arguments, ownership, clock),
+            workers=self._workers,
+            most_names=self._memory.most_names,
+            appends=appends,
         )
-        self._offers = Offers(self._namespace.knowledge, self._memory.allowed_inodes)
-        self._pages = Pages(store, self._namespace.knowledge.serial, clock)
+        self._offers = Offers(self._namespace.knowledge, self._memory.most_inodes)
+        self._pages = Pages(store, self._namespace.knowledge.serial, clock, self._workers)
         self._walks = Walks(self._namespace.knowledge, self._pages)
         self._gate = Gate()
         self._handles = Handles(self._table)
@@ -354,7 +362,7 @@ class Filesystem:
                 self._walks.statistics(),
                 together,
                 siblings,
-                self._pages.statistics(),
+                self._workers.statistics(),
                 published,
                 weight,
             )
@@ -378,7 +386,7 @@ class Filesystem:
                 handle.reader.close()
         self._renames.close()
         self._walks.close()
-        self._pages.close()
+        self._workers.close(_CLOSING)
         self._memory.close()
 
     # --- private ---

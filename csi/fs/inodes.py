@@ -61,6 +61,8 @@ class InodeTable:
         self.adopt: Callable[[Node, int], None] = lambda node, opens: None
         """Take over files that the kernel session opened by itself, with the lock held; set by `Handles`."""
         self._watched: tuple[int, Callable[[], None]] | None = None
+        self.dropped = 0
+        """Inodes so far that nobody needed any more."""
 
     def __len__(self) -> int:
         return len(self._nodes)
@@ -213,6 +215,7 @@ class InodeTable:
                     return
                 if self._nodes.get(current.inode) is current:
                     del self._nodes[current.inode]
+                    self.dropped += 1
                     if self.succession is not None:
                         self.succession.gone(current)
                 self._unhook(current)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from csi.errors import NoSuchEntry
@@ -23,8 +23,10 @@ from csi.fs.listings import MOST_NAMES, Listing, ListingCache
 from csi.fs.metadata import APPENDABLE_TYPE, Facts
 from csi.fs.names import check_lookup, encode, shown
 from csi.fs.nodes import NEVER, Node
+from csi.fs.page_sizes import PageSizes
 from csi.fs.published import LARGEST, LIGHT, FilesShown, NothingPublished
 from csi.fs.recent import RecentChanges
+from csi.fs.renewal import Page, place_of
 from csi.fs.types import Entry, FileKind
 from csi.volume.spec import CachePolicy, MountArguments, Ownership
 from csi.volume.units import Bytes, FileHandle, Seconds
@@ -96,7 +98,7 @@ class Knowledge:
             if listing is not None and self._absences.asked(parent, name) < listing.asked:
                 facts, asked, at = listing.latest(name)
                 if facts is not None and not facts.is_unfollowed and self.fresh.of_name(at):
-                    listing.renewal.used += listing.renewal.page(name) is not None
+                    listing.used(name)
                     return self.learned(parent, name, facts, asked, at, count=count)
                 if facts is not None:
                     return None  # it was there after it was not: the absence is not to be believed any more
@@ -182,6 +184,17 @@ class Knowledge:
         with self.table.lock:
             self._offer(directory, listing)
         return listing
+
+    def paged(self, directory: Node, pages: Sequence[Page], sizes: PageSizes) -> None:
+        """Pages of that size, each after the one before, told some names of a directory of which no whole listing is
+        kept."""
+        with self.table.lock:
+            first, *others = pages
+            listing = Listing(dict(first.names), first.asked, first.at, complete=False, sizes=sizes)
+            for page in others:
+                listing.turn(max(place_of(*told) for told in listing.names.items()), page.asked, page.at)
+                listing.names.update(page.names)
+            self._offer(directory, listing)
 
     def turn_page(self, directory: Node, listing: Listing, end: bytes, asked: int, at: float) -> None:
         """The names after the one at `end` are of another page."""

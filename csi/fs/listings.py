@@ -13,6 +13,7 @@ from itertools import islice
 
 from csi.fs.metadata import Facts
 from csi.fs.nodes import Node
+from csi.fs.page_sizes import PageSizes
 from csi.fs.renewal import Page, Renewal, place_of
 
 MOST_NAMES = 200_000
@@ -22,13 +23,17 @@ MOST_NAMES = 200_000
 class Listing:
     """`asked` is the serial of the first request of the listing, `at` its time. `renewal`: what was learned since.
 
-    `complete`: a name that is not among `names` is not in the directory.
+    `complete`: a name that is not among `names` is not in the directory. `sizes`: it is a single page, of that size,
+    that was asked for because of one name.
     """
 
-    __slots__ = ("_ends", "_times", "_whole", "asked", "at", "complete", "names", "renewal")
+    __slots__ = ("_ends", "_times", "_whole", "asked", "at", "complete", "names", "renewal", "sizes")
 
-    def __init__(self, names: dict[bytes, Facts], asked: int, at: float, *, complete: bool = True) -> None:
+    def __init__(
+        self, names: dict[bytes, Facts], asked: int, at: float, *, complete: bool = True, sizes: PageSizes | None = None
+    ) -> None:
         self.names = names
+        self.sizes = sizes
         self.asked = asked
         self.at = at
         self.complete = complete
@@ -61,6 +66,13 @@ class Listing:
             return page.names.get(name), page.asked, page.at
         facts = self.names.get(name)
         return (None, 0, 0.0) if facts is None else (facts, *self.told(name, facts))
+
+    def used(self, name: bytes) -> None:
+        """`name`, which is known, was looked up."""
+        if self.sizes is not None:
+            self.sizes.used += 1
+        elif self.renewal.page(name) is not None:
+            self.renewal.sizes.used += 1
 
     def agrees(self, name: bytes, facts: Facts, asked: int, at: float) -> bool:
         """Take in what was told of `name` since. False: it is new, or is another kind of file; the listing is of no use

@@ -115,10 +115,17 @@ def ask_from(store: ObjectStore, directory: str, after: bytes, count: int, *, sy
     Left out is what a page cannot tell: whether its last file is a directory too, and what a symlink that is shown as
     a file leads to. Raises StoreError.
     """
+    return ask_onwards(store, directory, b"", after, count, symlinks=symlinks)[0]
+
+
+def ask_onwards(
+    store: ObjectStore, directory: str, name: bytes, after: bytes, count: int, *, symlinks: bool
+) -> tuple[dict[bytes, Facts], bool]:
+    """`ask_from`, and whether it tells of `name`, which is among them or else not there. Raises StoreError."""
     start_after = directory + decode(after)
     page = store.list_page(directory, delimiter="/", start_after=start_after, max_keys=count + 1)
-    told, _ = _tell(page, directory, symlinks=symlinks)
-    return told
+    told, reaches = _tell(page, directory, symlinks=symlinks)
+    return told, name in told or reaches(name)
 
 
 def ask_about(

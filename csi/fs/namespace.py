@@ -10,19 +10,24 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
+from csi.data.workers import WorkerPool
 from csi.errors import EntryExists, NoSuchEntry, NotADirectory, OssFuseError, PermissionDenied, StaleFile
 from csi.fs.inodes import InodeTable
 from csi.fs.knowledge import Knowledge, missing
-from csi.fs.listings import MOST_NAMES
-from csi.fs.metadata import ask_from
+from csi.fs.listings import MOST_NAMES, Listing
+from csi.fs.metadata import ask_from, ask_onwards
 from csi.fs.names import KEY_MAX, check_lookup, encode, shown
 from csi.fs.nodes import Node
 from csi.fs.renewal import Flight, Page, Renewal
+from csi.fs.runs import Runs
 from csi.fs.together import Together
 from csi.oss.store import ObjectStore
 from csi.volume.spec import MountArguments, Ownership
 from csi.volume.units import InodeNumber, ObjectKey, Seconds
+
+_PRIORITY = 1
 
 _log = logging.getLogger(__name__)
 
@@ -37,17 +42,20 @@ class Namespace:
         arguments: MountArguments,
         ownership: Ownership,
         clock: Callable[[], float],
-        most_names: int = MOST_NAMES,
         *,
+        workers: WorkerPool,
+        most_names: int = MOST_NAMES,
         appends: bool = False,
     ) -> None:
-        """`appends`: see `Knowledge`."""
+        """`workers` ask what nobody waits for; the caller closes them. `appends`: see `Knowledge`."""
         self.table = table
         self.clock = clock
         self.knowledge = Knowledge(table, arguments, ownership, clock, most_names, appends=appends)
         self.shown = self.knowledge.shown
         self._store = store
         self._symlinks = arguments.symlinks
+        self._runs = Runs()
+        self._workers = workers
         self.together = Together(
             store, self.knowledge.serial, clock, symlinks=arguments.symlinks, monotonic=time.monotonic
         )
@@ -65,7 +73,11 @@ class Namespace:
         """The node of a name as LOOKUP sees it, counted as told to the kernel: a node that is not counted may be
         forgotten at any moment. Raises NoSuchEntry and what OSS raises."""
         node = self.knowledge.known(parent, name, count=True) or self._renewed(parent, name)
-        node = node or self._ask(parent, name, count=True)
+        node = node or self._in_order(parent, name)
+        if node is None:
+            node = self._ask(parent, name, count=True)
+            with self.table.lock:
+                self._runs.asked(parent.inode, name, is_there=node is not None)
         if node is None:
             raise missing(name)
         node.ticket = True
@@ -155,14 +167,20 @@ class Namespace:
             return None
         with self.table.lock:
             listing = self.knowledge.listings.get(parent)
+            if listing is not None and listing.sizes is not None:
+                return None  # the next page is better than this one again
             if listing is not None:
-                listing.renewal.credit(self.table.published.hits(parent.inode))
+                listing.renewal.sizes.credit(self.table.published.hits(parent.inode))
             found = listing.renewal.join(name) if listing is not None else None
-            self.knowledge.renewed += found is not None and found[1]
             directory = self.table.key(parent)
-        if listing is None or found is None:
-            return None
-        flight, is_new = found
+            if listing is None or found is None:
+                return None
+            flight, is_new = found
+            others = listing.renewal.others(partial(self._is_fresh, listing)) if is_new else []
+            self.knowledge.renewed += is_new + len(others)
+        for other in others:
+            fly = partial(self._fly, listing.renewal, other, directory)
+            self._workers.submit(fly, priority=_PRIORITY, dropped=partial(self._land, listing.renewal, other))
         if is_new:
             self._fly(listing.renewal, flight, directory)
         page = flight.result()
@@ -170,11 +188,14 @@ class Namespace:
         if page is None or facts is None:
             return None
         with self.table.lock:
-            listing.renewal.used += not is_new
+            listing.renewal.sizes.used += not is_new
             return self.knowledge.learned(parent, name, facts, page.asked, page.at, count=True)
 
-    def _fly(self, renewal: Renewal, flight: Flight, directory: ObjectKey) -> None:
-        """Ask for a page. A failure is kept for all who wait for it."""
+    def _is_fresh(self, listing: Listing, name: bytes) -> bool:
+        return self.knowledge.fresh.of_name(listing.latest(name)[2])
+
+    def _fly(self, renewal: Renewal, flight: Flight, directory: ObjectKey) -> bool:
+        """Ask for a page. A failure is kept for all who wait for it; returns whether it came."""
         asked, at = self.knowledge.serial(), self.clock()
         try:
             names = ask_from(self._store, directory, flight.after, flight.size, symlinks=self._symlinks)
@@ -182,9 +203,54 @@ class Namespace:
         except OssFuseError as error:
             flight.error = error
         finally:
+            self._land(renewal, flight)
+        return flight.page is not None
+
+    def _land(self, renewal: Renewal, flight: Flight) -> None:
+        with self.table.lock:
+            renewal.land(flight)
+            self.knowledge.renewed -= 1
+
+    def _in_order(self, parent: Node, name: bytes) -> Node | None:
+        """Ask OSS about a name of a directory of which no whole listing is kept, and those that follow it, or wait for
+        a request under way that does; None if the name has to be asked for by itself. The node is counted. Raises
+        NoSuchEntry."""
+        if not self.knowledge.fresh.keeps_names or parent.detached:
+            return None
+        with self.table.lock:
+            listing = self.knowledge.listings.get(parent)
+            if listing is not None and listing.complete:
+                return None
+            found = self._runs.join(parent.inode, name, self.table.published.hits(parent.inode))
+            directory = self.table.key(parent)
+            self.knowledge.renewed += found is not None and found[2]
+        if found is None:
+            return None
+        flight, sizes, is_new = found
+        if not is_new:
+            flight.result()
+            return self.knowledge.known(parent, name, count=True)
+        asked, at, is_told = self.knowledge.serial(), self.clock(), False
+        try:
+            names, is_told = ask_onwards(
+                self._store, directory, name, flight.after, flight.size, symlinks=self._symlinks
+            )
+            flight.page, flight.seconds = Page(names, asked, at), Seconds(self.clock() - at)
+        except OssFuseError as error:
+            flight.error = error
+        finally:
             with self.table.lock:
-                renewal.land(flight)
+                pages = self._runs.land(parent.inode, flight, name)
+                if pages:
+                    self.knowledge.paged(parent, pages, sizes)
                 self.knowledge.renewed -= 1
+        page = flight.result()
+        if page is None or not is_told:
+            return None
+        node = self.knowledge.learned(parent, name, page.names.get(name), asked, at, count=True)
+        if node is None:
+            raise missing(name)
+        return node
 
     def _ask(self, parent: Node, name: bytes, *, count: bool = False) -> Node | None:
         """Ask OSS about one name, with others that are asked for at this moment."""

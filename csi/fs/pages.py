@@ -11,17 +11,12 @@ import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
-from csi.data.workers import Task, WorkerPool, WorkerStatistics
+from csi.data.workers import Task, WorkerPool
 from csi.errors import BadHandle, OssFuseError, ServerFailure
 from csi.fs.names import encode, shown
 from csi.oss.store import ListPage, ObjectStore
-from csi.volume.units import Seconds
-
-THREADS = 16
-"""Listings under way ahead of their readers, of all directories together."""
 
 _PRIORITY = 1
-_CLOSING = Seconds(5.0)
 
 
 class AskedPage(NamedTuple):
@@ -75,11 +70,14 @@ class Fetch:
 class Pages:
     """Thread-safe: its parts are."""
 
-    def __init__(self, store: ObjectStore, serial: Callable[[], int], clock: Callable[[], float]) -> None:
+    def __init__(
+        self, store: ObjectStore, serial: Callable[[], int], clock: Callable[[], float], workers: WorkerPool
+    ) -> None:
+        """`workers` carry out `fetch`; the caller closes them."""
         self._store = store
         self._serial = serial
         self._clock = clock
-        self._workers = WorkerPool("ossfuse-list", THREADS)
+        self._workers = workers
 
     def ask(self, prefix: str, token: str = "") -> AskedPage:
         """One page of the names directly below `prefix`, asked for now. Raises StoreError."""
@@ -99,12 +97,6 @@ class Pages:
     def following(self, prefix: str, first: AskedPage) -> PageSequence:
         """`first` and the pages after it."""
         return PageSequence(self, prefix, first)
-
-    def statistics(self) -> WorkerStatistics:
-        return self._workers.statistics()
-
-    def close(self) -> None:
-        self._workers.close(_CLOSING)
 
 
 class PageSequence:

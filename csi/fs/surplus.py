@@ -47,14 +47,14 @@ class Surplus:
         self._bell.clear()
         owed = self._memory.owed()
         with self._table.lock:
-            count = len(self._table)
-            self._table.watch_growth(max(count + _STEP, self._memory.allowed_inodes), self._bell.set)
+            dropped, growth = self._table.dropped, len(self._table) + _STEP
+            self._table.watch_growth(max(growth, self._memory.allowed_inodes), self._bell.set)
         if not owed:
             self._asked, self._rest = 0, _REST
             return ()
         if self._asked:
-            well = self._before - count >= self._asked // 4
+            well = dropped - self._before >= self._asked // 4
             self._rest = _REST if well else Seconds(min(2 * self._rest, _LONGEST_REST))
         found = self._table.least_needed(min(-(-owed // INODE), _MOST))
-        self._asked, self._before = len(found), count
+        self._asked, self._before = len(found), dropped
         return found

@@ -1,4 +1,5 @@
-"""A sidecar limited to 256Mi serves 32 readers and 4 writers of 1 GiB files at once and is not killed for memory."""
+"""A sidecar with little memory is not killed for it: by 32 readers and 4 writers of 1 GiB files at once (256Mi), nor by
+programs that look at 120,000 files (128Mi)."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from fastcrc.crc64 import xz as crc64
 
 from csi.handover.types import PublishRequest
 from csi.oss.checksum import combine
+from csi.volume.naming import SESSIONS
 from csi.volume.parse import parse_volume
 from csi.volume.units import MIB, Crc64
 from tests.support.node import DEADLINE, running_node
@@ -68,6 +70,54 @@ for thread in threads:
 print("\\n".join(failures))
 sys.exit(bool(failures))
 """
+
+
+LOOK = """
+import os, sys, threading
+mount, files = sys.argv[1], int(sys.argv[2])
+
+def look(first, step):
+    for number in range(first, files, step):
+        if os.stat(f"{mount}/{number % 2}/{number:06}.jpg").st_size != 7:
+            os._exit(3)
+
+os.listdir(f"{mount}/0")
+threads = [threading.Thread(target=look, args=(n, 4)) for n in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+"""
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("session", SESSIONS)
+def test_names_that_programs_look_at_do_not_take_all_memory(tmp_path, emulator, session):
+    files = 120_000
+    for half in range(2):
+        emulator.seed(f"data/{half}/{{n:06}}.jpg", count=files, size=7)
+    attributes = {
+        "bucket": emulator.bucket,
+        "url": emulator.endpoint,
+        "path": "/data/",
+        "fs.jindo.fuse.pod.mem.limit": "128Mi",
+    }
+    secret = {"akId": emulator.access_key_id, "akSecret": emulator.access_key_secret}
+    with running_node(tmp_path) as node:
+        plugin = node.start(launcher=node.real(session=session))
+        spec = parse_volume(attributes, cpu_count=2).spec
+        plugin.publish(PublishRequest("pv-names", node.target, spec, False, None, secret), DEADLINE)
+        command = [sys.executable, "-c", LOOK, str(node.target), str(files)]
+        look = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
+        ended = plugin.condition("pv-names", node.target)
+        (cgroup,) = node.cgroups()
+        memory = memory_history(cgroup)
+        plugin.unpublish("pv-names", node.target)
+        log = node.log()[-4000:]
+    assert look.returncode == 0, f"{look.stderr}; {memory}; {log}"
+    assert not ended.abnormal, f"{ended.message}; {memory}; {log}"
+    assert memory["oom_kills"] == 0
+    assert memory["peak"] < 128 * MIB, memory
 
 
 def crc64_of_repeated(byte, size):

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from csi.errors import MountError
+from csi.fuse.choice import OWN
 from csi.handover.cgroup import MemoryCgroup
 from csi.handover.kernel import MNT_DETACH, Kernel, LinuxKernel
 from csi.handover.local import local_mounts
@@ -58,8 +59,8 @@ class Node:
     def stand_in(self) -> LocalLauncher:
         return LocalLauncher(log_format="text", log_level="info", stderr=self._log.fileno(), entry=STAND_IN)
 
-    def real(self) -> LocalLauncher:
-        return LocalLauncher(log_format="text", log_level="info", stderr=self._log.fileno())
+    def real(self, session: str = OWN) -> LocalLauncher:
+        return LocalLauncher(log_format="text", log_level="info", stderr=self._log.fileno(), session=session)
 
     @property
     def target(self) -> Path:

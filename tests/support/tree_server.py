@@ -13,11 +13,15 @@ from pathlib import Path
 
 from csi import errors
 from csi.fuse.choice import OWN, choose
+from csi.fuse.protocol import replies
 from csi.volume.naming import SESSIONS
 from csi.volume.spec import MountArguments
 from csi.volume.units import Seconds
 from tests.support.backed_tree import BackedTree
+from tests.support.forgetful_tree import ForgetfulTree
 from tests.support.tree_filesystem import TreeFilesystem
+
+_UNKNOWN_NOTIFICATION = 99
 
 
 def main() -> int:
@@ -25,6 +29,7 @@ def main() -> int:
     parser.add_argument("--descriptor", type=int, required=True)
     parser.add_argument("--threads-only", action="store_true")
     parser.add_argument("--backed", type=Path, help="serve the files of this directory; see backed_tree.py")
+    parser.add_argument("--forgetful", choices=["inodes", "names"], help="what the kernel can be asked to forget")
     parser.add_argument("--failing-flush", action="store_true")
     parser.add_argument("--failing-start", action="store_true")
     parser.add_argument("--arguments", default="{}", help="fields of MountArguments as JSON")
@@ -35,6 +40,10 @@ def main() -> int:
 
     inline = not options.threads_only
     filesystem = BackedTree(options.backed, inline=inline) if options.backed else TreeFilesystem(inline=inline)
+    if options.forgetful:
+        filesystem = ForgetfulTree(inline=inline)
+    if options.forgetful == "names":  # as a kernel before 6.18 answers
+        replies.prune = lambda inodes: replies.HEADER.pack(replies.HEADER.size, _UNKNOWN_NOTIFICATION, 0)
     if not options.backed:
         _fill(filesystem)
     if options.failing_flush:

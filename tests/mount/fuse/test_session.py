@@ -18,7 +18,9 @@ import pytest
 
 from csi.volume.naming import SESSIONS
 from tests.support.directories import Directory
+from tests.support.linux_releases import needs_linux
 from tests.support.mounts import ServedMount, ServerFailed, mountpoint_minor, served_mount
+from tests.support.published_volume import until
 
 Mount = Callable[..., AbstractContextManager[ServedMount]]
 
@@ -268,3 +270,18 @@ def _until_asked(served: ServedMount) -> None:
             return
         subprocess.run(["sleep", "0.01"], check=True)
     raise AssertionError("no request arrived")
+
+
+@pytest.mark.parametrize("what", [pytest.param("inodes", marks=needs_linux(6, 18, "FUSE_NOTIFY_PRUNE")), "names"])
+def test_what_there_is_no_memory_for_is_forgotten_unless_a_program_uses_it(mount: Mount, what: str) -> None:
+    with mount("--forgetful", what) as served:
+        directory = os.open(served.path / "many", os.O_RDONLY)
+        with (served.path / "hello.txt").open("rb") as file:
+            for number in range(3000):
+                assert (served.path / f"many/entry-{number:05d}").stat().st_size == number % 7
+            until(lambda: os.statvfs(served.path).f_files <= 4)
+            assert os.statvfs(served.path).f_files >= 2, "what is open is forgotten"
+            assert file.read() == b"hello, world\n"
+            assert os.stat("entry-00006", dir_fd=directory).st_size == 6
+        os.close(directory)
+        assert (served.path / "many/entry-00006").read_bytes() == b"x" * 6

@@ -139,7 +139,7 @@ def test_nothing_is_left_of_a_bit_of_everything(removed: bool) -> None:
     program.rmdir("made")
 
     assert mounted.engine.drain(Seconds(10.0))
-    assert mounted.filesystem._pages._workers.drain(Seconds(10.0))
+    assert mounted.filesystem._workers.drain(Seconds(10.0))
     report, engine = mounted.filesystem.statistics(), mounted.engine.statistics()
     assert report == FilesystemReport(1, 0, 0, 0)
     assert (report.pages.queued, report.pages.running) == (0, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import threading
 from collections.abc import Iterator
@@ -12,7 +13,8 @@ import pytest
 
 from csi.errors import NoSuchEntry, ServerFailure
 from csi.fs.metadata import Facts
-from csi.fs.renewal import FIRST, LARGEST, LEAST, NAME, Flight, Page, Renewal
+from csi.fs.page_sizes import FIRST, LARGEST, LEAST, NAME
+from csi.fs.renewal import AT_ONCE, Flight, Page, Renewal
 from csi.fs.types import FileKind
 from csi.volume.spec import MountArguments
 from csi.volume.units import InodeNumber, Seconds
@@ -164,7 +166,7 @@ def fly(renewal: Renewal, name: bytes, request: float = 0.0) -> Flight:
     assert found is not None
     flight, is_new = found
     assert is_new
-    wanted = list(NAMES)[flight.first : flight.first + flight.size]
+    wanted = [each for each in NAMES if each > flight.after][: flight.size]
     flight.page = Page({each: NAMES[each] for each in wanted}, 1, 0.0)
     flight.seconds = Seconds(request + flight.size * NAME)
     renewal.land(flight)
@@ -176,7 +178,7 @@ def looked_up(request: float, names: int) -> int:
     renewal, requests = Renewal(NAMES), 0
     for name in random.Random(1).sample(list(NAMES), names):
         if renewal.page(name) is not None:
-            renewal.used += 1
+            renewal.sizes.used += 1
         else:
             fly(renewal, name, request)
             requests += 1
@@ -188,7 +190,7 @@ def test_pages_double_while_their_names_are_used() -> None:
     sizes: list[int] = []
     while len(sizes) < 8:
         sizes.append(fly(renewal, b"%05d" % sum(sizes)).size)
-        renewal.used += sizes[-1]
+        renewal.sizes.used += sizes[-1]
     assert sizes == [FIRST, 32, 64, 128, 256, 512, LARGEST, LARGEST]
 
 
@@ -197,7 +199,7 @@ def test_pages_shrink_when_their_names_are_not_used_and_grow_again_when_they_are
     sizes = [fly(renewal, b"00000").size for _ in range(30)]
     assert sum(sizes) < 30 * 40
     assert sizes[-1] == LEAST
-    renewal.used += 100
+    renewal.sizes.used += 100
     assert fly(renewal, b"00000").size == 2 * LEAST
 
 
@@ -255,3 +257,38 @@ def test_names_in_any_order_are_told_by_pages_that_do_not_overlap(world: World) 
         for name in order:
             look_up(program, inode, name)
     assert world.store.requests["ListObjectsV2"] <= 5
+
+
+def test_the_pages_of_a_directory_that_is_looked_up_all_over_are_asked_for_together(world: World) -> None:
+    count = (AT_ONCE + 2) * LARGEST
+    for number in range(count):
+        world.store.seed(f"d/{number:05d}", b"data")
+    program = world.mount(FAST)
+    names = [f"{number:05d}".encode() for number in range(count)]
+    enough, waiting = threading.Event(), itertools.count(1)
+
+    def hold(_operation: str, _key: str) -> None:
+        if next(waiting) == AT_ONCE:
+            enough.set()
+        assert enough.wait(10), "the pages are asked for one after the other"
+
+    with program.walk("d") as inode:
+        program.list("d")
+        for name in names[:4_000:4]:  # its pages have grown by then
+            world.clock.advance(0.01)
+            look_up(program, inode, name)
+        for _ in range(3):
+            world.clock.advance(FAST.attr_timeout + 0.1)
+            for name in random.Random(1).sample(names, 4_000):
+                look_up(program, inode, name)
+            assert program.filesystem._workers.drain(Seconds(10.0))
+        world.clock.advance(FAST.attr_timeout + 0.1)
+        world.store.requests.clear()
+        world.store.before = hold
+        assert look_up(program, inode, names[1_500]) == 4
+        assert program.filesystem._workers.drain(Seconds(10.0))
+        assert world.store.requests == {"ListObjectsV2": AT_ONCE}
+        for name in names[999 : 999 * AT_ONCE]:
+            look_up(program, inode, name)
+        assert world.store.requests == {"ListObjectsV2": AT_ONCE}, "what came is not used"
+    assert program.filesystem.statistics().knowledge.renewed == 0

@@ -111,3 +111,20 @@ def test_memory_that_others_wait_for_is_given_back() -> None:
     kernel.filesystem.surplus(NOW)
     assert kernel.filesystem.statistics().memory.charged < before
     kernel.close()
+
+
+def test_a_kernel_that_forgets_is_asked_again_soon_and_one_that_does_not_less_and_less() -> None:
+    kernel = Kernel(Bytes(2 * MIB))
+    kernel.list_all()
+    rests = []
+    for _ in range(4):
+        names = kernel.filesystem.surplus(NOW)
+        rests.append(kernel.filesystem._surplus._rest)
+        kernel.forget(names)
+        kernel.list_all()  # as many come as go
+    assert len(set(rests)) == 1
+    for _ in range(12):
+        assert kernel.filesystem.surplus(NOW)
+        rests.append(kernel.filesystem._surplus._rest)
+    assert rests[-1] == 5.0
+    kernel.close()

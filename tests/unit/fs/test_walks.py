@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from csi.data.workers import WorkerPool
 from csi.fs.pages import Pages
 from csi.fs.recent import RecentChanges
 from csi.fs.types import ROOT_INODE, DirectoryEntry, DirectoryName, FileKind
@@ -110,7 +111,8 @@ def test_the_next_page_is_under_way_while_one_is_read() -> None:
     store = MemoryStore()
     for number in range(2_500):
         store.seed(f"d/{number:04}")
-    pages = Pages(store, itertools.count(1).__next__, lambda: 0.0)
+    workers = WorkerPool("list", 4)
+    pages = Pages(store, itertools.count(1).__next__, lambda: 0.0, workers)
     listing = pages.following("d/", pages.ask("d/"))
     assert len(listing.next().page.objects) == 1_000
     listing.prepare()
@@ -120,7 +122,7 @@ def test_the_next_page_is_under_way_while_one_is_read() -> None:
     assert [len(listing.next().page.objects) for _ in range(2)] == [1_000, 500]
     assert store.requests["ListObjectsV2"] == 3
     assert listing.next() is None
-    pages.close()
+    workers.close(Seconds(5.0))
 
 
 # --- scan: what a session that can tell names alone is given ---
@@ -156,7 +158,7 @@ def test_files_are_told_by_name_when_there_are_inodes_enough(
     opened: tuple[Program, int],
 ) -> None:
     program, handle = opened
-    program.filesystem._memory.most_inodes = 2
+    program.filesystem._memory.allowed_inodes = 2
     found = list(program.filesystem.scan(handle, 0, plus=True))
     told = [entry for entry in found if isinstance(entry, DirectoryEntry)]
     assert len(told) == 40  # directories always
