@@ -155,7 +155,6 @@ def test_whatever_has_statistics_is_in_the_one_report(volume: Volume) -> None:
         "MemoryLedger",
         "MetadataMemory",
         "OssClient",
-        "Pages",
         "PartWriter",
         "Siblings",
         "StagingMemory",
