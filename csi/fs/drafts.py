@@ -123,19 +123,26 @@ class Drafts:
             raise
         return self._install(node, writer, owner, shared=shared, base=None, appendable=True)
 
-    def continue_from(self, node: Node, owner: FileHandle, offset: int, *, shared: bool) -> Draft:
-        """A version that begins with all of the current one, for a write at `offset`, which must be its end."""
+    def continue_from(self, node: Node, owner: FileHandle, offset: int, *, shared: bool, at_end: bool = False) -> Draft:
+        """A version that begins with all of the current one, for a write at `offset`, which must be its end, or
+        `at_end`: wherever that is by now, in append mode."""
         self._supersede(node, owner)
-        facts = node.facts
-        if facts is None or node.detached:
-            raise StaleFile(f"{shown(node.name)} is no longer in the bucket", hint="open the path again")
-        if offset != facts.size:
+        facts = self._continued(node)
+        at_end = at_end and self._is_appended(facts)
+        if offset != facts.size and not at_end:
             raise self._out_of_order(node, offset, facts.size)
         key = self._table.key(node)
+        if self._is_appended(facts):
+            try:
+                writer = self._engine.open_appender(key, position=facts.size)
+            except AppendConflict:
+                if not at_end:
+                    raise
+                self._namespace.refresh(node)  # another client has appended
+                facts = self._continued(node)
+                writer = self._engine.open_appender(key, position=facts.size)
+            return self._install(node, writer, owner, shared=shared, base=facts.version(key), appendable=True)
         base = facts.version(key)
-        if self._options.append and facts.type == APPENDABLE_TYPE:
-            writer = self._engine.open_appender(key, position=facts.size)
-            return self._install(node, writer, owner, shared=shared, base=base, appendable=True)
         user, content_type = self._kept_metadata(node, base)
         writer = self._engine.open_writer(key, base=base, user=user, content_type=content_type)
         return self._install(node, writer, owner, shared=shared, base=base, appendable=False)
@@ -260,6 +267,15 @@ class Drafts:
             self.nameless.keep(node, kept)
 
     # --- private ---
+
+    def _continued(self, node: Node) -> Facts:
+        """What there is to continue. Raises StaleFile."""
+        if node.facts is None or node.detached:
+            raise StaleFile(f"{shown(node.name)} is no longer in the bucket", hint="open the path again")
+        return node.facts
+
+    def _is_appended(self, facts: Facts) -> bool:
+        return self._options.append and facts.type == APPENDABLE_TYPE
 
     def _discard(self, node: Node) -> None:
         draft = node.draft

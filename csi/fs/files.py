@@ -144,7 +144,9 @@ class Files:
             if written is None:
                 with self.change(node), self.turn(node):
                     if node.draft is None:
-                        draft = self._drafts.continue_from(node, handle.id, offset, shared=handle.appends)
+                        draft = self._drafts.continue_from(
+                            *(node, handle.id, offset), shared=handle.appends, at_end=handle.goes_to_end
+                        )
                         self._begun(handle, draft)
                     written = self._write_draft(handle, offset, data)
         except OssFuseError:
@@ -311,6 +313,8 @@ class Files:
         if draft is not None:
             handle.deserted = None
             began = draft.owner
+            if draft.appendable and handle.goes_to_end:  # the kernel may not know yet how long it has become
+                offset = draft.size
             try:
                 written = self._drafts.write(node, draft, handle.id, handle.appends, offset, data)
             except OssFuseError as error:

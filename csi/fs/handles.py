@@ -59,6 +59,12 @@ class OpenHandle:
     opens: int = 1
     inherited: OssFuseError | None = None
 
+    @property
+    def goes_to_end(self) -> bool:
+        """Whether what it writes belongs at the end, wherever the kernel believes that to be: there are no pages of it
+        that would be somewhere else."""
+        return self.appends and not self.caches
+
     def require_writable(self) -> None:
         """Raises BadHandle, or why nothing is written through it any more, which close(2) says too."""
         if self.inherited is not None:

@@ -237,6 +237,33 @@ def test_in_append_mode_data_is_pushed_every_flush_interval(mount_volume: MountV
         assert until(lambda: (reader.path / "log").read_bytes() == b"tick\n")
 
 
+@pytest.mark.parametrize("read_back", [False, True], ids=["wronly", "rdwr"])
+def test_in_append_mode_what_is_appended_goes_to_the_end_that_another_client_made(
+    mount_volume: MountVolume, read_back: bool
+) -> None:
+    attributes = {"fs.oss.append.enable": "true"}
+    one = mount_volume(mode="fast", attributes=attributes)
+    two = mount_volume(mode="fast", attributes=attributes)
+    flags = os.O_APPEND | (os.O_RDWR if read_back else os.O_WRONLY)
+    (one.path / "log").write_bytes(b"first\n")
+    assert (two.path / "log").stat().st_size == 6  # and is believed to be for a while
+    with (one.path / "log").open("ab") as file:
+        file.write(b"second\n")
+    for line in (b"third\n", b"fourth\n"):
+        descriptor = os.open(two.path / "log", flags)
+        assert os.write(descriptor, line[:2]) == 2
+        assert os.write(descriptor, line[2:]) == len(line) - 2
+        if read_back:
+            assert os.pread(descriptor, 100, 0).startswith(b"first\nsecond\nthird\n")
+        os.close(descriptor)
+    everything = b"first\nsecond\nthird\nfourth\n"
+    assert (two.path / "log").read_bytes() == everything
+    assert (two.path / "log").stat().st_size == len(everything)
+    with (one.path / "log").open("ab") as file:  # which does not know either
+        file.write(b"fifth\n")
+    assert until(lambda: (one.path / "log").read_bytes() == everything + b"fifth\n")
+
+
 def test_in_append_mode_two_appenders_are_told_and_no_byte_is_mixed(mount_volume: MountVolume) -> None:
     attributes = {"fs.oss.append.enable": "true"}
     one = mount_volume(mode="consistent", attributes=attributes)
