@@ -53,9 +53,9 @@ class MetadataMemory:
     asked to relieve without `InodeTable.lock`."""
 
     def __init__(self, ledger: MemoryLedger | None, allowance: Bytes) -> None:
-        """`allowed_inodes` cost nobody else anything, or little with `most_names` in listings. Up to `most_inodes` may be made
-        for names that will be looked up soon: somewhat more than can be charged, which the kernel is forgetting then.
-        """
+        """`allowed_inodes` cost nobody else anything, or little with `most_names` in listings. Up to `most_inodes` may
+        be made for names that will be looked up soon: somewhat more than can be charged, which the kernel is forgetting
+        then."""
         self.allowed_inodes = max(allowance * 5 // 8 // INODE, _LEAST_INODES)
         self.most_names = max(allowance // (2 * NAME), _LEAST_NAMES)
         self._ledger = ledger
