@@ -178,6 +178,8 @@ class InodeTable:
         with self.lock:
             self._end_plan(node)
             self._retract(node)
+            if node.is_directory:  # whatever is known of a name in it, nothing is there
+                self.published.retract_names(node.inode)
             self._unhook(node)
             node.detached = True
             self._note(node)

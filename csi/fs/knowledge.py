@@ -27,6 +27,7 @@ from csi.fs.page_sizes import PageSizes
 from csi.fs.published import LARGEST, LIGHT, FilesShown, NothingPublished
 from csi.fs.recent import RecentChanges
 from csi.fs.renewal import Page, place_of
+from csi.fs.runs import Runs
 from csi.fs.types import Entry, FileKind
 from csi.volume.spec import CachePolicy, MountArguments, Ownership
 from csi.volume.units import Bytes, FileHandle, Seconds
@@ -68,6 +69,7 @@ class Knowledge:
         self.fresh = Freshness(arguments, clock)
         self.listings = ListingCache(most_names)
         self.recent = RecentChanges()
+        self.runs = Runs()
         self.renewed = 0  # pages under way
         self._absences = Absences()
         self._arguments = arguments
@@ -463,6 +465,7 @@ class Knowledge:
         self.table.local(directory).changed = serial = self.serial()
         self.recent.note(self.table.key(directory), serial)
         self.listings.drop(directory)
+        self.runs.outdate(directory.inode)
 
 
 def missing(name: bytes) -> NoSuchEntry:

@@ -17,6 +17,9 @@ NAME_MAX = 255
 KEY_MAX = 1023
 """Bytes of one object key (OSS, "Object naming conventions")."""
 
+LAST = "\U0010ffff"
+"""Behind a name it makes the place after everything that begins with the name."""
+
 
 def decode(name: bytes) -> str:
     return name.decode("utf-8", "surrogateescape")

@@ -21,7 +21,6 @@ from csi.fs.metadata import ask_from, ask_onwards
 from csi.fs.names import KEY_MAX, check_lookup, encode, shown
 from csi.fs.nodes import Node
 from csi.fs.renewal import Flight, Page, Renewal
-from csi.fs.runs import Runs
 from csi.fs.together import Together
 from csi.oss.store import ObjectStore
 from csi.volume.spec import MountArguments, Ownership
@@ -54,7 +53,6 @@ class Namespace:
         self.shown = self.knowledge.shown
         self._store = store
         self._symlinks = arguments.symlinks
-        self._runs = Runs()
         self._workers = workers
         self.together = Together(
             store, self.knowledge.serial, clock, symlinks=arguments.symlinks, monotonic=time.monotonic
@@ -77,7 +75,7 @@ class Namespace:
         if node is None:
             node = self._ask(parent, name, count=True)
             with self.table.lock:
-                self._runs.asked(parent.inode, name, is_there=node is not None)
+                self.knowledge.runs.asked(parent.inode, name, is_there=node is not None)
         if node is None:
             raise missing(name)
         node.ticket = True
@@ -221,7 +219,7 @@ class Namespace:
             listing = self.knowledge.listings.get(parent)
             if listing is not None and listing.complete:
                 return None
-            found = self._runs.join(parent.inode, name, self.table.published.hits(parent.inode))
+            found = self.knowledge.runs.join(parent.inode, name, self.table.published.hits(parent.inode))
             directory = self.table.key(parent)
             self.knowledge.renewed += found is not None and found[2]
         if found is None:
@@ -240,7 +238,7 @@ class Namespace:
             flight.error = error
         finally:
             with self.table.lock:
-                pages = self._runs.land(parent.inode, flight, name)
+                pages = self.knowledge.runs.land(parent.inode, flight, name)
                 if pages:
                     self.knowledge.paged(parent, pages, sizes)
                 self.knowledge.renewed -= 1

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from csi.errors import OssFuseError
 from csi.fs.metadata import Facts
-from csi.fs.names import decode, encode
+from csi.fs.names import LAST, decode, encode
 from csi.fs.page_sizes import LARGEST, PageSizes
 from csi.volume.units import Seconds
 
@@ -25,7 +25,7 @@ NEAR = 100
 AT_ONCE = 8
 """Pages of one directory under way."""
 
-_LAST = b"\xf4\x8f\xbf\xbf"  # U+10FFFF: after everything that begins like this
+_LAST = encode(LAST)
 
 
 @dataclass(frozen=True, slots=True)

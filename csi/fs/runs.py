@@ -80,6 +80,12 @@ class Runs:
             return [before, page]
         return [page]
 
+    def outdate(self, directory: int) -> None:
+        """This mount has changed a name in it: what the last page told may be wrong."""
+        run = self._runs.get(directory)
+        if run is not None:
+            run.page = None
+
     def asked(self, directory: int, name: bytes, *, is_there: bool) -> None:
         """`name` was asked for."""
         run = self._runs.get(directory)

@@ -115,6 +115,10 @@ class PublishedNames(NothingPublished):
     def retract_name(self, parent: InodeNumber, name: bytes) -> None:
         self.names.pop((parent, name), None)
 
+    def retract_names(self, parent: InodeNumber) -> None:
+        for each in [each for each in self.names if each[0] == parent]:
+            self.retract_name(*each)
+
     def retract_all(self) -> None:
         self.inodes.clear()
         self.names.clear()

@@ -16,7 +16,7 @@ import csi.fs
 from csi.errors import NoSuchEntry, OssFuseError, StaleFile
 from csi.fs.types import ROOT_INODE, AttributeChange
 from csi.volume.spec import MountArguments
-from csi.volume.units import InodeNumber, Seconds
+from csi.volume.units import InodeNumber, ObjectKey, Seconds
 from tests.support.filesystems import FAST, World
 from tests.support.programs import WRITE, OpenedFile, Program
 from tests.support.published_names import PublishedNames
@@ -166,6 +166,18 @@ def test_a_session_without_room_is_asked_no_less(told: tuple[Program, PublishedN
     program.append("a", b"!")
     assert program.filesystem.getattr(inode).attributes.size == 6
     assert published.getattr(inode) is None
+
+
+def test_in_a_removed_directory_nothing_is_said_to_be_there(told: tuple[Program, PublishedNames, InodeNumber]) -> None:
+    program, published, _ = told
+    program.mkdir("d")
+    program.write("d/x", b"there")
+    with program.walk("d") as directory:
+        with program.walk("d/x"):
+            assert published.lookup(directory, b"x") is not None
+            program.filesystem._namespace._store.delete(ObjectKey("d/x"))  # by another client
+            program.rmdir("d")
+            assert published.lookup(directory, b"x") is None
 
 
 class PublishedMachine(RuleBasedStateMachine):

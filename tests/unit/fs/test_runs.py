@@ -155,6 +155,34 @@ def test_a_page_that_fails_is_told_to_who_asked_and_asked_for_again(world: World
         assert program.filesystem.statistics().knowledge.renewed == 0
 
 
+def test_names_as_long_as_oss_has_them_are_looked_up_in_order_too(world: World) -> None:
+    directory = "/".join(["d" * 200] * 4)
+    names = [f"{number:04d}{'x' * (1023 - len(directory) - 5)}" for number in range(40)]
+    for name in names:
+        assert len(world.store.seed(f"{directory}/{name}", b"data"))
+    program = world.mount(FAST)
+    assert {program.stat(f"{directory}/{name}").size for name in names} == {4}
+
+
+def test_a_directory_that_was_made_anew_shows_nothing_of_the_last_page(world: World) -> None:
+    program = world.mount(FAST)
+    program.mkdir("d")
+    for number in range(40):
+        world.store.seed(f"d/{number:04d}", b"data")
+    for number in range(4):
+        program.stat(f"d/{number:04d}")
+    for name in program.list("d"):
+        program.unlink(f"d/{name.decode() if isinstance(name, bytes) else name}")
+    program.rmdir("d")
+    program.mkdir("d")
+    for number in range(50, 60):
+        world.store.seed(f"d/{number:04d}", b"data")
+        assert program.stat(f"d/{number:04d}").size == 4
+    for number in range(40):
+        with pytest.raises(NoSuchEntry):
+            program.stat(f"d/{number:04d}")
+
+
 # --- csi/fs/runs.py by itself ---
 
 
