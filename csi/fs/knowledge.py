@@ -465,7 +465,7 @@ class Knowledge:
         self.table.local(directory).changed = serial = self.serial()
         self.recent.note(self.table.key(directory), serial)
         self.listings.drop(directory)
-        self.runs.outdate(directory.inode)
+        self.runs.outdate(directory)
 
 
 def missing(name: bytes) -> NoSuchEntry:

@@ -107,6 +107,9 @@ class ListingCache:
     def __len__(self) -> int:
         return len(self._listings)
 
+    def all(self) -> set[Listing]:
+        return {listing for listing, _ in self._listings.values()}
+
     def get(self, directory: Node) -> Listing | None:
         found = self._listings.get(directory)
         if found is None:

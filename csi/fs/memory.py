@@ -29,7 +29,7 @@ PAGE = 384 * KIB
 """A page of a thousand names, as it is parsed."""
 
 _STEP = 1 * MIB
-_TOLERATED = 4
+_TOLERATED = 2
 _MORE = 16
 """Parts of the allowance: what may be held beyond all until the kernel has forgotten enough, and what it is asked to
 forget at once."""
@@ -77,22 +77,18 @@ class MetadataMemory:
         self._held, self._give_up = held, give_up
 
     def on_want(self, tell: Callable[[], None]) -> None:
-        """Call `tell` when others need memory: there may be something `owed`. Must not wait."""
+        """Call `tell` when there may be something `owed`. Must not wait."""
         self._on_want = tell
 
     def weigh(self) -> None:
         """Charge what is held now."""
-        self._charge(min(self._over(), self._most_charged))
-        uncharged = self._uncharged()
-        if uncharged > self._allowance // _TOLERATED:
-            self._give_up(uncharged)
-            self._charge(min(self._over(), self._most_charged))
+        if self._weigh():
+            self._on_want()
 
     def owed(self) -> int:
         """Bytes that are held without having been charged or set aside, or that others have been waiting for since the
         last call; if it is anything, a little more, so that it is not at once that much again."""
-        self.weigh()
-        owed = self._uncharged()
+        owed = self._weigh()
         with self._lock:
             wanted, self._wanted = self._wanted, 0
             owed += min(wanted, self._charged)
@@ -109,6 +105,17 @@ class MetadataMemory:
         self._charge(0)
 
     # --- private ---
+
+    def _weigh(self) -> int:
+        """Bytes that could not be charged. Listings are given up for much of it only: they are bounded, and worth more
+        than inodes of names that nobody has looked up for long."""
+        self._charge(min(self._over(), self._most_charged))
+        uncharged = self._uncharged()
+        if uncharged > self._allowance // _TOLERATED:
+            self._give_up(uncharged)
+            self._charge(min(self._over(), self._most_charged))
+            uncharged = self._uncharged()
+        return uncharged
 
     def _over(self) -> int:
         return max(0, self._held() - self._allowance)

@@ -75,7 +75,7 @@ class Namespace:
         if node is None:
             node = self._ask(parent, name, count=True)
             with self.table.lock:
-                self.knowledge.runs.asked(parent.inode, name, is_there=node is not None)
+                self.knowledge.runs.asked(parent, name, is_there=node is not None)
         if node is None:
             raise missing(name)
         node.ticket = True
@@ -219,7 +219,7 @@ class Namespace:
             listing = self.knowledge.listings.get(parent)
             if listing is not None and listing.complete:
                 return None
-            found = self.knowledge.runs.join(parent.inode, name, self.table.published.hits(parent.inode))
+            found = self.knowledge.runs.join(parent, name, self.table.published.hits(parent.inode))
             directory = self.table.key(parent)
             self.knowledge.renewed += found is not None and found[2]
         if found is None:
@@ -238,7 +238,7 @@ class Namespace:
             flight.error = error
         finally:
             with self.table.lock:
-                pages = self.knowledge.runs.land(parent.inode, flight, name)
+                pages = self.knowledge.runs.land(parent, flight, name)
                 if pages:
                     self.knowledge.paged(parent, pages, sizes)
                 self.knowledge.renewed -= 1

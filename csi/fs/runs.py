@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
+from csi.fs.nodes import Node
 from csi.fs.page_sizes import LEAST, PageSizes
 from csi.fs.renewal import Flight, Page, just_before
 
@@ -36,12 +37,13 @@ class _Run:
 
 
 class Runs:
-    """`InodeTable.lock` guards everything here."""
+    """`InodeTable.lock` guards everything here. Directories are told apart by their node, not by its number, which can
+    be given again."""
 
     def __init__(self) -> None:
-        self._runs: OrderedDict[int, _Run] = OrderedDict()
+        self._runs: OrderedDict[Node, _Run] = OrderedDict()
 
-    def join(self, directory: int, name: bytes, hits: int) -> tuple[Flight, PageSizes, bool] | None:
+    def join(self, directory: Node, name: bytes, hits: int) -> tuple[Flight, PageSizes, bool] | None:
         """The page that may tell `name`, its size among those before, and whether the caller has to ask for it; None
         if the name is to be asked for by itself. `hits`: see `PageSizes.credit`. Whoever asks owes `land`."""
         run = self._runs.get(directory)
@@ -65,7 +67,7 @@ class Runs:
         run.flight = Flight(size, just_before(name))
         return run.flight, run.sizes, True
 
-    def land(self, directory: int, flight: Flight, name: bytes) -> list[Page]:
+    def land(self, directory: Node, flight: Flight, name: bytes) -> list[Page]:
         """The request of `flight`, which was for `name`, is over: the pages to be kept."""
         flight.end()
         run, page = self._runs.get(directory), flight.page
@@ -80,13 +82,13 @@ class Runs:
             return [before, page]
         return [page]
 
-    def outdate(self, directory: int) -> None:
+    def outdate(self, directory: Node) -> None:
         """This mount has changed a name in it: what the last page told may be wrong."""
         run = self._runs.get(directory)
         if run is not None:
             run.page = None
 
-    def asked(self, directory: int, name: bytes, *, is_there: bool) -> None:
+    def asked(self, directory: Node, name: bytes, *, is_there: bool) -> None:
         """`name` was asked for."""
         run = self._runs.get(directory)
         if run is None and not is_there:

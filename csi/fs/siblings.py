@@ -177,6 +177,10 @@ class Siblings:
     def _order(self, parent: Node) -> _Order:
         order = self._orders.get(parent.inode)
         if order is None:
+            with self._table.lock:
+                kept = self._listings.all()
+            listed = (each for each in self._orders.items() if each[1].listing is None or each[1].listing in kept)
+            self._orders = OrderedDict(listed)
             order = self._orders[parent.inode] = _Order()
             if len(self._orders) > _DIRECTORIES:
                 self._orders.popitem(last=False)

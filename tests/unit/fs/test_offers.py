@@ -159,3 +159,17 @@ def test_without_room_nothing_is_left_behind(told: Told) -> None:
     told.published.full = True
     forget(told, told.look_up(name(0)))
     assert told.filesystem.statistics().inodes == 1
+
+
+def test_listings_that_are_not_kept_are_not_remembered(world: World, told: Told) -> None:
+    knowledge = told.filesystem._namespace.knowledge
+    forget(told, told.look_up(name(10)))
+    for number in range(LISTED):
+        world.store.seed(f"d/{number:03}")
+    with told.walk("d") as directory:
+        knowledge.listings.give_up(LISTED)
+        told.list("d")
+        forget(told, told.filesystem.lookup(directory, name(10)))
+    remembered = {order.listing for order in told.filesystem._offers._orders.values()}
+    assert len(remembered) == 1
+    assert remembered <= knowledge.listings.all()

@@ -13,6 +13,7 @@ import pytest
 
 from csi.errors import NoSuchEntry, ServerFailure
 from csi.fs.metadata import Facts
+from csi.fs.nodes import Node
 from csi.fs.page_sizes import FIRST, LARGEST
 from csi.fs.renewal import Page, just_before
 from csi.fs.runs import Runs
@@ -24,6 +25,7 @@ from tests.support.programs import Program
 from tests.unit.fs.test_renewal import look_up
 
 FILES = 3_000
+DIRECTORY = Node(InodeNumber(2), FileKind.DIRECTORY, None, b"d")
 
 
 @contextmanager
@@ -164,21 +166,22 @@ def test_names_as_long_as_oss_has_them_are_looked_up_in_order_too(world: World) 
     assert {program.stat(f"{directory}/{name}").size for name in names} == {4}
 
 
-def test_a_directory_that_was_made_anew_shows_nothing_of_the_last_page(world: World) -> None:
+@pytest.mark.parametrize("order", [1, -1], ids=["ascending", "descending"])
+def test_a_directory_that_was_made_anew_shows_nothing_of_the_last_page(world: World, order: int) -> None:
     program = world.mount(FAST)
     program.mkdir("d")
     for number in range(40):
         world.store.seed(f"d/{number:04d}", b"data")
     for number in range(4):
         program.stat(f"d/{number:04d}")
-    for name in program.list("d"):
+    for name in sorted(program.list("d"))[::order]:
         program.unlink(f"d/{name.decode() if isinstance(name, bytes) else name}")
     program.rmdir("d")
     program.mkdir("d")
     for number in range(50, 60):
         world.store.seed(f"d/{number:04d}", b"data")
         assert program.stat(f"d/{number:04d}").size == 4
-    for number in range(40):
+    for number in range(40)[::order]:
         with pytest.raises(NoSuchEntry):
             program.stat(f"d/{number:04d}")
 
@@ -191,16 +194,16 @@ def sizes(runs: Runs, names: range, told: int) -> list[int]:
     found = []
     for number in names:
         name = b"%05d" % number
-        joined = runs.join(1, name, 0)
+        joined = runs.join(DIRECTORY, name, 0)
         if joined is None:
-            runs.asked(1, name, is_there=True)
+            runs.asked(DIRECTORY, name, is_there=True)
             found.append(1)
             continue
         flight, _, is_new = joined
         assert is_new
         page = {b"%05d" % each: Facts(FileKind.FILE) for each in range(number, number + min(told, flight.size))}
         flight.page, flight.seconds = Page(page, 1, 0.0), Seconds(0.0)
-        runs.land(1, flight, name)
+        runs.land(DIRECTORY, flight, name)
         found.append(flight.size)
     return found
 
@@ -217,14 +220,14 @@ def test_files_that_are_made_in_order_are_asked_for_by_themselves() -> None:
     runs = Runs()
     for number in range(50):
         name = b"%05d" % number
-        assert runs.join(1, name, 0) is None
-        runs.asked(1, name, is_there=False)
+        assert runs.join(DIRECTORY, name, 0) is None
+        runs.asked(DIRECTORY, name, is_there=False)
 
 
 def test_few_directories_are_remembered() -> None:
     runs = Runs()
-    for directory in range(1_000):
-        runs.asked(directory, b"name", is_there=True)
+    for number in range(1_000):
+        runs.asked(Node(InodeNumber(number), FileKind.DIRECTORY, None, b""), b"name", is_there=True)
     assert len(runs._runs) == 64
 
 

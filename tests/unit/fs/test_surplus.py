@@ -24,27 +24,27 @@ FILES = 15_000
 class Kernel:
     """A mount of `FILES` files, all of which the kernel was told of, and a kernel that forgets what it is asked to."""
 
-    def __init__(self, budget: Bytes) -> None:
+    def __init__(self, budget: Bytes, *, allowance: Bytes = ALLOWANCE, directories: int = 1) -> None:
         self.store = MemoryStore()
         for number in range(FILES):
-            self.store.seed(f"d/{number:05}")
+            for directory in range(directories):
+                self.store.seed(f"d{directory or ''}/{number:05}")
         self.ledger = MemoryLedger(budget)
         write = WriteOptions(threads=2, part_size=Bytes(256 * KIB), buffer_size=Bytes(64 * KIB))
         self.engine = DataEngine(self.store, read=ReadOptions(threads=2), write=write, ledger=self.ledger)
         self.filesystem = Filesystem(
-            *(self.store, self.engine), arguments=KEEPING, write=write, ledger=self.ledger, allowance=ALLOWANCE
+            *(self.store, self.engine), arguments=KEEPING, write=write, ledger=self.ledger, allowance=allowance
         )
         self.program = Program(self.filesystem)
         self.told: dict[InodeNumber, int] = {}
-        self.directory = self.look_up(ROOT_INODE, b"d")
 
     def look_up(self, parent: InodeNumber, name: bytes) -> InodeNumber:
         inode = self.filesystem.lookup(parent, name).attributes.inode
         self.told[inode] = self.told.get(inode, 0) + 1
         return inode
 
-    def list_all(self) -> None:
-        handle = self.filesystem.opendir(self.directory)
+    def list_all(self, directory: bytes = b"d") -> None:
+        handle = self.filesystem.opendir(self.look_up(ROOT_INODE, directory))
         for entry in self.filesystem.readdir(handle, 0):
             inode = entry.entry.attributes.inode
             self.told[inode] = self.told.get(inode, 0) + 1
@@ -76,7 +76,7 @@ def test_beyond_half_of_the_budget_the_first_ones_go_until_there_is_memory_for_t
         kernel.forget(names)
         asked.extend(names)
     assert [known.name for known in asked] == [f"{number:05}".encode() for number in range(len(asked))]
-    assert {known.parent for known in asked} == {kernel.directory}
+    assert {known.parent for known in asked} == {kernel.look_up(ROOT_INODE, b"d")}
     memory = kernel.filesystem.statistics().memory
     assert memory.held <= ALLOWANCE + 8 * MIB
     assert memory.charged <= 8 * MIB
@@ -127,4 +127,18 @@ def test_a_kernel_that_forgets_is_asked_again_soon_and_one_that_does_not_less_an
         assert kernel.filesystem.surplus(NOW)
         rests.append(kernel.filesystem._surplus._rest)
     assert rests[-1] == 5.0
+    kernel.close()
+
+
+def test_a_directory_is_kept_listed_whatever_else_the_kernel_knows() -> None:
+    kernel = Kernel(Bytes(16 * MIB), allowance=Bytes(16 * MIB), directories=4)  # a sidecar with 128Mi
+    for directory in (b"d", b"d1", b"d2", b"d3"):
+        kernel.list_all(directory)
+        while names := kernel.filesystem.surplus(NOW):
+            kernel.forget(names)
+    handle = kernel.filesystem.opendir(kernel.look_up(ROOT_INODE, b"d"))
+    assert len(list(kernel.filesystem.scan(handle, 0, plus=False))) == FILES
+    kernel.filesystem.releasedir(handle)
+    kernel.filesystem.surplus(NOW)
+    assert kernel.filesystem.statistics().knowledge.names >= FILES
     kernel.close()
