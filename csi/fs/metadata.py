@@ -108,26 +108,20 @@ def ask(store: ObjectStore, key: ObjectKey, *, symlinks: bool) -> Facts | None:
     return facts_of(found, symlinks=symlinks)
 
 
-def ask_from(store: ObjectStore, directory: str, after: bytes, count: int, *, symlinks: bool) -> dict[bytes, Facts]:
+def ask_from(
+    store: ObjectStore, directory: str, after: bytes, count: int, *, symlinks: bool
+) -> tuple[dict[bytes, Facts], Callable[[bytes], bool]]:
     """What one LIST tells about `count` names of the directory whose keys begin with `directory`: those that come
-    first after `after`, a key without `directory`.
+    first after `after`, a key without `directory`; and whether it shows that a name after it, not told, is not there.
 
     Left out is what a page cannot tell: whether its last file is a directory too, and what a symlink that is shown as
     a file leads to. Raises StoreError.
     """
-    return ask_onwards(store, directory, b"", after, count, symlinks=symlinks)[0]
-
-
-def ask_onwards(
-    store: ObjectStore, directory: str, name: bytes, after: bytes, count: int, *, symlinks: bool
-) -> tuple[dict[bytes, Facts], bool]:
-    """`ask_from`, and whether it tells of `name`, which is among them or else not there. Raises StoreError."""
     start_after = directory + decode(after)
     if len(encode(start_after)) > KEY_MAX:  # OSS refuses to be asked; so it tells a little more
         start_after = start_after.removesuffix(LAST)
     page = store.list_page(directory, delimiter="/", start_after=start_after, max_keys=count + 1)
-    told, reaches = _tell(page, directory, symlinks=symlinks)
-    return told, name in told or reaches(name)
+    return _tell(page, directory, symlinks=symlinks)
 
 
 def ask_about(

@@ -17,7 +17,7 @@ from csi.errors import EntryExists, NoSuchEntry, NotADirectory, OssFuseError, Pe
 from csi.fs.inodes import InodeTable
 from csi.fs.knowledge import Knowledge, missing
 from csi.fs.listings import MOST_NAMES, Listing
-from csi.fs.metadata import ask_from, ask_onwards
+from csi.fs.metadata import ask_from
 from csi.fs.names import KEY_MAX, check_lookup, encode, shown
 from csi.fs.nodes import Node
 from csi.fs.renewal import Flight, Page, Renewal
@@ -181,12 +181,13 @@ class Namespace:
             self._workers.submit(fly, priority=_PRIORITY, dropped=partial(self._land, listing.renewal, other))
         if is_new:
             self._fly(listing.renewal, flight, directory)
+            return self._told(parent, name, flight)
         page = flight.result()
         facts = page.names.get(name) if page is not None else None
-        if page is None or facts is None:
+        if page is None or facts is None:  # that it is not there was perhaps asked before somebody made it
             return None
         with self.table.lock:
-            listing.renewal.sizes.used += not is_new
+            listing.renewal.sizes.used += 1
             return self.knowledge.learned(parent, name, facts, page.asked, page.at, count=True)
 
     def _is_fresh(self, listing: Listing, name: bytes) -> bool:
@@ -196,7 +197,7 @@ class Namespace:
         """Ask for a page. A failure is kept for all who wait for it; returns whether it came."""
         asked, at = self.knowledge.serial(), self.clock()
         try:
-            names = ask_from(self._store, directory, flight.after, flight.size, symlinks=self._symlinks)
+            names, flight.reaches = ask_from(self._store, directory, flight.after, flight.size, symlinks=self._symlinks)
             flight.page, flight.seconds = Page(names, asked, at), Seconds(self.clock() - at)
         except OssFuseError as error:
             flight.error = error
@@ -228,11 +229,9 @@ class Namespace:
         if not is_new:
             flight.result()
             return self.knowledge.known(parent, name, count=True)
-        asked, at, is_told = self.knowledge.serial(), self.clock(), False
+        asked, at = self.knowledge.serial(), self.clock()
         try:
-            names, is_told = ask_onwards(
-                self._store, directory, name, flight.after, flight.size, symlinks=self._symlinks
-            )
+            names, flight.reaches = ask_from(self._store, directory, flight.after, flight.size, symlinks=self._symlinks)
             flight.page, flight.seconds = Page(names, asked, at), Seconds(self.clock() - at)
         except OssFuseError as error:
             flight.error = error
@@ -242,10 +241,15 @@ class Namespace:
                 if pages:
                     self.knowledge.paged(parent, pages, sizes)
                 self.knowledge.renewed -= 1
+        return self._told(parent, name, flight)
+
+    def _told(self, parent: Node, name: bytes, flight: Flight) -> Node | None:
+        """The node of a name that was asked for by `flight`; None if that does not tell. It is counted. Raises
+        NoSuchEntry and what the request raised."""
         page = flight.result()
-        if page is None or not is_told:
+        if page is None or not (name in page.names or flight.reaches(name)):
             return None
-        node = self.knowledge.learned(parent, name, page.names.get(name), asked, at, count=True)
+        node = self.knowledge.learned(parent, name, page.names.get(name), page.asked, page.at, count=True)
         if node is None:
             raise missing(name)
         return node

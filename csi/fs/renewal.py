@@ -40,10 +40,11 @@ class Page:
 class Flight:
     """A request for the `size` names after `after`.
 
-    `page` or `error`, and the time it took, are set by who makes it, before `Renewal.land`.
+    `page` or `error`, the time it took, and of which names it shows that they are not there (`reaches`), are set by who
+    makes it, before `Renewal.land`.
     """
 
-    __slots__ = ("_over", "after", "error", "page", "seconds", "size")
+    __slots__ = ("_over", "after", "error", "page", "reaches", "seconds", "size")
 
     def __init__(self, size: int, after: bytes) -> None:
         self.size = size
@@ -51,6 +52,7 @@ class Flight:
         self.page: Page | None = None
         self.error: OssFuseError | None = None
         self.seconds = Seconds(0.0)
+        self.reaches: Callable[[bytes], bool] = lambda name: False
         self._over = threading.Event()
 
     def result(self) -> Page | None:
@@ -73,6 +75,7 @@ class Renewal:
         self._order: list[bytes] = []  # as keys are ordered: directories with their slash
         self._flights: dict[Flight, int] = {}  # and the place of its first name
         self._pages: dict[bytes, Page] = {}
+        self._gone: set[bytes] = set()
         self.sizes = PageSizes()
         self._asked = 0  # the place of the name that the last page was asked for
         self._jumps = False
@@ -88,12 +91,13 @@ class Renewal:
     def told(self, name: bytes, page: Page) -> None:
         """`name` was asked for by itself."""
         self._pages[name] = page
+        self._gone.discard(name)
 
     def join(self, name: bytes) -> tuple[Flight, bool] | None:
         """The page that will tell `name`, and whether the caller has to ask for it; None if the listing has no such
-        name. Whoever asks owes `land`."""
+        name, or a page has shown that it is gone. Whoever asks owes `land`."""
         facts = self._names.get(name)
-        if facts is None:
+        if facts is None or name in self._gone:
             return None
         if not self._order:
             self._order = sorted(place_of(each, told) for each, told in self._names.items())
@@ -130,8 +134,12 @@ class Renewal:
 
     def land(self, flight: Flight) -> None:
         """The request is over."""
-        del self._flights[flight]
+        first = self._flights.pop(flight)
         if flight.page is not None:
+            covered = (place.removesuffix(b"/") for place in self._order[first : first + flight.size])
+            told = flight.page.names
+            self._gone.difference_update(told)
+            self._gone.update(name for name in covered if name not in told and flight.reaches(name))
             self.sizes.came(flight.size, flight.seconds)
             flight.page = page = self._shared(flight.page)
             self._pages.update(dict.fromkeys(page.names, page))

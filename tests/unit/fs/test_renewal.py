@@ -96,6 +96,24 @@ def test_a_removed_name_and_a_new_one_are_asked_for(world: World) -> None:
         assert look_up(program, inode, b"0001a") == 3
 
 
+def test_names_that_another_client_removed_cost_a_request_each_and_those_beside_them_none(world: World) -> None:
+    with listed(world) as (program, inode):
+        names = [b"%04d" % number for number in range(LISTED)]
+        gone = names[::10]
+        for name in gone:
+            del world.store.objects[f"d/{name.decode()}"]
+        for _ in range(2):
+            for name in gone:
+                with pytest.raises(NoSuchEntry):
+                    look_up(program, inode, name)
+        assert world.store.requests["ListObjectsV2"] <= 2 * len(gone) + 8
+        world.store.seed("d/0010", b"again")
+        assert look_up(program, inode, b"0010") == 5
+        for name in set(names) - set(gone):
+            assert look_up(program, inode, name) == 4
+        assert world.store.requests["ListObjectsV2"] <= 2 * len(gone) + 16
+
+
 def test_what_this_mount_changes_after_a_page_is_seen_at_once(world: World) -> None:
     with listed(world) as (program, inode):
         look_up(program, inode, b"0000")
