@@ -3,9 +3,8 @@
 A program that goes through a sorted list of files, or through a directory of which there is no room for the listing,
 would pay one request a name. So once a few names of a directory were asked for in the order of a listing, the request
 for the next one asks for those that follow as well, and the page is kept, with the one before for threads that lag
-behind. Who goes through a
-directory in another order gets a page now and then, until it is clear that its names are not used. A name that is not
-there ends a run: files that are made in order are asked for one by one.
+behind. Who goes through a directory in another order gets a page now and then, until it is clear that its names are not
+used. A name that is not there ends a run: files that are made in order are asked for one by one.
 """
 
 from __future__ import annotations
