@@ -128,11 +128,12 @@ class Drafts:
         `at_end`: wherever that is by now, in append mode."""
         self._supersede(node, owner)
         facts = self._continued(node)
-        at_end = at_end and self._is_appended(facts)
+        grows = self._namespace.knowledge.may_grow(facts)
+        at_end = at_end and grows
         if offset != facts.size and not at_end:
             raise self._out_of_order(node, offset, facts.size)
         key = self._table.key(node)
-        if self._is_appended(facts):
+        if grows:
             try:
                 writer = self._engine.open_appender(key, position=facts.size)
             except AppendConflict:
@@ -273,9 +274,6 @@ class Drafts:
         if node.facts is None or node.detached:
             raise StaleFile(f"{shown(node.name)} is no longer in the bucket", hint="open the path again")
         return node.facts
-
-    def _is_appended(self, facts: Facts) -> bool:
-        return self._options.append and facts.type == APPENDABLE_TYPE
 
     def _discard(self, node: Node) -> None:
         draft = node.draft

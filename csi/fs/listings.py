@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import OrderedDict
+from collections.abc import Mapping
 from itertools import islice
+from typing import Protocol, TypeVar
 
 from csi.fs.metadata import Facts
 from csi.fs.nodes import Node
@@ -96,6 +98,14 @@ class Listing:
         self.renewal = Renewal(self.names)
 
 
+class _OfListing(Protocol):
+    @property
+    def listing(self) -> Listing | None: ...
+
+
+Order = TypeVar("Order", bound=_OfListing)
+
+
 class ListingCache:
     """Not locked: its user holds `InodeTable.lock`."""
 
@@ -109,6 +119,11 @@ class ListingCache:
 
     def all(self) -> set[Listing]:
         return {listing for listing, _ in self._listings.values()}
+
+    def of_kept(self, orders: Mapping[int, Order]) -> OrderedDict[int, Order]:
+        """Those of `orders`, in their order, that hold no listing which was given up."""
+        kept = self.all()
+        return OrderedDict(each for each in orders.items() if each[1].listing is None or each[1].listing in kept)
 
     def get(self, directory: Node) -> Listing | None:
         found = self._listings.get(directory)

@@ -20,13 +20,12 @@ from csi.fs.listings import MOST_NAMES, Listing
 from csi.fs.metadata import ask_from
 from csi.fs.names import KEY_MAX, check_lookup, encode, shown
 from csi.fs.nodes import Node
+from csi.fs.pages import AHEAD
 from csi.fs.renewal import Flight, Page, Renewal
 from csi.fs.together import Together
 from csi.oss.store import ObjectStore
 from csi.volume.spec import MountArguments, Ownership
 from csi.volume.units import InodeNumber, ObjectKey, Seconds
-
-_PRIORITY = 1
 
 _log = logging.getLogger(__name__)
 
@@ -74,8 +73,9 @@ class Namespace:
         node = node or self._in_order(parent, name)
         if node is None:
             node = self._ask(parent, name, count=True)
-            with self.table.lock:
-                self.knowledge.runs.asked(parent, name, is_there=node is not None)
+            if self.knowledge.fresh.keeps_names:
+                with self.table.lock:
+                    self.knowledge.runs.asked(parent, name, is_there=node is not None)
         if node is None:
             raise missing(name)
         node.ticket = True
@@ -178,7 +178,7 @@ class Namespace:
             self.knowledge.renewed += is_new + len(others)
         for other in others:
             fly = partial(self._fly, listing.renewal, other, directory)
-            self._workers.submit(fly, priority=_PRIORITY, dropped=partial(self._land, listing.renewal, other))
+            self._workers.submit(fly, priority=AHEAD, dropped=partial(self._land, listing.renewal, other))
         if is_new:
             self._fly(listing.renewal, flight, directory)
             return self._told(parent, name, flight)
@@ -194,16 +194,21 @@ class Namespace:
         return self.knowledge.fresh.of_name(listing.latest(name)[2])
 
     def _fly(self, renewal: Renewal, flight: Flight, directory: ObjectKey) -> bool:
-        """Ask for a page. A failure is kept for all who wait for it; returns whether it came."""
+        """Ask for a page of a kept listing; returns whether it came."""
+        try:
+            self._request(flight, directory)
+        finally:
+            self._land(renewal, flight)
+        return flight.page is not None
+
+    def _request(self, flight: Flight, directory: ObjectKey) -> None:
+        """The LIST of `flight`. A failure is kept for all who wait for it."""
         asked, at = self.knowledge.serial(), self.clock()
         try:
             names, flight.reaches = ask_from(self._store, directory, flight.after, flight.size, symlinks=self._symlinks)
             flight.page, flight.seconds = Page(names, asked, at), Seconds(self.clock() - at)
         except OssFuseError as error:
             flight.error = error
-        finally:
-            self._land(renewal, flight)
-        return flight.page is not None
 
     def _land(self, renewal: Renewal, flight: Flight) -> None:
         with self.table.lock:
@@ -229,12 +234,8 @@ class Namespace:
         if not is_new:
             flight.result()
             return self.knowledge.known(parent, name, count=True)
-        asked, at = self.knowledge.serial(), self.clock()
         try:
-            names, flight.reaches = ask_from(self._store, directory, flight.after, flight.size, symlinks=self._symlinks)
-            flight.page, flight.seconds = Page(names, asked, at), Seconds(self.clock() - at)
-        except OssFuseError as error:
-            flight.error = error
+            self._request(flight, directory)
         finally:
             with self.table.lock:
                 pages = self.knowledge.runs.land(parent, flight, name)

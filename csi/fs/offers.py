@@ -134,8 +134,7 @@ class Offers:
     def _order(self, parent: Node, listing: Listing, hits: int, now: float) -> _Order:
         order = self._orders.get(parent.inode)
         if order is None or order.listing is not listing or len(order.names) != len(listing.names):
-            kept = self._knowledge.listings.all()
-            self._orders = OrderedDict(each for each in self._orders.items() if each[1].listing in kept)
+            self._orders = self._knowledge.listings.of_kept(self._orders)
             order = self._orders[parent.inode] = _Order(listing, sorted(listing.names), hits, now)
             if len(self._orders) > _DIRECTORIES:
                 self._orders.popitem(last=False)

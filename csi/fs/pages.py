@@ -16,7 +16,8 @@ from csi.errors import BadHandle, OssFuseError, ServerFailure
 from csi.fs.names import encode, shown
 from csi.oss.store import ListPage, ObjectStore
 
-_PRIORITY = 1
+AHEAD = 1
+"""Priority of what no program waits for yet."""
 
 
 class AskedPage(NamedTuple):
@@ -38,7 +39,7 @@ class Fetch:
         self._over = threading.Event()
         self._page: AskedPage | None = None
         self._error: OssFuseError | None = None
-        self._task: Task = workers.submit(self._run, priority=_PRIORITY, dropped=self._dropped)
+        self._task: Task = workers.submit(self._run, priority=AHEAD, dropped=self._dropped)
 
     def result(self) -> AskedPage:
         """The page, once it is there: the request has a deadline, and is made here if no thread has come to it. Raises

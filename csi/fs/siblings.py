@@ -178,9 +178,7 @@ class Siblings:
         order = self._orders.get(parent.inode)
         if order is None:
             with self._table.lock:
-                kept = self._listings.all()
-            listed = (each for each in self._orders.items() if each[1].listing is None or each[1].listing in kept)
-            self._orders = OrderedDict(listed)
+                self._orders = self._listings.of_kept(self._orders)
             order = self._orders[parent.inode] = _Order()
             if len(self._orders) > _DIRECTORIES:
                 self._orders.popitem(last=False)

@@ -6,12 +6,14 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from typing import NamedTuple
 
 import oss2
 import pytest
 from fastcrc.crc64 import xz as crc64
 
-from csi.handover.types import PublishRequest
+from csi.fuse.choice import OWN
+from csi.handover.types import PublishRequest, VolumeCondition
 from csi.oss.checksum import combine
 from csi.volume.naming import SESSIONS
 from csi.volume.parse import parse_volume
@@ -90,34 +92,56 @@ for thread in threads:
 """
 
 
+class Outcome(NamedTuple):
+    """Of a program and of the sidecar that served it."""
+
+    program: subprocess.CompletedProcess
+    started: VolumeCondition
+    ended: VolumeCondition
+    memory: dict
+    log: str
+
+    def require_no_kill(self, limit):
+        said = f"{self.program.stdout}{self.program.stderr}"
+        assert self.program.returncode == 0, f"{said}; {self.memory}; {self.log}"
+        assert not self.ended.abnormal, f"{self.ended.message}; {self.memory}; {self.log}"
+        assert self.ended.sidecar_pid == self.started.sidecar_pid
+        assert self.ended.memory_limit == limit
+        assert self.memory["oom_kills"] == 0
+        assert self.memory["peak"] < limit, self.memory
+
+
+def run_on_a_volume(tmp_path, emulator, limit, text, *arguments, session=OWN, timeout):
+    """Run a program in Python, given the volume and `arguments`, with a sidecar that may have `limit`."""
+    attributes = {
+        "bucket": emulator.bucket,
+        "url": emulator.endpoint,
+        "path": "/data/",
+        "fs.jindo.fuse.pod.mem.limit": limit,
+    }
+    secret = {"akId": emulator.access_key_id, "akSecret": emulator.access_key_secret}
+    with running_node(tmp_path) as node:
+        plugin = node.start(launcher=node.real(session=session))
+        spec = parse_volume(attributes, cpu_count=2).spec
+        plugin.publish(PublishRequest("pv-memory", node.target, spec, False, None, secret), DEADLINE)
+        started = plugin.condition("pv-memory", node.target)
+        command = [sys.executable, "-c", text, str(node.target), *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+        ended = plugin.condition("pv-memory", node.target)
+        (cgroup,) = node.cgroups()
+        memory = memory_history(cgroup)
+        plugin.unpublish("pv-memory", node.target)
+        return Outcome(done, started, ended, memory, node.log()[-4000:])
+
+
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("session", SESSIONS)
 def test_names_that_programs_look_at_do_not_take_all_memory(tmp_path, emulator, session):
     files = 120_000
     for half in range(2):
         emulator.seed(f"data/{half}/{{n:06}}.jpg", count=files, size=7)
-    attributes = {
-        "bucket": emulator.bucket,
-        "url": emulator.endpoint,
-        "path": "/data/",
-        "fs.jindo.fuse.pod.mem.limit": "128Mi",
-    }
-    secret = {"akId": emulator.access_key_id, "akSecret": emulator.access_key_secret}
-    with running_node(tmp_path) as node:
-        plugin = node.start(launcher=node.real(session=session))
-        spec = parse_volume(attributes, cpu_count=2).spec
-        plugin.publish(PublishRequest("pv-names", node.target, spec, False, None, secret), DEADLINE)
-        command = [sys.executable, "-c", LOOK, str(node.target), str(files)]
-        look = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
-        ended = plugin.condition("pv-names", node.target)
-        (cgroup,) = node.cgroups()
-        memory = memory_history(cgroup)
-        plugin.unpublish("pv-names", node.target)
-        log = node.log()[-4000:]
-    assert look.returncode == 0, f"{look.stderr}; {memory}; {log}"
-    assert not ended.abnormal, f"{ended.message}; {memory}; {log}"
-    assert memory["oom_kills"] == 0
-    assert memory["peak"] < 128 * MIB, memory
+    outcome = run_on_a_volume(tmp_path, emulator, "128Mi", LOOK, files, session=session, timeout=250)
+    outcome.require_no_kill(128 * MIB)
 
 
 def crc64_of_repeated(byte, size):
@@ -141,32 +165,9 @@ def test_readers_and_writers_of_large_files_stay_under_a_small_limit(tmp_path, e
     for number in range(READERS):
         emulator.seed(f"data/read-{number}", size=GIB - MIB, type="Appendable")
         bucket.append_object(f"data/read-{number}", GIB - MIB, bytes([number + 1]) * MIB)
-    attributes = {
-        "bucket": emulator.bucket,
-        "url": emulator.endpoint,
-        "path": "/data/",
-        "fs.jindo.fuse.pod.mem.limit": "256Mi",
-    }
-    secret = {"akId": emulator.access_key_id, "akSecret": emulator.access_key_secret}
-    with running_node(tmp_path) as node:
-        plugin = node.start(launcher=node.real())
-        spec = parse_volume(attributes, cpu_count=2).spec
-        plugin.publish(PublishRequest("pv-memory", node.target, spec, False, None, secret), DEADLINE)
-        started = plugin.condition("pv-memory", node.target)
-        command = [sys.executable, "-c", LOAD, str(node.target), *map(str, (READERS, WRITERS, GIB))]
-        load = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
-        ended = plugin.condition("pv-memory", node.target)
-        (cgroup,) = node.cgroups()
-        memory = memory_history(cgroup)
-        plugin.unpublish("pv-memory", node.target)
-        log = node.log()[-4000:]
-    assert load.returncode == 0, f"{load.stdout}{load.stderr}; {memory}; {log}"
-    assert not ended.abnormal, f"{ended.message}; {memory}; {log}"
-    assert ended.sidecar_pid == started.sidecar_pid
-    assert ended.memory_limit == 256 * MIB
-    assert memory["oom_kills"] == 0
-    assert memory["peak"] < 256 * MIB, memory
-    assert memory["met_limit"] == 0, memory
+    outcome = run_on_a_volume(tmp_path, emulator, "256Mi", LOAD, READERS, WRITERS, GIB, timeout=500)
+    outcome.require_no_kill(256 * MIB)
+    assert outcome.memory["met_limit"] == 0, outcome.memory
     heads = [bucket.head_object(f"data/written-{number}") for number in range(WRITERS)]
     assert [head.content_length for head in heads] == [GIB] * WRITERS
     expected = [int(crc64_of_repeated(number + 1, GIB)) for number in range(WRITERS)]

@@ -145,13 +145,19 @@ def test_directories_are_renewed_with_the_files_between_them(world: World) -> No
 
 
 def test_neighbours_looked_up_at_once_share_a_request(world: World) -> None:
+    with listed(world) as (program, inode):
+        look_up_neighbours_at_once(world, program, inode)
+
+
+def look_up_neighbours_at_once(world: World, program: Program, inode: InodeNumber) -> None:
+    """Eight names by one request that takes until all of them wait."""
     asked, go_on = threading.Event(), threading.Event()
 
-    def hold(operation: str, _key: str) -> None:
+    def hold(_operation: str, _key: str) -> None:
         asked.set()
         assert go_on.wait(10)
 
-    with listed(world) as (program, inode), ThreadPoolExecutor(8) as pool:
+    with ThreadPoolExecutor(8) as pool:
         world.store.before = hold
         first = pool.submit(look_up, program, inode, b"0100")
         assert asked.wait(10)
@@ -162,15 +168,20 @@ def test_neighbours_looked_up_at_once_share_a_request(world: World) -> None:
 
 
 def test_a_page_that_fails_is_told_to_who_asked_and_asked_for_again(world: World) -> None:
+    with listed(world) as (program, inode):
+        look_up_after_a_failure(world, program, inode)
+
+
+def look_up_after_a_failure(world: World, program: Program, inode: InodeNumber) -> None:
     def fail(_operation: str, _key: str) -> None:
         raise ServerFailure("no", status=503)
 
-    with listed(world) as (program, inode):
-        world.store.before = fail
-        with pytest.raises(ServerFailure):
-            look_up(program, inode, b"0100")
-        world.store.before = None
-        assert look_up(program, inode, b"0100") == 4
+    world.store.before = fail
+    with pytest.raises(ServerFailure):
+        look_up(program, inode, b"0100")
+    world.store.before = None
+    assert look_up(program, inode, b"0100") == 4
+    assert program.filesystem.statistics().knowledge.renewed == 0
 
 
 # --- csi/fs/renewal.py by itself ---

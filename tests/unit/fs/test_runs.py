@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import random
-import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
 
-from csi.errors import NoSuchEntry, ServerFailure
+from csi.errors import NoSuchEntry
 from csi.fs.metadata import Facts
 from csi.fs.nodes import Node
 from csi.fs.page_sizes import FIRST, LARGEST
@@ -22,7 +20,7 @@ from csi.volume.spec import MountArguments
 from csi.volume.units import InodeNumber, Seconds
 from tests.support.filesystems import CONSISTENT, FAST, World
 from tests.support.programs import Program
-from tests.unit.fs.test_renewal import look_up
+from tests.unit.fs.test_renewal import look_up, look_up_after_a_failure, look_up_neighbours_at_once
 
 FILES = 3_000
 DIRECTORY = Node(InodeNumber(2), FileKind.DIRECTORY, None, b"d")
@@ -123,38 +121,18 @@ def test_directories_and_what_they_hide_are_told_too(world: World) -> None:
 
 
 def test_neighbours_looked_up_at_once_share_a_request(world: World) -> None:
-    asked, go_on = threading.Event(), threading.Event()
-
-    def hold(_operation: str, _key: str) -> None:
-        asked.set()
-        assert go_on.wait(10)
-
-    with unlisted(world) as (program, inode), ThreadPoolExecutor(8) as pool:
-        for number in range(2):
-            look_up(program, inode, b"%04d" % number)
-        world.store.requests.clear()
-        world.store.before = hold
-        first = pool.submit(look_up, program, inode, b"0100")
-        assert asked.wait(10)
-        others = [pool.submit(look_up, program, inode, b"%04d" % number) for number in range(101, 108)]
-        go_on.set()
-        assert [each.result(10) for each in (first, *others)] == [4] * 8
-        assert world.store.requests == {"ListObjectsV2": 1}
-
-
-def test_a_page_that_fails_is_told_to_who_asked_and_asked_for_again(world: World) -> None:
-    def fail(_operation: str, _key: str) -> None:
-        raise ServerFailure("no", status=503)
-
     with unlisted(world) as (program, inode):
         for number in range(2):
             look_up(program, inode, b"%04d" % number)
-        world.store.before = fail
-        with pytest.raises(ServerFailure):
-            look_up(program, inode, b"0100")
-        world.store.before = None
-        assert look_up(program, inode, b"0100") == 4
-        assert program.filesystem.statistics().knowledge.renewed == 0
+        world.store.requests.clear()
+        look_up_neighbours_at_once(world, program, inode)
+
+
+def test_a_page_that_fails_is_told_to_who_asked_and_asked_for_again(world: World) -> None:
+    with unlisted(world) as (program, inode):
+        for number in range(2):
+            look_up(program, inode, b"%04d" % number)
+        look_up_after_a_failure(world, program, inode)
 
 
 def test_names_as_long_as_oss_has_them_are_looked_up_in_order_too(world: World) -> None:
