@@ -32,6 +32,9 @@ _SCATTERED = 16
 _HARDLY = 1.5
 """A request that takes so many times as long as a smaller one takes hardly longer."""
 
+_ENOUGH = 512 * MIB
+"""Bytes a second of one connection that need no other beside it: more requests would only be more work."""
+
 _MOST_CURSORS = 32
 _LOOKED_AT = 4
 _STEPS = 8  # how many times on its length a window is moved along
@@ -254,14 +257,18 @@ class Pattern:
 
     def _request_size(self, want: int) -> int:
         """In which pieces to ask for a window of `want` bytes. One request does for two if it takes so little time that
-        a second one costs more than it gains, or hardly longer; then also beyond the usual size, where the window holds
-        two of them: a store that is far is made no use of by many small ones, since only so many are made at a time."""
+        a second one costs more than it gains, or hardly longer. Beyond the usual size, where the window holds two of
+        them: of a store that is far, which is made no use of by many small ones, since only so many are made at a time;
+        and of one that is so fast that a second connection gains nothing."""
         plan, pace = self._plan, self._cache.pace
         size = min(plan.chunk, floor_power(max(want // 2, min(want, plan.first), 1)))
         while size * 2 <= (want if size < plan.chunk else min(want // 2, plan.widest)):
             took, longer = pace.quickest(size), pace.expected(size * 2)
             is_hardly_longer = longer <= took * _HARDLY
-            is_better = is_hardly_longer or longer <= FAR if size < plan.chunk else is_hardly_longer and took >= FAR
+            if size < plan.chunk:
+                is_better = is_hardly_longer or longer <= FAR
+            else:
+                is_better = (is_hardly_longer and took >= FAR) or longer * _ENOUGH <= size * 2
             if not is_better:
                 break
             size *= 2

@@ -353,6 +353,14 @@ ACTIONS["symbolic link, without `-ono_symlink`"] = _make_link
 ACTIONS["symbolic link, with `-ono_symlink`"] = _make_link
 
 
+@action("empty file by mknod(2)")
+def _(scene: Scene) -> str:
+    path = scene.here() / "empty"
+    os.mknod(path, stat.S_IFREG | 0o644)
+    assert path.read_bytes() == b""
+    return YES
+
+
 @action("fifo, socket, device")
 def _(scene: Scene) -> str:
     refused = set()
