@@ -1,8 +1,8 @@
 """`ossfuse mount URI DIR`: a bucket as a folder of this machine, without Kubernetes.
 
 The same path as a CSI publish: the volume is parsed, preflighted, mounted, and served by a sidecar process with a
-memory limit. The command stays in the foreground, tells what happens to the sidecar, hands on changed credentials, and
-unmounts on Ctrl-C or SIGTERM. Credentials come from a file or the environment and never stand in a command line.
+memory limit. The command stays in the foreground (`csi.cli.attending`), and unmounts on Ctrl-C or SIGTERM.
+Credentials come from a file or the environment and never stand in a command line.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ import hashlib
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import click
 from rich.console import Console
 
+from csi.cli.attending import DEADLINE, Attending
 from csi.cli.ending import EndableLauncher, Ending, endable, ending_signals
 from csi.cli.endpoint_check import speaks_instead
 from csi.cli.options import logging_options, start_logging
@@ -31,7 +32,6 @@ from csi.errors import (
     MountError,
     OssFuseError,
     RequestRejected,
-    SidecarFailed,
     TargetConflict,
 )
 from csi.handover.cache_places import CachePlaces
@@ -50,8 +50,6 @@ from csi.volume.spec import AuthType, VolumeSpec
 from csi.volume.units import Seconds
 from csi.volume.uri import parse_endpoint
 
-_DEADLINE = Seconds(60.0)
-_GLANCE = Seconds(1.0)
 _PROBE = Seconds(2.0)
 _STATE = Path("/run/ossfuse-mounts")
 _SECRET_KEYS = ("AccessKeyId", "AccessKeySecret", "SecurityToken", "Expiration")
@@ -281,7 +279,7 @@ def _serve(spec: VolumeSpec, target: Path, source: _Nothing, ending: Ending, lau
             _publish(mounts, first, ending)
         try:
             _announce(mounts, volume_id, target, spec)
-            _watch(mounts, volume_id, target, source, request, ending)
+            Attending(mounts, first, request, source.changed, ending).attend()
         finally:
             with _progress("unmounting, uploads are finished first"):
                 mounts.unpublish(volume_id, target, remove_target=made_here)
@@ -311,7 +309,7 @@ def _check(request: PublishRequest, deadline: Seconds) -> None:
 def _publish(mounts: SidecarMounts, request: PublishRequest, ending: Ending) -> None:
     """Make the mount. When the end is asked for before it is made, the command ends as a shell's would."""
     try:
-        mounts.publish(request, _DEADLINE)
+        mounts.publish(request, DEADLINE)
     except OssFuseError:
         if not ending.signal:
             raise
@@ -330,40 +328,6 @@ def _announce(mounts: SidecarMounts, volume_id: str, target: Path, spec: VolumeS
         f"mounted {place} on {target} (mode {spec.mode.value}, {access}, sidecar {pid}, "
         f"memory limit {format_bytes(spec.resources.memory_limit)}); Ctrl-C unmounts"
     )
-
-
-def _watch(
-    mounts: SidecarMounts,
-    volume_id: str,
-    target: Path,
-    source: _Nothing,
-    request: Callable[[], PublishRequest],
-    ending: Ending,
-) -> None:
-    """Until the end is asked for or the mount is gone. Raises SidecarFailed when the sidecar is."""
-    told = ""
-    while not ending.wait(_GLANCE):
-        condition = mounts.condition(volume_id, target)
-        if condition is None:
-            click.echo(f"{target} was unmounted by somebody else")
-            return
-        if condition.abnormal and condition.message != told:
-            told = condition.message
-            click.echo(f"Warning: {on_a_host(told)}", err=True)
-        if condition.sidecar_pid is None or not os.path.exists(f"/proc/{condition.sidecar_pid}"):
-            raise SidecarFailed(condition.message, hint="mount it again; the log above has the details")
-        if source.changed():
-            _hand_on(mounts, request)
-
-
-def _hand_on(mounts: SidecarMounts, request: Callable[[], PublishRequest]) -> None:
-    """Give changed credentials to the sidecar; what cannot be read now is tried again when it changes."""
-    try:
-        mounts.publish(request(), _DEADLINE)
-    except OssFuseError as error:
-        click.echo(f"Warning: the changed credentials are not used: {on_a_host(str(error))}", err=True)
-    else:
-        click.echo("changed credentials are in use")
 
 
 @contextmanager

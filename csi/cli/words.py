@@ -16,7 +16,7 @@ PHRASES = (
     ("raise fs.jindo.fuse.pod.mem.limit and restart the pod", "mount it again with a larger --memory"),
     ("fs.jindo.fuse.pod.mem.limit", "--memory"),
     ("publish it again (restart the pod)", "mount it again"),
-    ("restart the pod to mount it again", "mount it again"),
+    ("restart the pod to mount it again", "another one is started"),
     ("restart the pod", "mount it again"),
     ("mountOptions", "-o"),
     ("its log, beside the node plugin's,", "the log above"),

@@ -31,8 +31,21 @@ PR_SET_NO_NEW_PRIVS: Final = 38
 PR_CAP_AMBIENT: Final = 47
 PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
 
-_OPEN_TREE: Final = 428  # the same number on every architecture
+# the same numbers on every architecture
+_OPEN_TREE: Final = 428
+_MOVE_MOUNT: Final = 429
+_FSOPEN: Final = 430
+_FSCONFIG: Final = 431
+_FSMOUNT: Final = 432
+
 _OPEN_TREE_CLONE: Final = 1
+_FSOPEN_CLOEXEC: Final = 1
+_FSCONFIG_SET_FLAG: Final = 0
+_FSCONFIG_SET_STRING: Final = 1
+_FSCONFIG_CMD_CREATE: Final = 6
+_FSMOUNT_CLOEXEC: Final = 1
+_MOVE_MOUNT_F_EMPTY_PATH: Final = 0x4
+_MOVE_MOUNT_BENEATH: Final = 0x200
 _AT_FDCWD: Final = -100
 _CAPABILITY_VERSION_3: Final = 0x20080522
 _SYS_CAPSET: Final = {"x86_64": 126, "aarch64": 91, "riscv64": 91, "s390x": 185, "ppc64le": 184}
@@ -43,6 +56,10 @@ class Kernel(Protocol):
 
     def mount(self, source: str, target: str, fstype: str, flags: int, data: str) -> None:
         """mount(2)."""
+
+    def mount_beneath(self, source: str, target: str, fstype: str, flags: int, data: str) -> None:
+        """As `mount`, but below the topmost mount on `target`, which is to be taken off then: so nobody finds what is
+        there without a mount. move_mount(2) with MOVE_MOUNT_BENEATH, Linux 6.5."""
 
     def umount2(self, target: str, flags: int) -> None:
         """umount2(2)."""
@@ -93,6 +110,30 @@ class LinuxKernel:
         if self._libc.mount(*arguments) != 0:
             raise _refused(f"mount of {fstype} on {target}")
 
+    def mount_beneath(self, source: str, target: str, fstype: str, flags: int, data: str) -> None:
+        what = f"mount of {fstype} beneath what is on {target}"
+        kind, _, subtype = fstype.partition(".")
+        options = [f"source={source}", *([f"subtype={subtype}"] if subtype else []), *data.split(",")]
+        if flags & MS_RDONLY:
+            options.append("ro")
+        opened: list[int] = []
+        try:
+            opened.append(context := self._call(what, _FSOPEN, kind, _FSOPEN_CLOEXEC))
+            for option in options:
+                key, equals, value = option.partition("=")
+                if equals:
+                    self._call(what, _FSCONFIG, context, _FSCONFIG_SET_STRING, key, value, 0)
+                else:
+                    self._call(what, _FSCONFIG, context, _FSCONFIG_SET_FLAG, key, 0, 0)
+            self._call(what, _FSCONFIG, context, _FSCONFIG_CMD_CREATE, 0, 0, 0)
+            # MOUNT_ATTR_RDONLY, _NOSUID and _NODEV are the same bits as MS_*
+            opened.append(mount := self._call(what, _FSMOUNT, context, _FSMOUNT_CLOEXEC, flags))
+            where = _MOVE_MOUNT_F_EMPTY_PATH | _MOVE_MOUNT_BENEATH
+            self._call(what, _MOVE_MOUNT, mount, "", _AT_FDCWD, target, where)
+        finally:
+            for descriptor in opened:
+                os.close(descriptor)
+
     def umount2(self, target: str, flags: int) -> None:
         if self._libc.umount2(os.fsencode(target), flags) != 0:
             raise _refused(f"umount of {target}")
@@ -104,12 +145,8 @@ class LinuxKernel:
             raise mount_error(f"open {self._fuse_device}", error.errno or 0) from error
 
     def clone_tree(self, directory: str) -> int:
-        flags = ctypes.c_ulong(_OPEN_TREE_CLONE | os.O_CLOEXEC)
-        path = ctypes.c_char_p(os.fsencode(directory))
-        descriptor = int(self._libc.syscall(ctypes.c_long(_OPEN_TREE), ctypes.c_long(_AT_FDCWD), path, flags))
-        if descriptor < 0:
-            raise _refused(f"open_tree of {directory}")
-        return descriptor
+        flags = _OPEN_TREE_CLONE | os.O_CLOEXEC
+        return self._call(f"open_tree of {directory}", _OPEN_TREE, _AT_FDCWD, directory, flags)
 
     def prctl(self, option: int, argument: int = 0) -> int:
         answer = int(self._libc.prctl(option, argument, 0, 0, 0))
@@ -138,6 +175,14 @@ class LinuxKernel:
                 os.close(descriptor)
         except OSError as error:
             raise mount_error(f"write of {value!r} to {path}", error.errno or 0) from error
+
+    def _call(self, what: str, number: int, *arguments: int | str) -> int:
+        """A system call that libc may have no name for."""
+        given = (ctypes.c_long(a) if isinstance(a, int) else ctypes.c_char_p(os.fsencode(a)) for a in arguments)
+        answer = int(self._libc.syscall(ctypes.c_long(number), *given))
+        if answer < 0:
+            raise _refused(what)
+        return answer
 
 
 _HINTS: Final = {

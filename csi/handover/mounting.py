@@ -21,6 +21,9 @@ from csi.volume.units import Bytes, Seconds
 
 _log = logging.getLogger(__name__)
 
+_Attach = Callable[[str, str, str, int, str], None]
+"""`Kernel.mount`, or what takes its place."""
+
 _ROOT_MODE: Final = "40000"  # S_IFDIR, as octal text
 
 
@@ -68,22 +71,39 @@ class Mounter:
         self._kernel = kernel
         self._unmounter = unmounter
 
-    def mount(self, order: MountOrder) -> KernelSession:
-        """A fresh session, on top of whatever is mounted there. Raises MountError; the descriptor is closed then, and
-        what of the mount may have been made is the caller's to remove."""
+    def mount(self, order: MountOrder, *, replacing: bool = False) -> KernelSession:
+        """A fresh session, on top of whatever is mounted there, or with `replacing` in the place of mounts of ours that
+        nobody serves. Raises MountError; the descriptor is closed then, and what of the mount may have been made is the
+        caller's to remove."""
+        if replacing:
+            try:
+                return self._session(order, self._exchange)
+            except MountError as error:
+                _log.info("for a moment nothing is mounted: %s", error)
+                self._unmounter.force(order.target)
+        return self._session(order, self._kernel.mount)
+
+    def _exchange(self, source: str, target: str, fstype: str, flags: int, data: str) -> None:
+        """So that nobody finds the directory below in between; where the kernel can."""
+        while len(self._unmounter.layers(target)) > 1:
+            self._unmounter.take_off(target)
+        self._kernel.mount_beneath(source, target, fstype, flags, data)
+        self._unmounter.take_off(target)
+
+    def _session(self, order: MountOrder, attach: _Attach) -> KernelSession:
         descriptor = self._kernel.open_fuse_device()
         try:
-            return KernelSession(descriptor, self._attach(order, descriptor))
+            return KernelSession(descriptor, self._attach(order, descriptor, attach))
         except BaseException:
             os.close(descriptor)
             raise
 
-    def _attach(self, order: MountOrder, descriptor: int) -> int:
+    def _attach(self, order: MountOrder, descriptor: int, attach: _Attach) -> int:
         flags = MS_NODEV | MS_NOSUID | (MS_RDONLY if order.read_only else 0)
         allow_other = ",allow_other" if order.allow_other else ""
         data = f"fd={descriptor},rootmode={_ROOT_MODE},user_id=0,group_id=0,default_permissions{allow_other}"
         before = {entry.mount_id for entry in self._unmounter.layers(order.target)}
-        self._kernel.mount(order.source, order.target, FSTYPE, flags, data)
+        attach(order.source, order.target, FSTYPE, flags, data)
         layers = self._unmounter.layers(order.target)
         if not layers or layers[-1].source != order.source or layers[-1].mount_id in before:
             raise MountError(

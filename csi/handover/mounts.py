@@ -95,10 +95,16 @@ class SidecarMounts:
             name = runtime_name(request.volume_id, target)
             if self._published_already(request, target, name):
                 return
-            self._clear(target, name)  # before anything looks at the target: a dead mount may be there
-            check_target(target)
+            dead = self._unmounter.layers(target)
+            if not dead:
+                self._clear(target, name)
+                check_target(target)
             self._preflight(request, Seconds(max(0.1, end - self._clock())))
-            self._publish_anew(request, target, name, end)
+            if dead:  # it stays until another one takes its place: programs must not find the directory below
+                for entry in dead:
+                    self._connections.abort(entry.minor)
+                self._clear("", name)
+            self._publish_anew(request, target, name, end, replacing=bool(dead))
 
     def unpublish(self, volume_id: str, target: Path, *, remove_target: bool = True) -> None:
         """As `VolumeMounts.unpublish`; a mount point that was somebody's own directory can be left there."""
@@ -226,14 +232,16 @@ class SidecarMounts:
             self._state.runtime(name).credentials.write(request.credentials)
         return True
 
-    def _publish_anew(self, request: PublishRequest, target: str, name: str, end: float) -> None:
-        publication = Publication(self._tools, request, target, self._state.runtime(name), name)
+    def _publish_anew(self, request: PublishRequest, target: str, name: str, end: float, *, replacing: bool) -> None:
+        runtime = self._state.runtime(name)
+        publication = Publication(self._tools, request, target, runtime, name, replacing=replacing)
         attendant = publication.run(lambda: Seconds(max(0.1, end - self._clock())))
         with self._lock:
             self._served[name] = Served(attendant, attendant.attended.process, attendant.attended.memory)
 
     def _clear(self, target: str, name: str) -> None:
-        """Remove every trace of a volume: mounts, processes, cgroup, runtime directory. Raises MountError."""
+        """Remove every trace of a volume: mounts (without a `target` they stay), processes, cgroup, runtime directory.
+        Raises MountError."""
         with self._lock:
             served = self._served.pop(name, None)
         self._removal.clear(target, self._state.runtime(name), served)

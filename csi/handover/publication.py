@@ -46,8 +46,17 @@ class Publication:
     """Used once, by one thread."""
 
     def __init__(
-        self, tools: Tools, request: PublishRequest, target: str, runtime: RuntimeDirectory, name: str
+        self,
+        tools: Tools,
+        request: PublishRequest,
+        target: str,
+        runtime: RuntimeDirectory,
+        name: str,
+        *,
+        replacing: bool = False,
     ) -> None:
+        """`replacing`: there is a dead mount of the volume, and whatever fails there will be one."""
+        self._replacing = replacing
         self._tools = tools
         self._request = request
         self._target = target
@@ -61,7 +70,8 @@ class Publication:
         with contextlib.ExitStack() as undo:
             self._prepare_runtime(undo)
             memory = self._prepare_memory(undo)
-            make_target(self._target, undo)
+            if not self._replacing:
+                make_target(self._target, undo)
             session = self._mount(undo)
             with contextlib.ExitStack() as ours:  # the descriptor, until the attendant has it
                 ours.callback(os.close, session.descriptor)
@@ -103,8 +113,10 @@ class Publication:
         return memory
 
     def _mount(self, undo: contextlib.ExitStack) -> KernelSession:
-        undo.callback(logged, lambda: self._tools.unmounter.force(self._target))
-        return Mounter(self._tools.kernel, self._tools.unmounter).mount(mount_order(self._request, self._target))
+        if not self._replacing:
+            undo.callback(logged, lambda: self._tools.unmounter.force(self._target))
+        mounter = Mounter(self._tools.kernel, self._tools.unmounter)
+        return mounter.mount(mount_order(self._request, self._target), replacing=self._replacing)
 
     def _listen(self, undo: contextlib.ExitStack) -> SidecarListener:
         runtime = self._runtime

@@ -123,7 +123,8 @@ class VolumeMounts(Protocol):
 
     def publish(self, request: PublishRequest, deadline: Seconds) -> None:
         """Idempotent. Raises TargetConflict, TargetNotUsable, MountError, SidecarFailed, StoreError (preflight),
-        CredentialsMissing, OperationPending, DeadlineExceeded. After a failure nothing of it is left mounted."""
+        CredentialsMissing, OperationPending, DeadlineExceeded. After a failure nothing of it is left mounted; where
+        a dead mount was there is one, so that nobody who uses it finds the directory below."""
 
     def unpublish(self, volume_id: str, target: Path) -> None:
         """Idempotent; works on dead, hung and stacked mounts without ever touching them; removes `target`."""

@@ -31,6 +31,10 @@ class FakeKernel:
         parent = next((entry.mount_id for entry in reversed(self.table) if entry.target == target), 1)
         self.table.append(entry_at(target, fstype, source, self._serial, parent, read_only=bool(flags & 1)))
 
+    def mount_beneath(self, source: str, target: str, fstype: str, flags: int, data: str) -> None:
+        self._enter("mount_beneath", target)
+        raise mount_error("fsopen", errno.ENOSYS)
+
     def umount2(self, target: str, flags: int) -> None:
         self._enter("umount2", target)
         if not flags & MNT_DETACH:
@@ -82,6 +86,10 @@ class FailingKernel(LinuxKernel):
     def mount(self, source: str, target: str, fstype: str, flags: int, data: str) -> None:
         self._enter(f"mount {fstype}")
         super().mount(source, target, fstype, flags, data)
+
+    def mount_beneath(self, source: str, target: str, fstype: str, flags: int, data: str) -> None:
+        self._enter("mount_beneath")
+        super().mount_beneath(source, target, fstype, flags, data)
 
     def umount2(self, target: str, flags: int) -> None:
         self._enter("umount2")

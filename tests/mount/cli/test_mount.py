@@ -1,5 +1,6 @@
 """`ossfuse mount` as a person uses it: a process in the foreground, a bucket of the emulator, Ctrl-C."""
 
+import errno
 import json
 import os
 import select
@@ -162,6 +163,40 @@ def test_the_command_ends_when_somebody_else_unmounts(emulator: RunningEmulator,
         rest, _ = process.communicate(timeout=60)
     assert process.returncode == 0
     assert "was unmounted by somebody else" in rest
+
+
+def test_a_sidecar_that_is_killed_is_followed_by_another_and_nobody_finds_the_directory_below(
+    emulator: RunningEmulator, tmp_path: Path
+) -> None:
+    directory = tmp_path / "folder"
+    keys = keys_file(emulator, tmp_path / "keys.json")
+    with mounting(emulator, directory, "--credentials", str(keys)) as process:
+        line = line_of(process)
+        (directory / "a.txt").write_text("written")
+        for _ in range(2):
+            os.kill(int(line.partition("sidecar ")[2].partition(",")[0].partition(")")[0]), signal.SIGKILL)
+            failures = list(failures_until_it_is_read(directory / "a.txt", "written"))
+            line = line_of(process)
+            assert line.startswith(f"mounted again on {directory} (sidecar ")
+            assert set(failures) <= {errno.ENOTCONN, errno.ECONNABORTED}
+        (directory / "b.txt").write_text("written after that")
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert errors.count("ended, killed by signal 9; another one is started") == 2
+    assert not directory.exists()
+
+
+def failures_until_it_is_read(path: Path, text: str) -> Iterator[int]:
+    end = time.monotonic() + 60
+    while True:
+        try:
+            assert path.read_text() == text
+        except OSError as error:
+            assert time.monotonic() < end, error
+            yield error.errno
+        else:
+            return
 
 
 def test_a_second_mount_on_the_same_directory_is_refused_and_the_first_goes_on(

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from csi.errors import MountError
+from csi.errors import EndpointUnreachable, MountError
 from csi.handover.kernel import MS_NODEV, MS_NOSUID, LinuxKernel
-from csi.handover.mountinfo import FSTYPE, layers_at, read_mountinfo
+from csi.handover.mountinfo import FSTYPE, layers_at, mount_source, read_mountinfo
+from csi.handover.mounting import Mounter, MountOrder
 from csi.handover.removal import Patience
+from csi.volume.encode import spec_hash
 from csi.volume.units import MIB, Seconds
+from tests.support.fake_kernel import FailingKernel
 from tests.support.node import DEADLINE, request_for, run_bounded
 
 
@@ -69,13 +74,120 @@ def test_a_killed_sidecar_is_seen_and_callers_get_an_error(node, published):
     assert not node.target.exists()
 
 
+class Looking(threading.Thread):
+    """Looks at the root of a mount over and over: which errors that had. An empty directory below it would be none."""
+
+    def __init__(self, path):
+        super().__init__()
+        self._path = path
+        self._over = threading.Event()
+        self.seen = set()
+
+    def run(self):
+        while not self._over.is_set():
+            try:
+                self.seen.add("mounted" if "hello.txt" in os.listdir(self._path) else "the directory below")
+            except OSError as error:
+                self.seen.add(errno.errorcode[error.errno])
+
+    def __enter__(self):
+        self.start()
+        return self.seen
+
+    def __exit__(self, *_):
+        self._over.set()
+        self.join()
+
+
 def test_publishing_over_a_dead_mount_makes_a_new_one(node, published):
     kill(published, node)
-    published.publish(request_for(node), DEADLINE)
+    with Looking(node.target) as seen:
+        published.publish(request_for(node), DEADLINE)
     assert node.layers() == 1
     assert (node.target / "hello.txt").read_bytes() == b"hello, world\n"
     assert not published.condition("vol-1", node.target).abnormal
+    assert seen <= {"mounted", "ENOTCONN", "ECONNABORTED"}
     published.unpublish("vol-1", node.target)
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_what_takes_the_place_of_a_dead_mount_is_mounted_as_that_was(node, read_only):
+    plugin = node.start()
+    plugin.publish(request_for(node, read_only=read_only), DEADLINE)
+    first = layers_at(read_mountinfo(), str(node.target))[0]
+    kill(plugin, node)
+    plugin.publish(request_for(node, read_only=read_only), DEADLINE)
+    (second,) = layers_at(read_mountinfo(), str(node.target))
+    same = ("root", "target", "options", "fstype", "source", "super_options")
+    assert [getattr(second, name) for name in same] == [getattr(first, name) for name in same]
+    plugin.unpublish("vol-1", node.target)
+
+
+def test_before_linux_6_5_there_is_a_moment_without_a_mount(node):
+    plugin = node.start(kernel=FailingKernel("mount_beneath", number=errno.EINVAL))
+    plugin.publish(request_for(node), DEADLINE)
+    kill(plugin, node)
+    plugin.publish(request_for(node), DEADLINE)
+    assert node.layers() == 1
+    assert (node.target / "hello.txt").exists()
+    plugin.unpublish("vol-1", node.target)
+
+
+def test_several_dead_mounts_have_one_in_their_place(node, published):
+    kill(published, node)
+    order = MountOrder(mount_source("vol-1", spec_hash(request_for(node).spec)), str(node.target), False, True)
+    os.close(Mounter(published._tools.kernel, published._unmounter).mount(order).descriptor)
+    assert node.layers() == 2
+    published.publish(request_for(node), DEADLINE)
+    assert node.layers() == 1
+    assert (node.target / "hello.txt").exists()
+    published.unpublish("vol-1", node.target)
+
+
+def test_a_sidecar_that_cannot_take_over_leaves_a_dead_mount_and_not_the_directory_below(node):
+    class Launching:
+        broken = False
+
+        def launch(self, *given):
+            if self.broken:
+                raise MountError("no process")
+            return node.stand_in().launch(*given)
+
+    launcher = Launching()
+    plugin = node.start(launcher=launcher)
+    plugin.publish(request_for(node), DEADLINE)
+    kill(plugin, node)
+    launcher.broken = True
+    for _ in range(2):
+        with pytest.raises(MountError, match="no process"):
+            plugin.publish(request_for(node), DEADLINE)
+        assert node.layers() == 1
+        assert "not connected" in run_bounded(["stat", str(node.target / "x")]).stderr
+    launcher.broken = False
+    plugin.publish(request_for(node), DEADLINE)
+    assert (node.target / "hello.txt").exists()
+    plugin.unpublish("vol-1", node.target)
+
+
+def test_a_dead_mount_stays_while_the_bucket_cannot_be_asked(node):
+    """Who uses it is told so; with the directory below it he would go on there, and nobody would know."""
+    answers = []
+
+    def preflight(_request, _deadline):
+        if answers:
+            raise answers[0]
+
+    plugin = node.start(preflight=preflight)
+    plugin.publish(request_for(node), DEADLINE)
+    kill(plugin, node)
+    answers.append(EndpointUnreachable("nobody"))
+    with pytest.raises(EndpointUnreachable):
+        plugin.publish(request_for(node), DEADLINE)
+    assert "not connected" in run_bounded(["stat", str(node.target / "x")]).stderr
+    answers.clear()
+    plugin.publish(request_for(node), DEADLINE)
+    assert (node.target / "hello.txt").exists()
+    plugin.unpublish("vol-1", node.target)
 
 
 def test_a_sidecar_killed_for_memory_is_told_apart_with_limit_and_fix(node):

@@ -24,7 +24,7 @@ def test_a_phrase_that_is_put_in_other_words_is_still_said_somewhere(said: str) 
             "its sidecar was killed for memory: raise fs.jindo.fuse.pod.mem.limit and restart the pod",
             "its sidecar was killed for memory: mount it again with a larger --memory",
         ),
-        ("it ended; restart the pod to mount it again", "it ended; mount it again"),
+        ("it ended; restart the pod to mount it again", "it ended; another one is started"),
         ("at most 1Gi, the value of fs.jindo.fuse.pod.mem.limit", "at most 1Gi, the value of --memory"),
         ("mountOptions: '-ofoo' is not accepted", "-o: '-ofoo' is not accepted"),
         ("oss://bkt/a is a bucket", "oss://bkt/a is a bucket"),
