@@ -8,6 +8,7 @@ the directory below, where what they write would be lost to the bucket.
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable
 
@@ -26,6 +27,7 @@ _CALM = Seconds(60.0)
 """A sidecar that served for so long is followed at once; others after a pause, which doubles with each."""
 _FIRST_PAUSE = Seconds(1.0)
 _LONGEST_PAUSE = Seconds(60.0)
+_NUMBER = re.compile(r"\d+")
 
 
 class Attending:
@@ -109,8 +111,10 @@ class Attending:
             click.echo("changed credentials are in use")
 
     def _warn(self, text: str) -> None:
-        if text != self._told:
-            self._told = text
+        """Once, however the numbers in it change."""
+        kind = _NUMBER.sub("", text)
+        if kind != self._told:
+            self._told = kind
             click.echo(f"Warning: {on_a_host(text)}", err=True)
 
 

@@ -103,6 +103,13 @@ def test_what_fails_is_tried_on_and_told_once_for_each_reason(capsys: pytest.Cap
     ]
 
 
+def test_a_sidecar_that_goes_on_saying_nothing_is_told_of_once(capsys: pytest.CaptureFixture[str]) -> None:
+    silent = [VolumeCondition(True, f"has not answered for {seconds} s", os.getpid()) for seconds in range(15, 120)]
+    mounts = attend(Clock(), silent)
+    assert mounts.published == []
+    assert capsys.readouterr().err == "Warning: has not answered for 15 s\n"
+
+
 def test_the_end_is_not_waited_for_while_nothing_can_be_mounted(capsys: pytest.CaptureFixture[str]) -> None:
     clock = Clock()
 
