@@ -214,7 +214,7 @@ class DirectLine:
             chunked.take(begun)
             while not chunked.is_whole:
                 count = patience.receive(room, 0)
-                if count == 0:
+                if count == 0 or patience.late:
                     self._end()
                     raise self._late(timeout, stall) if patience.late else self._broken(0)
                 chunked.take(bytes(room[:count]))

@@ -23,13 +23,15 @@ _ENTRY = re.compile(
     r"<Type>(\w+)</Type>\s*<Size>(\d+)</Size>\s*<StorageClass>(\w+)</StorageClass>"
 )
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d):(\d\d):(\d\d)(\.\d+)?Z")
+_TOLD_PREFIX = re.compile(r"<Prefix\s*(?:/>|>([^<]*)</Prefix>)")
 _PREFIX = re.compile(r"<CommonPrefixes>\s*<Prefix>([^<]+)</Prefix>")
 _TRUNCATED = re.compile(r"<IsTruncated>\s*(true|false)\s*</IsTruncated>")
 _TOKEN = re.compile(r"<NextContinuationToken>([^<]*)</NextContinuationToken>")
 
 
-def parse_page(document: bytes) -> ListPage:
-    """The page in a ListObjectsV2 answer. Raises ServerFailure when it is not one."""
+def parse_page(document: bytes, prefix: str | None = None) -> ListPage:
+    """The page in a ListObjectsV2 answer. Raises ServerFailure when it is not one, or says that it is of another
+    `prefix` than was asked for: then it is the answer to another request."""
     text = document.decode("utf-8", "surrogateescape")
     entries = _ENTRY.findall(text)
     prefixes = _PREFIX.findall(text)
@@ -42,8 +44,11 @@ def parse_page(document: bytes) -> ListPage:
         and text.rstrip().endswith("</ListBucketResult>")
     )
     if not is_plain:
-        return _parse_any(document)
+        return _parse_any(document, prefix)
     is_encoded = "<EncodingType>url</EncodingType>" in text
+    told = _TOLD_PREFIX.search(text, 0, _first(text, "<Contents", "<CommonPrefixes"))
+    if told is not None:
+        _compare(unescape(told.group(1) or ""), prefix, is_encoded=is_encoded)
     hours: dict[str, int] = {}  # many objects are written in the same few
     places: dict[str, str] = {}  # and most keys of a page begin alike
     objects = []
@@ -76,7 +81,17 @@ def parse_page(document: bytes) -> ListPage:
     )
 
 
-def _parse_any(document: bytes) -> ListPage:
+def _first(text: str, *words: str) -> int:
+    """Where one of them begins first; the end if there is none."""
+    return min((at for word in words if (at := text.find(word)) >= 0), default=len(text))
+
+
+def _compare(told: str, prefix: str | None, *, is_encoded: bool) -> None:
+    if prefix is not None and prefix not in (told, _key(told, is_encoded)):
+        raise _not_a_listing(f"it is of {told!r}, and {prefix!r} was asked for")
+
+
+def _parse_any(document: bytes, prefix: str | None) -> ListPage:
     try:
         root = ElementTree.fromstring(document)  # noqa: S314 - expat bounds entity expansion by itself
     except ElementTree.ParseError as error:
@@ -86,6 +101,9 @@ def _parse_any(document: bytes) -> ListPage:
     if root.tag != "ListBucketResult":
         raise _not_a_listing(f"<{root.tag}>")
     is_encoded = root.findtext("EncodingType", "") == "url"
+    told = root.findtext("Prefix")
+    if told is not None:
+        _compare(told, prefix, is_encoded=is_encoded)
     try:
         objects = [
             ListedObject(

@@ -173,7 +173,9 @@ def list_page(
     query = [(name, value) for name, value in parameters.items() if value]
     pages: list[ListPage] = []
     # parsed as a check, so that the error page of a passing proxy is another failed attempt
-    session.call(Call("ListObjects", "GET", query=query), check=lambda answer: pages.append(parse_page(answer.body)))
+    session.call(
+        Call("ListObjects", "GET", query=query), check=lambda answer: pages.append(parse_page(answer.body, prefix))
+    )
     return pages[-1]
 
 

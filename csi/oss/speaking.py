@@ -104,7 +104,7 @@ class Patience:
                 count = self._connection.recv_into(target, len(target), flags)
             except BlockingIOError:
                 count = -1
-            if count in (0, len(target)) or (count > 0 and not flags):
+            if count == 0 or (count == len(target) and flags):
                 return count
             now = self._monotonic()
             if count > 0:

@@ -58,7 +58,7 @@ cdef Py_ssize_t receive(Exchange *x, char *where, Py_ssize_t size, int flags) no
             setsockopt(x.descriptor, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit))
             x.armed = x.wait
         count = recv(x.descriptor, where, size, flags)
-        if count == size or count == 0 or (count > 0 and not flags & MSG_WAITALL):
+        if count == 0 or (count == size and flags & MSG_WAITALL):
             return count
         if count < 0 and errno != EAGAIN and errno != EINTR:
             x.error = errno

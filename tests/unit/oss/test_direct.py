@@ -213,6 +213,19 @@ def test_silence_ends_in_a_deadline(line: Line, bounds: tuple[float, float], beg
     assert not line.usable
 
 
+def test_a_head_that_drips_in_ends_in_a_deadline(line: Line) -> None:
+    with pytest.raises(DeadlineExceeded, match=ENDPOINT):
+        line.get(*[piece for letter in head(Content_Length=8) for piece in (bytes([letter]), b"WAIT")], timeout=0.3)
+    assert not line.usable
+
+
+def test_chunks_that_drip_in_end_in_a_deadline(line: Line) -> None:
+    chunks = [piece for letter in b"1;" + b"x" * 60 for piece in (bytes([letter]), b"WAIT")]
+    with pytest.raises(DeadlineExceeded, match=ENDPOINT):
+        line.get(head(Transfer_Encoding="chunked"), *chunks, has_target=False, timeout=0.3)
+    assert not line.usable
+
+
 def test_silence_in_a_body_is_told_with_what_came(line: Line) -> None:
     answer = line.get(head(Content_Length=8) + b"123", stall=0.2)
 

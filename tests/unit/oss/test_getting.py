@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import time
 from collections.abc import Callable, Iterator
 
 import fastcrc
@@ -111,6 +113,21 @@ def ask(*answers: bytes, begin: int = 0, total: int | None = None) -> Iterator[t
 
 def test_what_was_asked_for_is_there() -> None:
     assert list(ask(good(), good())) == [(GOT, True, BODY)] * 2
+
+
+def test_a_head_that_drips_in_is_given_up() -> None:
+    def play(server: RawServer, connection: socket.socket) -> None:
+        read_request(server, connection)
+        with contextlib.suppress(OSError):
+            for letter in good():
+                connection.sendall(bytes([letter]))
+                time.sleep(0.05)
+
+    with raw_server(play) as server, socket.create_connection(("127.0.0.1", server.port)) as connection:
+        heads = GetHeads(Location(bucket="bucket", endpoint=server.url), signer_for(1, ""))
+        stamp = stamp_of(heads, 1, None, timeout=0.5, stall=0.3)
+        outcome, usable = stamp.get(connection, b"a", ETAG, memoryview(bytearray(len(BODY))), 0, None)
+    assert (outcome, usable) == (UNUSUAL, False)
 
 
 def test_a_range_is_there_whatever_the_checksum_of_the_object() -> None:

@@ -98,6 +98,30 @@ def test_an_empty_bucket_is_an_empty_page():
     assert parse_page(document(ListPage([], [], ""))) == ListPage([], [], "")
 
 
+@pytest.mark.parametrize("attribute", ["", ' a="b"'])
+@pytest.mark.parametrize("encode", [url_encoded, lambda key: key])
+def test_a_page_says_which_prefix_it_is_of(attribute, encode):
+    page = ListPage([ListedObject("d/a b", 1, '"E"', 0.0)], ["d/a b/"], "")
+    told = f"<Prefix>{encode('d/a b')}</Prefix>".encode()
+    body = document(page).replace(b"<Prefix></Prefix>", told, 1)
+    body = body.replace(b"<Contents>", f"<Contents{attribute}>".encode())
+
+    assert parse_page(body, "d/a b") == page
+    assert parse_page(body) == page
+    with pytest.raises(ServerFailure, match="'d/c' was asked for"):
+        parse_page(body, "d/c")
+
+
+@pytest.mark.parametrize("told", ["<Prefix/>", "<Prefix />", "<Prefix></Prefix>"])
+def test_a_page_of_the_whole_bucket_is_no_answer_for_a_prefix(told):
+    page = ListPage([], ["d/"], "")
+    body = document(page).replace(b"<Prefix></Prefix>", told.encode(), 1)
+
+    assert parse_page(body, "") == page
+    with pytest.raises(ServerFailure, match="was asked for"):
+        parse_page(body, "d/")
+
+
 @pytest.mark.parametrize(
     "body",
     [
