@@ -227,7 +227,7 @@ class OpenDirectory:
     def _name(self, found: Found, place: bytes) -> DirectoryName:
         table = self._namespace.table
         node = table.child(self.node, found.name)
-        if node is not None:
+        if node is not None and not _is_outdated(node, found):
             return DirectoryName(found.name, node.inode, node.kind, found.cookie)
         kind = found.facts.kind if found.facts is not None else FileKind.FILE
         return DirectoryName(found.name, table.number(place, found.name, kind), kind, found.cookie)
@@ -300,6 +300,12 @@ class OpenDirectory:
         while waiting is not None:
             yield waiting
             waiting = earlier.pop() if earlier else None
+
+
+def _is_outdated(node: Node, found: Found) -> bool:
+    """Whether something of another kind has taken the place of `node` since."""
+    facts = found.facts
+    return facts is not None and facts.kind is not node.kind and node.asked < found.asked and node.draft is None
 
 
 def _in_order(page: ListPage, start: int) -> list[tuple[bytes, ListedObject | None]]:

@@ -122,6 +122,27 @@ def test_a_link_that_was_listed_by_name_is_followed_when_it_is_looked_up(led: Wo
     assert program.read("d/link") == b"what it leads to"
 
 
+@pytest.mark.parametrize("arguments", [FOLLOWING, READONLY])
+@pytest.mark.parametrize("plus", [True, False])
+def test_a_link_in_the_place_of_a_directory_is_no_directory_in_a_listing(
+    led: World, arguments: MountArguments, plus: bool
+) -> None:
+    led.store.put("d/was/x", [b""])
+    program = led.mount(arguments)
+    with program.walk("d") as inode, program.walk("d/was"):  # the kernel remembers it
+        led.store.delete("d/was/x")
+        led.store.put_symlink("d/was", "d/target")
+        led.clock.advance(60)
+        handle = program.filesystem.opendir(inode)
+        told = {
+            entry.name: entry.kind
+            for entry in program.filesystem.scan(handle, 0, plus=plus)
+            if isinstance(entry, DirectoryName)
+        }
+        program.filesystem.releasedir(handle)
+    assert told[b"was"] is FileKind.FILE
+
+
 @pytest.mark.parametrize("name", LINKS)
 def test_a_link_that_leads_nowhere_is_there_and_cannot_be_read(led: World, name: str) -> None:
     program = led.mount(FOLLOWING)
