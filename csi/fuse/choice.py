@@ -15,6 +15,7 @@ from csi.data.couriers import Couriers, Errands
 from csi.data.streams import Tail
 from csi.fs.published import NothingPublished, Published
 from csi.fuse.own.passthrough import Registrar
+from csi.fuse.protocol.negotiation import LARGEST_WRITE
 from csi.fuse.served import ServedFilesystem
 from csi.fuse.session import KernelSession
 from csi.volume.naming import SESSIONS
@@ -57,14 +58,18 @@ class SessionChoice(ABC):
         on_started: Callable[[], None],
         stop_grace: Seconds = STOP_GRACE,
         registrar: Registrar | None = None,
+        largest_write: int = LARGEST_WRITE,
     ) -> KernelSession:
         """The session of a mounted descriptor, not serving yet; `published` is of `publish`. `registrar` is for one
-        that can have the kernel read files of a disk cache by itself, where this process may not see to that."""
-        make = self._session_on(published, registrar)
+        that can have the kernel read files of a disk cache by itself, where this process may not see to that, and
+        `largest_write` (bytes of a request) for one that can tell the kernel."""
+        make = self._session_on(published, registrar, largest_write)
         return make(descriptor, filesystem, arguments, workers=workers, on_started=on_started, stop_grace=stop_grace)
 
     @abstractmethod
-    def _session_on(self, published: Published, registrar: Registrar | None) -> Callable[..., KernelSession]:
+    def _session_on(
+        self, published: Published, registrar: Registrar | None, largest_write: int
+    ) -> Callable[..., KernelSession]:
         """What makes a session that answers from `published`. Raises TypeError if that is of another kind."""
 
 
@@ -103,8 +108,11 @@ class _Own(SessionChoice):
             raise TypeError(f"{published!r} was not made by this kind of session")
         return published
 
-    def _session_on(self, published: Published, registrar: Registrar | None) -> Callable[..., KernelSession]:
-        return functools.partial(self._session, answers=self._of_ours(published), registrar=registrar)
+    def _session_on(
+        self, published: Published, registrar: Registrar | None, largest_write: int
+    ) -> Callable[..., KernelSession]:
+        ours = self._of_ours(published)
+        return functools.partial(self._session, answers=ours, registrar=registrar, largest_write=largest_write)
 
 
 class _Pyfuse3(SessionChoice):
@@ -118,5 +126,7 @@ class _Pyfuse3(SessionChoice):
     def publish(self, couriers: ForErrands | None = None) -> Published:
         return NothingPublished()
 
-    def _session_on(self, published: Published, registrar: Registrar | None) -> Callable[..., KernelSession]:
+    def _session_on(
+        self, published: Published, registrar: Registrar | None, largest_write: int
+    ) -> Callable[..., KernelSession]:
         return self._session

@@ -22,7 +22,7 @@ from typing import Final
 
 from csi.data.couriers import MOST, Couriers
 from csi.data.engine import DataEngine
-from csi.data.ledger import MemoryLedger, budget_for, metadata_allowance
+from csi.data.ledger import MemoryLedger, budget_for, largest_write, metadata_allowance
 from csi.errors import CredentialsMissing
 from csi.fs.filesystem import Filesystem
 from csi.fs.published import LARGEST
@@ -149,6 +149,7 @@ def assemble(
         workers=_WORKERS,
         on_started=on_started,
         registrar=registrar if disk is not None else None,
+        largest_write=largest_write(Bytes(volume.memory_limit)),
     )
     return ServedVolume(store, engine, filesystem, served)
 

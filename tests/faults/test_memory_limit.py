@@ -1,5 +1,5 @@
-"""A sidecar with little memory is not killed for it: by 32 readers and 4 writers of 1 GiB files at once (256Mi), nor by
-programs that look at 120,000 files (128Mi)."""
+"""A sidecar with little memory is not killed for it: by 32 readers and 4 writers of 1 GiB files at once (256Mi), by
+programs that look at 120,000 files (128Mi), nor by hundreds that write at once (128Mi, 512Mi)."""
 
 from __future__ import annotations
 
@@ -142,6 +142,14 @@ def test_names_that_programs_look_at_do_not_take_all_memory(tmp_path, emulator, 
         emulator.seed(f"data/{half}/{{n:06}}.jpg", count=files, size=7)
     outcome = run_on_a_volume(tmp_path, emulator, "128Mi", LOOK, files, session=session, timeout=250)
     outcome.require_no_kill(128 * MIB)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("limit", "writers"), [(128, 200), (512, 500)])
+def test_what_hundreds_of_programs_write_at_once_does_not_take_all_memory(tmp_path, emulator, limit, writers):
+    """Most wait for memory, each in a write(2) of a mebibyte."""
+    outcome = run_on_a_volume(tmp_path, emulator, f"{limit}Mi", LOAD, 0, writers, 3 * MIB, timeout=250)
+    outcome.require_no_kill(limit * MIB)
 
 
 def crc64_of_repeated(byte, size):

@@ -48,6 +48,7 @@ class Handshake:
         symlinks_last: bool,
         bare_names: bool,
         passthrough: bool,
+        largest_write: int,
         resume: InitResult | None,
         pages_limit: Path = PAGES_LIMIT,
     ) -> None:
@@ -55,6 +56,7 @@ class Handshake:
         self._symlinks_last = symlinks_last
         self._bare_names = bare_names
         self._passthrough = passthrough
+        self._largest_write = largest_write
         self._resume = resume
         self._max_pages = _max_pages(pages_limit)
 
@@ -88,6 +90,7 @@ class Handshake:
                     symlinks_last=self._symlinks_last,
                     bare_names=self._bare_names,
                     passthrough=self._passthrough,
+                    largest_write=self._largest_write,
                 )
             except VersionNotSupported:
                 wire.reply(header.unique, errno.EPROTO)

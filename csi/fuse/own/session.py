@@ -34,7 +34,7 @@ from csi.fuse.own.names import NameHandlers
 from csi.fuse.own.passthrough import KernelBackingFiles, Passthrough, Registrar, may_register
 from csi.fuse.own.work import Lanes
 from csi.fuse.protocol.constants import InitFlag
-from csi.fuse.protocol.negotiation import InitResult
+from csi.fuse.protocol.negotiation import LARGEST_WRITE, InitResult
 from csi.fuse.requests import SessionStatistics
 from csi.fuse.served import Backed, Overflowing, Scanning, ServedFilesystem
 from csi.volume.spec import MountArguments
@@ -84,6 +84,7 @@ class OwnSession:
         workers: int,
         on_started: Callable[[], None],
         resume: InitResult | None = None,
+        largest_write: int = LARGEST_WRITE,
         stop_grace: Seconds = STOP_GRACE,
         interrupt_patience: Seconds = PATIENCE,
         may_register: Callable[[], bool] = may_register,
@@ -98,6 +99,7 @@ class OwnSession:
         self._answers = answers
         self._on_started = on_started
         self._resume = resume
+        self._largest_write = largest_write
         self._stop_grace = stop_grace
         self._interrupt_patience = interrupt_patience
         self._may_register = may_register
@@ -131,6 +133,7 @@ class OwnSession:
             symlinks_last=symlinks_last,
             bare_names=isinstance(self._filesystem, Scanning),
             passthrough=self._wants_passthrough(),
+            largest_write=self._largest_write,
             resume=self._resume,
         )
         processors = len(os.sched_getaffinity(0))

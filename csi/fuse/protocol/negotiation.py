@@ -21,6 +21,7 @@ _MIB = 1024 * 1024
 DEFAULT_MAX_PAGES = 256
 """/proc/sys/fs/fuse/max_pages_limit as the kernel has it from the start; older kernels know no other."""
 MOST_PAGES = 4 * _MIB // PAGE
+LARGEST_WRITE = MOST_PAGES * PAGE
 
 MAX_BACKGROUND = 64
 CONGESTION_THRESHOLD = 48
@@ -114,8 +115,10 @@ def negotiate(
     symlinks_last: bool = False,
     bare_names: bool = True,
     passthrough: bool = False,
+    largest_write: int = LARGEST_WRITE,
 ) -> InitResult:
-    """The answer to INIT. `max_pages` is what the kernel allows a request to carry. `symlinks_last`: a symlink's target
+    """The answer to INIT. `max_pages` is what the kernel allows a request to carry, `largest_write` how many bytes one
+    that writes may. `symlinks_last`: a symlink's target
     may be kept for as long as the symlink. `bare_names`: a directory may be read without attributes where the kernel
     has no use for them. `passthrough`: opens may name local files that are read in place of this server.
 
@@ -141,7 +144,7 @@ def negotiate(
         minor=min(asked.minor, NEWEST_MINOR),
         flags=flags,
         max_readahead=asked.max_readahead,
-        max_write=pages * PAGE,
+        max_write=min(pages * PAGE, largest_write),
         max_pages=pages,
         max_background=MAX_BACKGROUND,
         congestion_threshold=CONGESTION_THRESHOLD,

@@ -12,6 +12,7 @@ from csi.fuse.protocol.bodies import Init
 from csi.fuse.protocol.constants import NEWEST_MINOR, OLDEST_MINOR, InitFlag
 from csi.fuse.protocol.negotiation import (
     CONGESTION_THRESHOLD,
+    LARGEST_WRITE,
     MAX_BACKGROUND,
     MOST_PAGES,
     PAGE,
@@ -114,6 +115,12 @@ def test_requests_are_as_large_as_the_kernel_allows(limit: int, pages: int) -> N
     assert (agreed.max_pages, pages_told, max_write) == (pages, pages, pages * PAGE)
 
 
+def test_writes_may_bring_less_than_reads() -> None:
+    agreed = negotiate(asked(), max_pages=256, largest_write=64 * 1024)
+
+    assert (agreed.max_pages, agreed.max_write) == (256, 64 * 1024)
+
+
 def test_a_kernel_without_max_pages_sends_what_it_always_did() -> None:
     assert negotiate(asked(flags=EVERYTHING & ~InitFlag.MAX_PAGES), max_pages=1024).max_write == 32 * PAGE
 
@@ -137,7 +144,14 @@ def test_buffers_are_as_large_as_what_the_kernel_may_send(tmp_path: Path, said: 
     if said is not None:
         limit.write_text(said)
 
-    made = Handshake(symlinks_last=False, bare_names=True, passthrough=False, resume=None, pages_limit=limit)
+    made = Handshake(
+        symlinks_last=False,
+        bare_names=True,
+        passthrough=False,
+        largest_write=LARGEST_WRITE,
+        resume=None,
+        pages_limit=limit,
+    )
 
     assert made.buffer_size == largest
 
@@ -146,7 +160,12 @@ def test_a_successor_has_room_for_what_its_predecessor_agreed_on(tmp_path: Path)
     agreed = negotiate(asked(), max_pages=1024)
 
     made = Handshake(
-        symlinks_last=False, bare_names=True, passthrough=False, resume=agreed, pages_limit=tmp_path / "missing"
+        symlinks_last=False,
+        bare_names=True,
+        passthrough=False,
+        largest_write=LARGEST_WRITE,
+        resume=agreed,
+        pages_limit=tmp_path / "missing",
     )
 
     assert made.buffer_size == 1024 * PAGE
