@@ -118,9 +118,9 @@ def negotiate(
     largest_write: int = LARGEST_WRITE,
 ) -> InitResult:
     """The answer to INIT. `max_pages` is what the kernel allows a request to carry, `largest_write` how many bytes one
-    that writes may. `symlinks_last`: a symlink's target
-    may be kept for as long as the symlink. `bare_names`: a directory may be read without attributes where the kernel
-    has no use for them. `passthrough`: opens may name local files that are read in place of this server.
+    that writes may. `symlinks_last`: a symlink's target may be kept for as long as the symlink. `bare_names`: a
+    directory may be read without attributes where the kernel has no use for them. `passthrough`: opens may name local
+    files that are read in place of this server.
 
     Raises VersionNotSupported.
     """
