@@ -24,18 +24,13 @@ from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 from csi.errors import OutOfMemoryBudget
-from csi.volume.units import KIB, MIB, Bytes, Seconds
+from csi.volume.units import MIB, Bytes, Seconds
 
 T = TypeVar("T")
 
 _FIXED = 112 * MIB
 _LARGEST_SHARE_OF_OTHERS = 512 * MIB
 _SMALLEST_BUDGET = 16 * MIB
-_ENOUGH_FOR_WRITES = 1024 * MIB
-_WRITES_AT_ONCE = 2048
-_SMALLEST_WRITE = 64 * KIB
-_LARGEST_WRITE = Bytes(4 * MIB)
-"""More than the kernel sends at once unless it was told to."""
 
 
 def budget_for(memory_limit: Bytes) -> Bytes:
@@ -54,15 +49,6 @@ def budget_for(memory_limit: Bytes) -> Bytes:
 def metadata_allowance(memory_limit: Bytes) -> Bytes:
     """What of a sidecar's memory limit is set aside for inodes and listings; `budget_for` leaves it out."""
     return Bytes(min(memory_limit // 8, _LARGEST_SHARE_OF_OTHERS))
-
-
-def largest_write(memory_limit: Bytes) -> Bytes:
-    """How much a program's write(2) may bring at once, a power of two: what waits for a part to have room is here, and
-    charged to nobody. With less than the usual 1Gi hundreds of writers would be as much as there is."""
-    if memory_limit >= _ENOUGH_FOR_WRITES:
-        return _LARGEST_WRITE
-    share = max(memory_limit // _WRITES_AT_ONCE, _SMALLEST_WRITE)
-    return Bytes(1 << (share.bit_length() - 1))
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,23 @@ from dataclasses import dataclass
 from csi.data.buffers import BufferPool, floor_power
 from csi.data.ledger import Turns
 from csi.errors import OutOfMemoryBudget
-from csi.volume.units import KIB, MIB, Seconds
+from csi.volume.units import KIB, MIB, Bytes, Seconds
 
 _SMALLEST_BUFFER = 128 * KIB  # a part of one buffer is a part OSS accepts
 _LARGEST_BUFFER = 1 * MIB
+
+_WRITES_AT_ONCE = 2048
+_SMALLEST_WRITE = 64 * KIB
+_LARGEST_WRITE = Bytes(4 * MIB)  # more than the kernel sends at once unless it was told to
+_ENOUGH_FOR_WRITES = 1024 * MIB
+
+
+def largest_write(memory_limit: Bytes) -> Bytes:
+    """How much a program's write(2) may bring at once, a power of two: what waits for uploads is here, and charged to
+    nobody. With less than the usual 1Gi hundreds of writers would be as much as there is."""
+    if memory_limit >= _ENOUGH_FOR_WRITES:
+        return _LARGEST_WRITE
+    return Bytes(floor_power(max(memory_limit // _WRITES_AT_ONCE, _SMALLEST_WRITE)))
 
 
 @dataclass(frozen=True, slots=True)

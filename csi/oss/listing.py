@@ -47,8 +47,7 @@ def parse_page(document: bytes, prefix: str | None = None) -> ListPage:
         return _parse_any(document, prefix)
     is_encoded = "<EncodingType>url</EncodingType>" in text
     told = _TOLD_PREFIX.search(text, 0, _first(text, "<Contents", "<CommonPrefixes"))
-    if told is not None:
-        _compare(unescape(told.group(1) or ""), prefix, is_encoded=is_encoded)
+    _compare(unescape(told.group(1) or "") if told is not None else None, prefix, is_encoded=is_encoded)
     hours: dict[str, int] = {}  # many objects are written in the same few
     places: dict[str, str] = {}  # and most keys of a page begin alike
     objects = []
@@ -86,8 +85,9 @@ def _first(text: str, *words: str) -> int:
     return min((at for word in words if (at := text.find(word)) >= 0), default=len(text))
 
 
-def _compare(told: str, prefix: str | None, *, is_encoded: bool) -> None:
-    if prefix is not None and prefix not in (told, _key(told, is_encoded)):
+def _compare(told: str | None, prefix: str | None, *, is_encoded: bool) -> None:
+    """A server need not tell the prefix."""
+    if told is not None and prefix is not None and prefix not in (told, _key(told, is_encoded)):
         raise _not_a_listing(f"it is of {told!r}, and {prefix!r} was asked for")
 
 
@@ -101,9 +101,7 @@ def _parse_any(document: bytes, prefix: str | None) -> ListPage:
     if root.tag != "ListBucketResult":
         raise _not_a_listing(f"<{root.tag}>")
     is_encoded = root.findtext("EncodingType", "") == "url"
-    told = root.findtext("Prefix")
-    if told is not None:
-        _compare(told, prefix, is_encoded=is_encoded)
+    _compare(root.findtext("Prefix"), prefix, is_encoded=is_encoded)
     try:
         objects = [
             ListedObject(

@@ -22,7 +22,8 @@ from typing import Final
 
 from csi.data.couriers import MOST, Couriers
 from csi.data.engine import DataEngine
-from csi.data.ledger import MemoryLedger, budget_for, largest_write, metadata_allowance
+from csi.data.ledger import MemoryLedger, budget_for, metadata_allowance
+from csi.data.staging import largest_write
 from csi.errors import CredentialsMissing
 from csi.fs.filesystem import Filesystem
 from csi.fs.published import LARGEST

@@ -21,7 +21,7 @@ DEAD = VolumeCondition(True, "the sidecar ended; restart the pod to mount it aga
 
 
 class Clock:
-    """An `Ending` too, that is asked for by nobody but when `script` runs out: waits take their time of this clock."""
+    """An `Ending` too, whose waits take their time of this clock; the end is asked for once `signal` is set."""
 
     signal = 0
 

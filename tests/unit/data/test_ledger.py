@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from csi.data.ledger import MemoryLedger, Turns, budget_for, largest_write
+from csi.data.ledger import MemoryLedger, Turns, budget_for
 from csi.errors import OutOfMemoryBudget
-from csi.volume.units import GIB, KIB, MIB, Bytes, Seconds
+from csi.volume.units import GIB, MIB, Bytes, Seconds
 from tests.support.engines import LONG, Running, until
 
 
@@ -108,14 +108,6 @@ def test_turns_are_served_first_come_first_served() -> None:
 )
 def test_the_budget_leaves_room_for_the_process_itself(limit: int, least: int, most: int) -> None:
     assert least <= budget_for(Bytes(limit)) <= most
-
-
-@pytest.mark.parametrize(
-    ("limit", "largest"),
-    [(0, 64 * KIB), (128 * MIB, 64 * KIB), (300 * MIB, 128 * KIB), (512 * MIB, 256 * KIB), (1 * GIB, 4 * MIB)],
-)
-def test_writes_bring_less_at_once_where_there_is_little_memory(limit: int, largest: int) -> None:
-    assert largest_write(Bytes(limit)) == largest
 
 
 @pytest.mark.parametrize("limit", [0, 1, 64 * MIB, 96 * MIB, 10 * GIB, 1024 * GIB])

@@ -6,9 +6,9 @@ import pytest
 
 from csi.data.buffers import BufferPool
 from csi.data.ledger import MemoryLedger
-from csi.data.staging import StagingMemory
+from csi.data.staging import StagingMemory, largest_write
 from csi.errors import OutOfMemoryBudget
-from csi.volume.units import KIB, MIB, Bytes, Seconds
+from csi.volume.units import GIB, KIB, MIB, Bytes, Seconds
 from tests.support.engines import LONG, Running, until
 
 
@@ -90,3 +90,11 @@ def test_a_writer_closed_while_its_buffer_travels_gives_it_back_later() -> None:
     assert memory.statistics().held == 128 * KIB
     writer.give([buffer])
     assert memory.statistics() == type(memory.statistics())(0, 0, 256 * KIB, 0)
+
+
+@pytest.mark.parametrize(
+    ("limit", "largest"),
+    [(0, 64 * KIB), (128 * MIB, 64 * KIB), (300 * MIB, 128 * KIB), (512 * MIB, 256 * KIB), (1 * GIB, 4 * MIB)],
+)
+def test_writes_bring_less_at_once_where_there_is_little_memory(limit: int, largest: int) -> None:
+    assert largest_write(Bytes(limit)) == largest
