@@ -109,6 +109,7 @@ class NodeLink:
         if self._thread is not None:
             self._thread.join(5.0)
         self._replace(None)
+        self.questions.close()
         for end in (self._wake, self._woken, self._interrupt, self._interrupting):
             end.close()
 

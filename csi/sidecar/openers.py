@@ -2,7 +2,8 @@
 
 At open the node plugin is asked which process it is: the thread may have ended when the file is closed. At close it is
 asked whether that process is ending by a signal. Both times the kernel keeps the process until its call is answered.
-Whatever is not answered in time means an ordinary close. A thread that opens one file after the other is asked about
+Whatever is not answered in time means an ordinary close; a node plugin that is being replaced has the time that
+`csi.sidecar.questions` gives it. A thread that opens one file after the other is asked about
 once in `_FRESH` seconds. A sidecar that is a process of the node itself sees as much as that a program lives, and then
 asks nobody.
 """
@@ -29,7 +30,7 @@ class Inquiry(Protocol):
     """A question that is under way."""
 
     def wait(self, timeout: Seconds) -> Answer | None:
-        """The answer; None when there will be none, or none in time."""
+        """The answer; None when there will be none, or none in `timeout` from somebody who is there."""
 
 
 class Informant(Protocol):

@@ -16,11 +16,11 @@ def test_helm_upgrade_and_rollback_with_pods_running(reader: Tenant, driver: Dri
     assert driver.node_pod() != before
     further_rounds(reader)
     reader.start_pod("during")
-    reader.sh("during", "cat /data/big > /dev/null")
+    reader.sh("during", "cat /data/big > /dev/null && echo during > /data/said")
     driver.rollback()
     further_rounds(reader)
     reader.start_pod("after")
-    reader.sh("after", "cat /data/big > /dev/null && cat /data/written-0")
+    assert reader.sh("after", "cat /data/big > /dev/null && cat /data/said") == "during\n"
     assert reader.sidecar_status("app")["restartCount"] == restarts
     for name in ("app", "during", "after"):
         reader.delete_pod(name)

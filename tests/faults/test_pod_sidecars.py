@@ -226,11 +226,10 @@ def test_the_memory_that_is_nearly_used_up_is_told(pods: PodNode) -> None:
 def container(pod: Pod, code: str, name: str) -> Iterator[subprocess.Popen[bytes]]:
     """A container of the pod whose first process is `code`; killing what is given kills the container."""
     with subprocess.Popen(
-        [
-            *("/bin/sh", "-c", 'echo 0 > "$0/cgroup.procs" && exec "$@"', str(pod.cgroup.path)),
+        pod.command(
             *("unshare", "--mount", "--propagation", "slave", "--pid", "--fork", "--kill-child"),
             *(sys.executable, "-c", f"{BEGINNING}\n{code}", str(pod.target / name)),
-        ],
+        ),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     ) as process:
@@ -264,14 +263,32 @@ def test_a_container_that_ends_closes_its_files(pods: PodNode, emulator: Running
         assert Bucket(emulator).get(f"closed-{number}") == WRITTEN
 
 
-def test_another_node_plugin_is_asked_and_none_is_not_waited_for(pods: PodNode, emulator: RunningEmulator) -> None:
+def test_a_program_killed_while_the_node_plugin_is_replaced_leaves_no_half_object(
+    pods: PodNode, emulator: RunningEmulator
+) -> None:
+    """Before its successor is there, and then: the successor has seen none of these programs live."""
     plugin, pod = pods.start(), pods.pod()
     serve_real(plugin, pod, emulator)
-    plugin.close()
-    kill_when_written(pod, KILLED["killed"], "nobody-knew")
-    until(lambda: Bucket(emulator).names() == {"nobody-knew"})
-    again = pods.start()
-    until(lambda: is_served(again, pod))
-    kill_when_written(pod, KILLED["killed"], "killed")
-    until(lambda: "'killed' was not written" in pods.log())
-    assert Bucket(emulator).names() == {"nobody-knew"}
+    with container(pod, KILLED["killed"], "before") as before, container(pod, KILLED["killed"], "after") as after:
+        for process in (before, after):
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"written\n"
+        plugin.close()
+        before.kill()
+        until(lambda: "the node plugin is gone" in pods.log())
+        with container(pod, CLOSED["closed"], "closed") as closed:
+            again = pods.start()
+            until(lambda: is_served(again, pod))
+            after.kill()
+            closed.wait(60)
+        for name in ("before", "after"):
+            until(lambda name=name: f"{name!r} was not written" in pods.log())  # type: ignore[misc]
+    assert Bucket(emulator).names() == {"closed"}
+
+
+def test_the_last_of_a_container_that_share_a_file_was_killed_too(pods: PodNode, emulator: RunningEmulator) -> None:
+    plugin, pod = pods.start(), pods.pod()
+    serve_real(plugin, pod, emulator)
+    kill_when_written(pod, "write(); forked(time.sleep, 60); wait()", "shared")
+    until(lambda: "'shared' was not written" in pods.log())
+    assert Bucket(emulator).names() == set()

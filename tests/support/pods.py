@@ -59,6 +59,14 @@ exec "$@"
 """
 
 
+def _begin_ipc_namespace() -> tuple[subprocess.Popen[bytes], Path]:
+    """A process that does nothing in an IPC namespace of its own, as the first one of every pod, and that namespace."""
+    process = subprocess.Popen(["unshare", "--ipc", "sleep", "1d"])
+    namespace = Path(f"/proc/{process.pid}/ns/ipc")
+    until(lambda: namespace.readlink() != Path("/proc/self/ns/ipc").readlink())
+    return process, namespace
+
+
 @dataclass
 class Reporter:
     """Keeps what users of the pods would read."""
@@ -170,6 +178,7 @@ class Pod:
         self.shared.mkdir(parents=True)
         self.target.parent.mkdir(parents=True)
         self.mount_shared()
+        self._pause, self._namespace = _begin_ipc_namespace()
         self.cgroup = node.room.create(f"pod{self.reference.uid}", self.limit)
         self.sidecars: list[Sidecar] = []
         self.applications: list[Application] = []
@@ -181,15 +190,19 @@ class Pod:
         """As kubelet does it: not lazily, so it fails when somebody keeps the tmpfs busy. Raises MountError."""
         LinuxKernel().umount2(str(self.shared), UMOUNT_NOFOLLOW)
 
+    def command(self, *command: str) -> list[str]:
+        """What runs `command` in the pod's cgroup and IPC namespace."""
+        enter = 'echo 0 > "$0/cgroup.procs" && exec "$@"'
+        return ["/bin/sh", "-c", enter, str(self.cgroup.path), "nsenter", f"--ipc={self._namespace}", *command]
+
     def start_sidecar(self, entry: Path = STAND_IN) -> Sidecar:
         """The sidecar's container, started (again) by kubelet; returns at once."""
         command = [sys.executable, "-I", str(entry), "--socket", SIDECAR_DIRECTORY, "--log-format", "text"]
         shell = subprocess.Popen(
-            [
-                *("/bin/sh", "-c", 'echo 0 > "$0/cgroup.procs" && exec "$@"', str(self.cgroup.path)),
+            self.command(
                 *("unshare", "--mount", "--pid", "--fork", "--kill-child"),
                 *("/bin/sh", "-c", _CONTAINER, "container", str(self.shared), *command),
-            ],
+            ),
             stdin=subprocess.DEVNULL,
             stdout=self.node.log_stream,
             stderr=self.node.log_stream,
@@ -236,6 +249,8 @@ class Pod:
         for sidecar in self.sidecars:
             sidecar.end()
         self.cgroup.kill()
+        self._pause.kill()
+        self._pause.wait(20)
 
     def remove(self) -> None:
         """What kubelet does at last; fails when something is left in the pod's directories."""

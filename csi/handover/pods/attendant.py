@@ -25,7 +25,7 @@ from csi.handover.mounting import KernelSession
 from csi.handover.pods.incidents import START_LIMIT, Incidents
 from csi.handover.pods.layers import Layers
 from csi.handover.pods.notes import Note, Notes
-from csi.handover.pods.peers import in_pod
+from csi.handover.pods.peers import NODE_IPC_NAMESPACE, in_pod
 from csi.handover.process import SidecarFinder, SidecarProcess
 from csi.handover.registrar import KernelFiles, LinuxKernelFiles, Registrar
 from csi.handover.types import Incident, IncidentReporter
@@ -37,15 +37,17 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What the attendants of a node share. `membership` is `read_membership`; a sidecar silent for `silence` is hung,
-    one not ready `start_limit` after it got the volume too. `session` is which code is to serve the volumes, '' if
-    that is left to the sidecars. `files` is where files of disk caches are registered."""
+    """What the attendants of a node share. `membership` is `read_membership`, `ipc_namespace` `read_ipc_namespace`. A
+    sidecar silent for `silence` is hung, one not ready `start_limit` after it got the volume too. `session` is which
+    code is to serve the volumes, '' if that is left to the sidecars. `files` is where files of disk caches are
+    registered."""
 
     layers: Layers
     connections: FuseConnections
     reporter: IncidentReporter
     find: SidecarFinder
     membership: Callable[[int], str]
+    ipc_namespace: Callable[[int], str]
     silence: Seconds
     start_limit: Seconds = START_LIMIT
     session: str = ""
@@ -114,7 +116,14 @@ class PodAttendant(Conversation):
         return self._around.session
 
     def _may_tell(self, pid: int) -> bool:
-        return in_pod(self._around.membership(pid), self.note.pod.uid)
+        return in_pod(self._around.membership(pid), self.note.pod.uid) or self._shares_namespace(pid)
+
+    def _shares_namespace(self, pid: int) -> bool:
+        sidecar = self.pid
+        if sidecar is None:
+            return False
+        of_pod = self._around.ipc_namespace(sidecar)
+        return of_pod != NODE_IPC_NAMESPACE and of_pod == self._around.ipc_namespace(pid)
 
     def _hand_over(self) -> Handover | None:
         session = self._take_fresh() or self._renew()

@@ -13,7 +13,7 @@ from csi.handover.mounts import Preflight
 from csi.handover.pods.attendant import Surroundings
 from csi.handover.pods.holders import has_followers
 from csi.handover.pods.layers import Layers
-from csi.handover.pods.peers import read_membership
+from csi.handover.pods.peers import read_ipc_namespace, read_membership
 from csi.handover.pods.pod_mounts import PodMounts
 from csi.handover.process import SIDECAR_GID, SIDECAR_UID, LocalProcess
 from csi.handover.state import StateDirectory
@@ -45,7 +45,10 @@ def pod_mounts(
         kernel=kernel,
         connections=connections,
         unmounter=unmounter,
-        around=Surroundings(layers, connections, reporter, LocalProcess, read_membership, silence, session=session),
+        around=Surroundings(
+            *(layers, connections, reporter, LocalProcess, read_membership, read_ipc_namespace, silence),
+            session=session,
+        ),
         locator=locator,
         preflight=preflight,
         kubelet_directory=kubelet_directory,

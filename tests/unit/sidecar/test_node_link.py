@@ -277,18 +277,32 @@ def test_answers_reach_who_asked_in_any_order(link, plugin):
     assert second.wait(SOON) == answers[1]
 
 
-def test_nobody_waits_for_a_node_plugin_that_is_gone_and_its_successor_is_asked_when_it_says_so(link, plugin):
+def test_what_a_node_plugin_that_is_gone_left_open_its_successor_is_asked_when_it_says_so(link, plugin):
     channel = attended(link, plugin)
     channel.send(Answering())
     asked = asking(link, 7, 0)
+    first = channel.receive(SOON).message
     channel.close()
-    assert asked.wait(SOON) is None
     again = plugin.accept()
     assert again.receive(SOON).message.resume
-    assert link.questions.ask(7, 0) is None
+    meanwhile = link.questions.ask(8, 0)
     again.send(Answering())
-    asking(link, 7, 0)
-    assert isinstance(again.receive(SOON).message, Question)
+    questions = [again.receive(SOON).message for _ in range(2)]
+    assert questions == [first, Question(first.serial + 1, 8, 0)]
+    for question in questions:
+        again.send(Answer(question.serial, question.pid * 10, 700))
+    assert asked.wait(SOON).process == 70
+    assert meanwhile.wait(SOON).process == 80
+
+
+def test_nobody_waits_for_a_node_plugin_once_the_link_is_closed(link, plugin):
+    channel = attended(link, plugin)
+    channel.send(Answering())
+    waited = in_background(asking(link, 7, 0).wait, Seconds(3600.0))
+    channel.receive(SOON)
+    link.close()
+    assert waited.get(timeout=SOON) is None
+    assert link.questions.ask(7, 0) is None
 
 
 def test_a_node_plugin_that_is_silent_is_asked_again_only_when_it_has_answered(link, plugin):

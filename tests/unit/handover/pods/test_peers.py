@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from csi.handover.pods.peers import in_pod, read_membership
+from csi.handover.pods.peers import in_pod, read_ipc_namespace, read_membership
 
 UID = "0a1b2c3d-1111-2222-3333-444455556666"
 SYSTEMD = UID.replace("-", "_")
@@ -66,3 +66,9 @@ def test_the_membership_of_a_process_is_read():
     assert ":" in read_membership(os.getpid())
     with pytest.raises(OSError, match="No such"):
         read_membership(2**22 + 1)
+
+
+def test_the_namespace_of_a_process_is_read():
+    assert read_ipc_namespace(os.getpid()).startswith("ipc:[")
+    with pytest.raises(OSError, match="No such"):
+        read_ipc_namespace(2**22 + 1)

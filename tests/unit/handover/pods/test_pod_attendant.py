@@ -12,6 +12,7 @@ from csi.handover.listener import SidecarListener
 from csi.handover.mounting import KernelSession, MountOrder
 from csi.handover.pods.attendant import PodAttendant, Surroundings
 from csi.handover.pods.notes import Note
+from csi.handover.pods.peers import NODE_IPC_NAMESPACE
 from csi.handover.types import IncidentKind, PodReference, SidecarPlace
 from csi.handover.wire import Answer, Answering, Bye, Failed, Health, Mount, Passing, Question, Ready, Session
 from csi.volume.units import MIB, Bytes, Seconds
@@ -78,6 +79,7 @@ class Stage:
         self.layers, self.connections, self.reporter = Layers(), Connections(), Reporter()
         self.notes = Remembered()
         self.membership = OF_POD
+        self.namespaces = {}
         self.found = []
         self.closables = []
 
@@ -91,6 +93,7 @@ class Stage:
             self.reporter,
             self.find,
             lambda _pid: self.membership,
+            lambda pid: self.namespaces.get(pid, NODE_IPC_NAMESPACE),
             Seconds(silence),
             Seconds(start_limit),
             session,
@@ -343,3 +346,22 @@ def test_a_sidecar_learns_of_processes_of_its_own_pod_only(stage):
     assert told.started > 0
     stage.membership = "0::/kubepods/poduid-2/8f3a\n"
     assert sidecar.say(Question(2, os.getpid(), 0)).hear() == Answer(2)
+
+
+@pytest.mark.parametrize(
+    ("namespaces", "told"),
+    [
+        ({7: "ipc:[2]", "sidecar": "ipc:[2]"}, True),
+        ({7: "ipc:[3]", "sidecar": "ipc:[2]"}, False),
+        ({}, False),  # hostIPC: everybody is in the node's own
+    ],
+    ids=["of the pod", "of another", "of the node"],
+)
+def test_a_process_without_a_cgroup_is_known_by_the_namespace_that_its_pod_shares(stage, namespaces, told):
+    """cgroup v1 shows a process that is exiting as one of no group."""
+    attendant = stage.attend()
+    sidecar = stage.sidecar().hello(asks=True)
+    assert (sidecar.hear(), sidecar.hear()) == (NOTE.frame, Answering())
+    stage.namespaces = {attendant.pid if who == "sidecar" else who: name for who, name in namespaces.items()}
+    stage.membership = "4:memory:/\n0::/\n"
+    assert attendant._may_tell(7) is told
