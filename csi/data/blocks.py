@@ -435,13 +435,12 @@ class BlockCache:
         return got
 
     def _end(self, block: Block, *, view: memoryview | None, error: OssFuseError | None) -> list[threading.Lock]:
-        gates, block.gates = block.gates or [], None
-        block.task = None
-        block.error = error
+        gates, block.task = block.gates or [], None
+        block.error, block.view = error, view
+        block.gates = None  # the last of these: whoever finds it so looks at the others without the lock
         if view is None:
             self._shelves.remove(block)
         else:
-            block.view = view
             self._shelves.publish(block)
             self._shelves.arrange(block)
         return gates

@@ -394,7 +394,11 @@ class InodeTable:
     def reclaim(self, node: Node) -> None:
         """Take back the inode of a name that was offered (`csi/fs/offers.py`), unless the kernel has come for it."""
         with self.lock:
-            if self._nodes.get(node.inode) is node and self.published.reclaim_inode(node.inode):
+            if self._nodes.get(node.inode) is not node:
+                return
+            if node.lookups > 1:  # the kernel was told of it here too, and may have it open by its plan
+                self._end_plan(node)
+            if self.published.reclaim_inode(node.inode):
                 node.published = node.planned = False
                 self.forget(node.inode, 1)
 

@@ -183,8 +183,8 @@ class Published(Protocol):
         """Opens by the plan of `inode` that are not released."""
 
     def reclaim_inode(self, inode: InodeNumber) -> bool:
-        """True: `inode` is offered, the kernel does not know it, and never will by itself: everything of it is taken
-        back."""
+        """True: `inode` is offered, the session has not told the kernel of it, and never will by itself: everything of
+        it is taken back. If the filesystem has told the kernel, take back the plan first."""
 
     def fetch_ahead(self, parent: InodeNumber, names: Sequence[bytes]) -> int:
         """Fetch files that will probably be read soon, if they are published: how many of them, from the first on, were

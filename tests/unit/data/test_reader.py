@@ -9,10 +9,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from csi.data.engine import DataEngine
+from csi.data.shelves import Block
 from csi.errors import BadHandle, DeadlineExceeded, ObjectNotFound, PreconditionFailed, ServerFailure
 from csi.oss.store import ObjectVersion
 from csi.volume.spec import ReadOptions
-from csi.volume.units import KIB, MIB, Bytes
+from csi.volume.units import KIB, MIB, Bytes, ETag, ObjectKey
 from tests.support.engines import FarStore, Hold, ManualClock, Running, content, engine_over, seeded, until
 from tests.support.memory_store import MemoryStore
 
@@ -800,3 +801,28 @@ def test_any_sequence_of_reads_returns_the_bytes_of_the_object(
         reader.close()
         settle(engine)
         assert engine.statistics().memory_in_use == 0
+
+
+def test_who_sees_without_the_lock_that_a_request_has_ended_sees_how(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two lines another thread may look: it took the block for one of a volume that is unmounted (EBADF)."""
+    seen: list[bool] = []
+
+    class WatchedBlock(Block):
+        @property  # type: ignore[override]
+        def gates(self) -> object:
+            return Block.gates.__get__(self)  # type: ignore[attr-defined]
+
+        @gates.setter
+        def gates(self, gates: object) -> None:
+            if gates is None:
+                seen.append(self.view is not None or self.error is not None)
+            Block.gates.__set__(self, gates)  # type: ignore[attr-defined]
+
+    monkeypatch.setattr("csi.data.blocks.Block", WatchedBlock)
+    store = MemoryStore()
+    version, missing = seeded(store, "there", b"x"), ObjectVersion(ObjectKey("missing"), ETag('"1"'), Bytes(1))
+    with engine_over(store) as engine:
+        assert engine.open_reader(version).read(0, 1) == b"x"
+        with pytest.raises(ObjectNotFound):
+            engine.open_reader(missing).read(0, 1)
+    assert seen == [True, True]

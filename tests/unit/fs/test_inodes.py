@@ -7,7 +7,11 @@ import pytest
 from csi.errors import StaleFile
 from csi.fs import inodes
 from csi.fs.inodes import InodeTable, stable_hash
+from csi.fs.metadata import Facts
+from csi.fs.nodes import Node
+from csi.fs.published import NothingPublished, PlanLeft
 from csi.fs.types import ROOT_INODE, FileKind
+from csi.volume.units import InodeNumber
 
 
 def test_numbers_come_from_kind_and_key_alone() -> None:
@@ -76,3 +80,32 @@ def test_moving_a_directory_moves_the_paths_below_it() -> None:
     table.move(directory, table.root, b"e")
     assert (table.path(file), table.key(file), table.key(directory)) == ("e/a", "v/e/a", "v/e/")
     assert table.child(table.root, b"d") is None
+
+
+class OpenedByPlan(NothingPublished):
+    """A kernel session that has one offered file open, which it has told nobody of."""
+
+    def __init__(self) -> None:
+        self.opens = 1
+
+    def withdraw_plan(self, inode: InodeNumber) -> PlanLeft | None:
+        left, self.opens = PlanLeft(self.opens, opened=True), 0
+        return left
+
+    def reclaim_inode(self, inode: InodeNumber) -> bool:
+        self.opens = 0
+        return True
+
+
+def test_opens_of_a_name_that_was_offered_and_told_here_outlive_the_offer() -> None:
+    """Reads of such a file were EBADF once its time was over: nobody knew its handle."""
+    published = OpenedByPlan()
+    table = InodeTable("", published)
+    adopted: list[tuple[Node, int]] = []
+    table.adopt = lambda node, opens: adopted.append((node, opens))
+    node = table.offer(table.root, b"a", Facts(FileKind.FILE), 0, 0.0, b"")
+    table.note_published(node, planned=True)
+    node.lookups += 1  # a LOOKUP that came here
+    table.reclaim(node)
+    assert adopted == [(node, 1)]
+    assert node.lookups == 1
