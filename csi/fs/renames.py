@@ -2,51 +2,43 @@
 
 A file is copied on the condition that it is still the version we know, then its old name is deleted; a reader of the
 new name sees the old object there or the new one, whole. A directory is every key that starts with its name, those that
-cannot be shown included: all are copied first, a few at a time, and only when every copy is there are the sources
-deleted; if a copy fails the copies made so far are removed again and the error names the key. Neither is atomic for
-other clients. What is being written to below the old name becomes an object first, and goes on under the new name.
+cannot be shown included (`csi/fs/tree_move.py`). Neither is atomic for other clients. What is being written to below
+the old name becomes an object first, and goes on under the new name.
 """
 
 from __future__ import annotations
 
-import logging
 import threading
-from collections.abc import Container, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 from csi.errors import (
     EntryExists,
     InvalidOperation,
     IsADirectory,
-    NameTooLong,
     NoSuchEntry,
     NotADirectory,
+    ObjectExists,
     ObjectNotFound,
     OssFuseError,
     PreconditionFailed,
-    ServerFailure,
 )
 from csi.fs.drafts import Drafts
 from csi.fs.files import Files
 from csi.fs.metadata import SYMLINK_TYPE, Facts, facts_of, renewed
-from csi.fs.names import KEY_MAX, check_new, directory_key, encode, is_inside, join, object_key, shown
+from csi.fs.names import check_new, directory_key, is_inside, join, object_key, shown
 from csi.fs.namespace import Namespace
 from csi.fs.nodes import Node
 from csi.fs.tree import require_empty
+from csi.fs.tree_move import COPIES, TreeMove
 from csi.fs.turns import Gate
 from csi.fs.types import FileKind
-from csi.oss.store import ListedObject, ObjectStore
+from csi.oss.store import ObjectStore
 from csi.volume.units import ETag, ObjectKey
 
 RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
 """renameat2(2)."""
-
-_COPIES = 16
-_BATCH = 1000
-
-_log = logging.getLogger(__name__)
 
 
 class Renames:
@@ -107,7 +99,7 @@ class Renames:
             if node.is_directory:
                 self._move_directory(node, target, new_parent, new_name)
             else:
-                self._move_file(node, target, new_parent, new_name)
+                self._move_file(node, target, new_parent, new_name, exclusive=bool(flags & RENAME_NOREPLACE))
 
     def _check_replaceable(self, node: Node, target: Node) -> None:
         if node.is_directory and not target.is_directory:
@@ -117,7 +109,7 @@ class Renames:
         if target.is_directory:
             require_empty(self._store, self._namespace, target)
 
-    def _move_file(self, node: Node, target: Node | None, parent: Node, name: bytes) -> None:
+    def _move_file(self, node: Node, target: Node | None, parent: Node, name: bytes, *, exclusive: bool) -> None:
         with self._files.turn(node):
             self._files.complete(node)
             old_key = self._table.key(node)
@@ -127,7 +119,11 @@ class Renames:
                 if target is not None:
                     replaced.enter_context(self._files.turn(target))
                     replaced.enter_context(self._drafts.losing_name(target))
-                after = self._copy_file(node, old_key, new_key)
+                try:
+                    after = self._copy_file(node, old_key, new_key, exclusive=exclusive)
+                except ObjectExists as error:
+                    self._namespace.knowledge.forget_absence(parent, name)
+                    raise EntryExists(f"{shown(name)} exists") from error
             if node.parent is not None:
                 self._namespace.ensure_marker(node.parent)
             self._store.delete(old_key)
@@ -135,8 +131,9 @@ class Renames:
                 self._namespace.knowledge.moved(node, parent, name)
                 self._follow(node, before, after)
 
-    def _copy_file(self, node: Node, old_key: ObjectKey, new_key: ObjectKey) -> Facts:
-        """Copy the current version; if it is not the one we knew, whatever is there now."""
+    def _copy_file(self, node: Node, old_key: ObjectKey, new_key: ObjectKey, *, exclusive: bool) -> Facts:
+        """Copy the current version; if it is not the one we knew, whatever is there now. `exclusive`: raises
+        ObjectExists if somebody else has made the new name, but not for links."""
         facts = node.facts
         for known in (True, False):
             if facts is None or not known:
@@ -149,7 +146,7 @@ class Renames:
                 self._store.put_symlink(new_key, self._store.get_symlink(old_key))
                 return renewed(facts)
             try:
-                etag = self._copy(old_key, new_key, facts)
+                etag = self._copy(old_key, new_key, facts, exclusive=exclusive)
             except (PreconditionFailed, ObjectNotFound):
                 if not known:
                     raise
@@ -157,9 +154,11 @@ class Renames:
             return Facts(facts.kind, facts.size, etag, facts.modified, "Normal", facts.storage_class)
         raise AssertionError("unreachable")
 
-    def _copy(self, old_key: ObjectKey, new_key: ObjectKey, facts: Facts) -> ETag:
+    def _copy(self, old_key: ObjectKey, new_key: ObjectKey, facts: Facts, *, exclusive: bool) -> ETag:
         version = facts.version(old_key)
-        return self._store.copy(old_key, new_key, size=version.size, if_match=version.etag or None).etag
+        return self._store.copy(
+            old_key, new_key, size=version.size, if_match=version.etag or None, forbid_overwrite=exclusive
+        ).etag
 
     def _follow(self, node: Node, before: Facts | None, after: Facts | None) -> None:
         """Open readers of `node` may go on under its new name, and its times stay. The table lock is held."""
@@ -178,17 +177,15 @@ class Renames:
             if below.draft is not None:
                 with self._files.turn(below):
                     self._files.complete(below)
-        old_prefix = self._table.key(node)
         new_prefix = directory_key(self._table.prefix, join(self._table.path(parent), name))
         known = {self._table.key(below): below for below in self._table.descendants(node) if not below.is_directory}
-        moved: dict[str, ETag] = {}
-        sources = self._copy_all(old_prefix, new_prefix, known, moved, keep_marker=target is not None)
-        if not sources:
+        move = TreeMove(self._store, self._threads(), self._table.key(node), new_prefix, known)
+        if not move.copy(keep_marker=target is not None):
             raise NoSuchEntry(f"{shown(node.name)} is no longer in the bucket")
         try:
             if node.parent is not None:
                 self._namespace.ensure_marker(node.parent)
-            self._delete_all(sources)
+            move.delete()
         except OssFuseError:
             self._namespace.knowledge.distrust(node)
             self._namespace.knowledge.forget_absence(parent, name)
@@ -196,88 +193,17 @@ class Renames:
         with self._table.lock:
             self._namespace.knowledge.moved(node, parent, name)
             for key, below in known.items():
-                before = below.facts
-                etag = moved.get(key)
-                if before is not None and etag is not None:
-                    after = Facts(before.kind, before.size, etag, before.modified, "Normal", before.storage_class)
-                    self._follow(below, before, renewed(before) if before.type == SYMLINK_TYPE else after)
-
-    def _copy_all(
-        self,
-        old_prefix: ObjectKey,
-        new_prefix: ObjectKey,
-        known: Container[str],
-        moved: dict[str, ETag],
-        *,
-        keep_marker: bool,
-    ) -> list[ObjectKey]:
-        """Copy everything under `old_prefix`; returns what was copied. After a failure no copy is left, except the
-        marker of a directory that was there before."""
-        sources: list[ObjectKey] = []
-        running: dict[Future[ETag], ObjectKey] = {}
-        try:
-            for found in self._all_below(old_prefix, new_prefix):
-                sources.append(found.key)
-                new_key = ObjectKey(new_prefix + found.key[len(old_prefix) :])
-                running[self._threads().submit(self._copy_listed, found, new_key)] = found.key
-                if len(running) >= 2 * _COPIES:
-                    self._collect(running, known, moved)
-            while running:
-                self._collect(running, known, moved)
-        except OssFuseError:
-            wait(running)
-            made = [ObjectKey(new_prefix + key[len(old_prefix) :]) for key in sources]
-            self._withdraw([key for key in made if not (keep_marker and key == new_prefix)])
-            raise
-        return sources
-
-    def _all_below(self, old_prefix: ObjectKey, new_prefix: ObjectKey) -> Iterator[ListedObject]:
-        growth = len(encode(new_prefix)) - len(encode(old_prefix))
-        for page in self._store.list_all(old_prefix):
-            for found in page.objects:
-                if len(encode(found.key)) + growth > KEY_MAX:
-                    raise NameTooLong(
-                        f"{found.key!r} would have a key of more than {KEY_MAX} bytes",
-                        hint="move it to a shorter name first",
-                    )
-                yield found
-
-    def _copy_listed(self, found: ListedObject, new_key: ObjectKey) -> ETag:
-        if found.type == SYMLINK_TYPE:
-            self._store.put_symlink(new_key, self._store.get_symlink(found.key))
-            return found.etag
-        return self._copy(found.key, new_key, facts_of(found, symlinks=False))
-
-    def _collect(self, running: dict[Future[ETag], ObjectKey], known: Container[str], moved: dict[str, ETag]) -> None:
-        done, _ = wait(running, return_when=FIRST_COMPLETED)
-        for future in done:
-            key = running.pop(future)
-            etag = future.result()
-            if key in known:
-                moved[key] = etag
-
-    def _delete_all(self, keys: Sequence[ObjectKey]) -> None:
-        for start in range(0, len(keys), _BATCH):
-            failures = self._store.delete_many(keys[start : start + _BATCH])
-            if failures:
-                first = failures[0]
-                raise ServerFailure(
-                    f"everything was copied, but {len(failures)} old objects could not be deleted, "
-                    f"the first is {first.key!r}: {first.message}",
-                    code=first.code,
-                    operation="DeleteMultipleObjects",
-                    key=first.key,
-                    hint="both names hold the data now; remove the old one",
-                )
-
-    def _withdraw(self, copies: Sequence[ObjectKey]) -> None:
-        try:
-            self._delete_all(copies)
-        except OssFuseError as error:
-            _log.warning("copies of a rename that failed are left behind: %s", error)
+                before, moved = below.facts, move.moved.get(key)
+                if before is None:
+                    continue
+                if moved is None or moved.source != before.etag:  # another client's doing
+                    self._table.distrust(below)
+                    continue
+                after = Facts(before.kind, before.size, moved.copy, before.modified, "Normal", before.storage_class)
+                self._follow(below, before, renewed(before) if before.type == SYMLINK_TYPE else after)
 
     def _threads(self) -> ThreadPoolExecutor:
         with self._lock:
             if self._pool is None:
-                self._pool = ThreadPoolExecutor(_COPIES, thread_name_prefix="rename")
+                self._pool = ThreadPoolExecutor(COPIES, thread_name_prefix="rename")
             return self._pool

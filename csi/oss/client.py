@@ -139,9 +139,15 @@ class OssClient:
         if_match: ETag | None = None,
         user: Mapping[str, str] | None = None,
         content_type: str = "",
+        forbid_overwrite: bool = False,
     ) -> PutResult:
         return multipart.copy(
-            self.session, source, target, size=size, if_match=if_match, user=user, content_type=content_type
+            *(self.session, source, target),
+            size=size,
+            if_match=if_match,
+            user=user,
+            content_type=content_type,
+            forbid_overwrite=forbid_overwrite,
         )
 
     def delete(self, key: ObjectKey) -> None:

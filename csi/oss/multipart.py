@@ -133,15 +133,37 @@ def copy(
     if_match: ETag | None,
     user: Mapping[str, str] | None,
     content_type: str,
+    forbid_overwrite: bool,
 ) -> PutResult:
     """See `ObjectStore.copy`."""
     if size > LARGEST_SIMPLE_COPY:
-        return _copy_by_parts(session, source, target, if_match=if_match, user=user, content_type=content_type)
-    headers = write_headers(session.write, user=user, content_type=content_type)
+        return _copy_by_parts(
+            *(session, source, target),
+            if_match=if_match,
+            user=user,
+            content_type=content_type,
+            forbid_overwrite=forbid_overwrite,
+        )
+    headers = write_headers(session.write, user=user, content_type=content_type, forbid_overwrite=forbid_overwrite)
     headers |= _copy_headers(session, source, if_match)
     if user is not None:
         headers["x-oss-metadata-directive"] = "REPLACE"
-    return put_result(session.call(Call("CopyObject", "PUT", target, headers=headers)))
+    trace = Trace()
+    try:
+        answer = session.call(Call("CopyObject", "PUT", target, headers=headers, once=forbid_overwrite), trace=trace)
+    except ObjectExists:
+        made = _copied(session, source, target) if trace.lost and size else None
+        if made is None:
+            raise
+        return made
+    return put_result(answer)
+
+
+def _copied(session: Session, source: ObjectKey, target: ObjectKey) -> PutResult | None:
+    """The result of the copy whose answer was lost, None if what is there is something else."""
+    made, copied = reading.head(session, target), reading.head(session, source)
+    is_ours = made.size == copied.size and made.crc64 is not None and made.crc64 == copied.crc64
+    return PutResult(made.etag, made.crc64) if is_ours else None
 
 
 def _copy_by_parts(
@@ -152,6 +174,7 @@ def _copy_by_parts(
     if_match: ETag | None,
     user: Mapping[str, str] | None,
     content_type: str,
+    forbid_overwrite: bool,
 ) -> PutResult:
     found = reading.head(session, source)
     version = if_match or found.etag
@@ -174,7 +197,7 @@ def _copy_by_parts(
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-        return complete(session, target, upload_id, parts, crc64=found.crc64, forbid_overwrite=False)
+        return complete(session, target, upload_id, parts, crc64=found.crc64, forbid_overwrite=forbid_overwrite)
     except BaseException:
         _abort_quietly(session, target, upload_id)
         raise

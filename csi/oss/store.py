@@ -188,8 +188,10 @@ class ObjectStore(Protocol):
         if_match: ETag | None = None,
         user: Mapping[str, str] | None = None,
         content_type: str = "",
+        forbid_overwrite: bool = False,
     ) -> PutResult:
-        """Server-side copy: CopyObject up to 1 GiB, UploadPartCopy above. `user` given replaces the metadata."""
+        """Server-side copy: CopyObject up to 1 GiB, UploadPartCopy above. `user` given replaces the metadata.
+        ObjectExists when `forbid_overwrite` bites."""
 
     def delete(self, key: ObjectKey) -> None:
         """DeleteObject; an object that is not there is deleted already."""

@@ -208,9 +208,12 @@ class MemoryStore:
         if_match: ETag | None = None,
         user: Mapping[str, str] | None = None,
         content_type: str = "",
+        forbid_overwrite: bool = False,
     ) -> PutResult:
         self._enter("CopyObject", source)
         with self._lock:
+            if forbid_overwrite and target in self.objects:
+                raise ObjectExists(f"{target} exists", status=409, code="FileAlreadyExists", key=target)
             found = self._find(source, if_match)
             metadata = dict(found.user if user is None else user)
             etag = self._store(target, found.data, type=found.type, user=metadata)

@@ -214,6 +214,22 @@ def test_an_exclusive_put_whose_answer_is_lost_has_succeeded(client, emulator):
     assert client.put("k", [CONTENT], forbid_overwrite=True).crc64 == crc64_of([CONTENT])
 
 
+def test_an_exclusive_copy_whose_answer_is_lost_has_succeeded(stored, emulator):
+    emulator.fault(operation="CopyObject", count=1, drop_answer=True)
+
+    assert stored.copy("k", "copy", size=len(CONTENT), forbid_overwrite=True).crc64 == crc64_of([CONTENT])
+    assert read(stored, "copy") == CONTENT
+
+
+def test_an_exclusive_copy_that_is_tried_again_overwrites_nothing(stored, emulator):
+    stored.put("copy", [b"theirs"])
+    emulator.fault(operation="CopyObject", count=1, drop_answer=True)
+
+    with pytest.raises(errors.ObjectExists):
+        stored.copy("k", "copy", size=len(CONTENT), forbid_overwrite=True)
+    assert read(stored, "copy") == b"theirs"
+
+
 def test_a_lasting_corruption_is_never_handed_out_as_data(stored, emulator):
     emulator.fault(operation="GetObject", corrupt_body=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 import pytest
 
@@ -19,6 +20,7 @@ from csi.errors import (
 )
 from csi.fs.renames import RENAME_EXCHANGE, RENAME_NOREPLACE
 from csi.fs.types import AttributeChange
+from tests.support.engines import until
 from tests.support.filesystems import FAST, World
 from tests.support.programs import APPEND, WRITE, Program
 
@@ -278,3 +280,96 @@ def test_a_file_closed_during_a_directory_rename_ends_in_the_new_directory(world
     rename.join(30)
     closing.join(30)
     assert contents(world) == {"e/a": b"data more", "e/other": b"x"}
+
+
+# --- other clients meanwhile ---
+
+
+def meanwhile(world: World, operation: str, key: str, act: Callable[[], object]) -> None:
+    """Once, just before the request `operation` of `key`, another client does something."""
+
+    def before(asked: str, of: str) -> None:
+        if (asked, of) == (operation, key):
+            world.store.before = None
+            act()
+
+    world.store.before = before
+
+
+def test_noreplace_replaces_nothing_that_another_client_has_just_made(world: World, consistent: Program) -> None:
+    world.store.seed("a", b"ours")
+    meanwhile(world, "CopyObject", "a", lambda: world.store.seed("b", b"theirs"))
+    with pytest.raises(EntryExists):
+        consistent.rename("a", "b", RENAME_NOREPLACE)
+    assert contents(world) == {"a": b"ours", "b": b"theirs"}
+    assert consistent.read("b") == b"theirs"
+
+
+@pytest.mark.parametrize("name", ["d/0", "d/2", "d/9", "d/"])
+def test_what_is_written_to_a_directory_while_it_is_renamed_goes_with_it(
+    world: World, consistent: Program, name: str
+) -> None:
+    """Changed, or made, after everything was copied."""
+    for number in range(4):
+        world.store.seed(f"d/{number}", b"x")
+    copied: list[str] = []
+
+    def before(operation: str, key: str) -> None:
+        if operation == "CopyObject":
+            copied.append(key)
+        if operation == "ListObjectsV2" and len(copied) == 4:
+            world.store.before = None
+            world.store.seed(name, b"late")
+
+    world.store.before = before
+    consistent.rename("d", "e")
+    written = {f"e/{number}": b"x" for number in range(4)} | {f"e{name[1:]}": b"late"}
+    assert {key: data for key, data in contents(world).items() if data} == written
+    if name != "d/":
+        assert consistent.read(f"e{name[1:]}") == b"late"
+
+
+def test_a_file_of_another_size_by_then_has_it_under_the_new_name(world: World) -> None:
+    world.store.seed("d/a", b"old")
+    program = world.mount(FAST)
+    with program.walk("d/a"):
+        world.store.seed("d/a", b"newer")
+        program.rename("d", "e")
+        assert program.stat("e/a").size == 5
+        assert program.read("e/a") == b"newer"
+
+
+def test_what_is_removed_from_a_directory_while_it_is_renamed_is_gone(world: World, consistent: Program) -> None:
+    for number in range(4):
+        world.store.seed(f"d/{number}", b"x")
+    meanwhile(world, "CopyObject", "d/2", lambda: world.store.objects.pop("d/2"))
+    consistent.rename("d", "e")
+    assert consistent.list("e") == ["0", "1", "3"]
+    assert not consistent.exists("d")
+
+
+def test_what_is_overwritten_in_a_directory_while_it_is_copied_is_copied_as_it_is_then(
+    world: World, consistent: Program
+) -> None:
+    world.store.seed("d/a", b"old")
+    meanwhile(world, "CopyObject", "d/a", lambda: world.store.seed("d/a", b"newer"))
+    consistent.rename("d", "e")
+    assert consistent.read("e/a") == b"newer"
+
+
+def test_a_failed_rename_leaves_what_another_client_wrote_over_a_copy(world: World, consistent: Program) -> None:
+    for number in range(3):
+        world.store.seed(f"d/{number}", b"x")
+    consistent.mkdir("e")
+
+    def refuse(operation: str, key: str) -> None:
+        if operation == "CopyObject" and key == "d/2":
+            until(lambda: {"e/0", "e/1"} <= world.store.objects.keys())
+            world.store.seed("e/1", b"theirs")
+            raise PermissionDenied(f"{key}: not allowed", status=403, operation=operation, key=key)
+
+    world.store.before = refuse
+    with pytest.raises(PermissionDenied):
+        consistent.rename("d", "e")
+    world.store.before = None
+    assert contents(world) == {"d/0": b"x", "d/1": b"x", "d/2": b"x", "e/": b"", "e/1": b"theirs"}
