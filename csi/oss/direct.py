@@ -22,7 +22,7 @@ from csi.oss import speaking
 from csi.oss.checksum import EMPTY, update
 from csi.oss.chunks import ChunkedBody
 from csi.oss.exchange import HttpAnswer, HttpRequest
-from csi.oss.speaking import Outcome, Patience, Speak, Spoken, receive_all
+from csi.oss.speaking import Outcome, Patience, Speak, Spoken, is_quiet, receive_all
 from csi.volume.units import KIB, MIB, Seconds
 
 try:
@@ -86,6 +86,9 @@ class DirectLine:
 
     def upload(self, request: HttpRequest, timeout: Seconds, stall: Seconds) -> HttpAnswer | None:
         """The answer to a PUT with a body, which may arrive twice; None if libcurl has to make the request."""
+        if not is_quiet(self._socket):
+            self._end()
+            return None
         started = time.monotonic()
         crc = EMPTY
         body = [memoryview(part).cast("B") for part in request.body if len(part)]

@@ -28,7 +28,7 @@ class Outcome(IntEnum):
     REFUSED = 1  # another status: the body, `size` bytes, is still to be received but for what `scratch` holds of it
     OVERFLOW = 2  # the body is longer than the target and was not received
     FOREIGN = 3  # an answer that only libcurl understands
-    GONE = 4  # the connection ended before a whole head was there
+    GONE = 4  # the connection ended before a whole head was there, or was out of step
     BROKEN = 5  # it ended in the body
     LATE = 6  # there was no more time
     CHUNKED = 7  # the body comes in chunks, of which nothing was received but what `scratch` holds
@@ -61,7 +61,8 @@ class Speak(Protocol):
         armed: float,
         /,
     ) -> Spoken:
-        """Send `head`, a whole request, and receive its answer on a blocking socket.
+        """Send `head`, a whole request, and receive its answer on a blocking socket. With an empty head the request was
+        sent before. A connection on which something comes before it was asked for is GONE.
 
         `timeout` bounds everything, `stall` the time without a byte. `armed` is the receive timeout the socket has,
         from the last answer.
@@ -116,6 +117,17 @@ class Patience:
                 return max(count, 0)
 
 
+def is_quiet(connection: socket.socket) -> bool:
+    """Whether nothing lies there that nobody asked for, and the other end has not closed."""
+    try:
+        connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def speak(
     connection: socket.socket,
     head: bytes,
@@ -129,6 +141,8 @@ def speak(
     monotonic: Callable[[], float] = time.monotonic,
 ) -> Spoken:
     """See `Speak`."""
+    if head and not is_quiet(connection):
+        return Spoken(Outcome.GONE, armed=armed)
     patience = Patience(connection, timeout, stall, armed, monotonic)
     filled, end = 0, -1
     try:

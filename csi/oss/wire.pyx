@@ -25,7 +25,7 @@ cdef extern from "sys/time.h" nogil:
         long tv_usec
 
 cdef extern from "sys/socket.h" nogil:
-    int MSG_NOSIGNAL, MSG_WAITALL, SOL_SOCKET, SO_RCVTIMEO
+    int MSG_DONTWAIT, MSG_NOSIGNAL, MSG_PEEK, MSG_WAITALL, SOL_SOCKET, SO_RCVTIMEO
     ssize_t send(int descriptor, const void *data, size_t size, int flags)
     ssize_t recv(int descriptor, void *data, size_t size, int flags)
     int setsockopt(int descriptor, int level, int name, const void *value, unsigned int size)
@@ -144,10 +144,18 @@ cdef void prepare(Exchange *x, int descriptor, const char *head, Py_ssize_t size
     x.end = -1
 
 
+cdef bint is_quiet(int descriptor) noexcept nogil:
+    """Nothing lies there that nobody asked for, and the other end has not closed."""
+    cdef char one
+    return recv(descriptor, &one, 1, MSG_PEEK | MSG_DONTWAIT) < 0 and errno == EAGAIN
+
+
 cdef int exchange(Exchange *x) noexcept nogil:
     cdef Py_ssize_t sent = 0
     cdef Py_ssize_t count, begin
     cdef char *found
+    if x.head_size and not is_quiet(x.descriptor):
+        return GONE
     while sent < x.head_size:
         count = send(x.descriptor, x.head + sent, x.head_size - sent, MSG_NOSIGNAL)
         if count < 0:

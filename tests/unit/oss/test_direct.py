@@ -240,7 +240,6 @@ def test_a_body_that_keeps_coming_may_take_longer_than_a_stall() -> None:
     server, ours = socket.socketpair()
     speak = partial(speaking.speak, monotonic=lambda: now)
     direct = DirectLine(ours.fileno(), ENDPOINT, "agent/1", speak=speak)
-    server.sendall(head(Content_Length=8))
 
     class Slow:
         """The socket of the line: a receive takes a second and brings a byte."""
@@ -251,6 +250,7 @@ def test_a_body_that_keeps_coming_may_take_longer_than_a_stall() -> None:
         def recv_into(self, target: memoryview, size: int, flags: int) -> int:
             nonlocal now
             if not flags:
+                server.sendall(head(Content_Length=8))
                 return self.real.recv_into(target, size)
             now += 1
             target[:1] = b"x"
@@ -407,6 +407,20 @@ def test_a_body_that_keeps_coming_has_no_more_than_the_timeout_all_in_all(line: 
     assert not line.usable
 
 
+@pytest.mark.parametrize("stray", [head(Content_Length=0), b""], ids=["bytes that nobody asked for", "closed"])
+def test_a_connection_out_of_step_is_left_to_libcurl(line: Line, stray: bytes) -> None:
+    """What lies there would be taken for the answer to the next request."""
+    assert line.get(head(Content_Length=8) + b"12345678") is not None
+    line.server.sendall(stray)
+    if not stray:
+        line.server.shutdown(socket.SHUT_WR)
+
+    assert (
+        line.direct.exchange(HttpRequest("GET", ENDPOINT + "/", (), target=line.target), *[Seconds(20.0)] * 2) is None
+    )
+    assert not line.usable
+
+
 # --- uploads ---
 
 
@@ -472,6 +486,12 @@ def test_a_refused_upload_is_answered_with_what_the_server_says(line: Line) -> N
 def test_an_upload_on_a_connection_that_was_closed_is_left_to_libcurl(line: Line) -> None:
     line.server.close()
     assert line.direct.upload(put(3_000_000), Seconds(20), Seconds(20)) is None
+    assert not line.usable
+
+
+def test_an_upload_on_a_connection_out_of_step_is_left_to_libcurl(line: Line) -> None:
+    line.server.sendall(head(Content_Length=0))
+    assert line.direct.upload(put(10), Seconds(20), Seconds(20)) is None
     assert not line.usable
 
 

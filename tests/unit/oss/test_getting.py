@@ -209,5 +209,10 @@ def test_everything_else_is_left_to_python(answer: bytes) -> None:
     assert [(outcome, usable) for outcome, usable, _ in ask(answer)] == [(UNUSUAL, False)]
 
 
+def test_bytes_that_nobody_asked_for_are_no_answer_to_the_next_request() -> None:
+    outcomes = [(outcome, usable) for outcome, usable, _ in ask(good() + good(), good())]
+    assert outcomes == [(GOT, True), (AGAIN, False)]
+
+
 def test_a_connection_that_had_ended_can_be_told_from_a_failure() -> None:
     assert [(outcome, usable) for outcome, usable, _ in ask(b"")] == [(AGAIN, False)]
