@@ -7,6 +7,8 @@ codes; nothing else decides either. No message ever contains a credential.
 
 from __future__ import annotations
 
+from typing import Self
+
 
 class OssFuseError(Exception):
     """Base class. `str(error)` is the message followed by the hint."""
@@ -18,6 +20,19 @@ class OssFuseError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message}; {self.hint}" if self.hint else self.message
+
+    def without_frames(self) -> Self:
+        """Before it is kept: let go of the frames that it, and what led to it, came through. They hold memory that was
+        lent to a request, and often what keeps the error."""
+        seen: set[int] = set()
+        left: list[BaseException | None] = [self]
+        while left:
+            error = left.pop()
+            if error is not None and id(error) not in seen:
+                seen.add(id(error))
+                error.__traceback__ = None
+                left += [error.__cause__, error.__context__]
+        return self
 
     def __reduce__(self) -> tuple[object, ...]:
         return _restored, (type(self), self.args, self.__dict__)

@@ -229,7 +229,7 @@ class AppendWriter:
             with self._state:
                 self._etag, self._crc64, self._pushed = done.etag, done.crc64, done.next_position
         except OssFuseError as error:
-            failure = error.with_traceback(None)
+            failure = error.without_frames()
         except BaseException as error:
             failure = ServerFailure(f"{self._key}: {type(error).__name__} while appending", key=self._key)
             raise

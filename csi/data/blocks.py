@@ -372,7 +372,7 @@ class BlockCache:
         try:
             self._store.fill(version, block.start + have, target[have:], cancellation=flight)
         except OssFuseError as error:
-            return not self._finish(block, None, error, flight)
+            return not self._finish(block, None, error.without_frames(), flight)
         except BaseException as error:
             failure = ServerFailure(f"{version.key}: {type(error).__name__} while reading", key=version.key)
             self._finish(block, None, failure, flight)

@@ -263,7 +263,7 @@ class PartUpload:
             elif self._error is None:
                 arrived = send(part.number, upload_id)
         except OssFuseError as error:
-            failure = error
+            failure = error.without_frames()
         except BaseException as error:
             failure = _unforeseen(self._key, error)
             raise
@@ -287,10 +287,9 @@ class PartUpload:
         self._end_if_idle()
 
     def _note(self, failure: OssFuseError) -> None:
-        """Remember a failure, without the frames (and so the buffers) it came through."""
         with self._lock:
             if self._error is None:
-                self._error = failure.with_traceback(None)
+                self._error = failure.without_frames()
 
     def _end_if_idle(self) -> None:
         with self._lock:

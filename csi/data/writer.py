@@ -367,7 +367,7 @@ class PartWriter:
 
     def _fail(self, error: OssFuseError) -> None:
         if self._error is None:
-            self._error = error.with_traceback(None)
+            self._error = error.without_frames()
         if not self._over:
             self._upload.fail(error)
             self._end()

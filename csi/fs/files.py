@@ -135,8 +135,7 @@ class Files:
         handle = self._handles.get(number)
         node = handle.node
         handle.require_writable()
-        if handle.failed is not None:
-            raise handle.failed
+        _check(handle)
         self._await_earlier(node, offset)
         try:
             with self.turn(node):
@@ -144,6 +143,7 @@ class Files:
             if written is None:
                 with self.change(node), self.turn(node):
                     if node.draft is None:
+                        _check(handle)
                         draft = self._drafts.continue_from(
                             *(node, handle.id, offset), shared=handle.appends, at_end=handle.goes_to_end
                         )
@@ -324,6 +324,7 @@ class Files:
             if draft.owner != began:
                 self._handles.unbind(handle)
             return written
+        _check(handle)
         if _is_nameless(node):
             self._drafts.nameless.write(node, handle, offset, data)
             return len(data)
@@ -362,8 +363,7 @@ class Files:
     def _complete(self, number: FileHandle, *, push: bool) -> None:
         handle = self._handles.get(number)
         node = handle.node
-        if handle.failed is not None:
-            raise handle.failed
+        _check(handle)
         with self.change(node), self.turn(node):
             draft = node.draft
             if draft is None or not (draft.owner == handle.id or (draft.shared and handle.appends)):
@@ -450,6 +450,13 @@ class Files:
 
 def _replaced(node: Node) -> StaleFile:
     return StaleFile(f"{shown(node.name)} was removed or replaced", hint="open the path again")
+
+
+def _check(handle: OpenHandle) -> None:
+    """Raises why nothing that is written through it will be an object: known from before, or since it was waited for a
+    close of a duplicate."""
+    if handle.failed is not None:
+        raise handle.failed
 
 
 def _is_nameless(node: Node) -> bool:

@@ -129,8 +129,15 @@ class ErrorReporter:
         """errno of `error`, raised while answering the FUSE request `operation` ('lookup', 'read', …).
 
         Answers of OSS, lack of memory, files that are busy and bugs are logged (bugs with their traceback); plain
-        refusals such as ENOENT or EEXIST are part of normal life and are not.
+        refusals such as ENOENT or EEXIST are part of normal life and are not. An error that is kept (of a file that
+        failed) holds no frames after that.
         """
+        number = self._report(operation, error)
+        if isinstance(error, errors.OssFuseError):
+            error.without_frames()
+        return number
+
+    def _report(self, operation: str, error: BaseException) -> int:
         number = errno_of(error)
         store_error = _store_error_behind(error)
         foreseen = isinstance(error, errors.OssFuseError)

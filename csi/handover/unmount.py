@@ -63,6 +63,8 @@ class Unmounter:
         end = self._clock() + limit
         while not outcome and self._clock() < end and answering():
             thread.join(_LOOK)
+        if not outcome:  # a sidecar that has just ended does so because it is unmounted
+            thread.join(_LOOK)
         if not outcome:
             _log.warning("unmounting %s takes too long: its sidecar does not answer", target)
             return False

@@ -122,9 +122,14 @@ class OssClient:
         user: Mapping[str, str] | None = None,
         content_type: str = "",
         forbid_overwrite: bool = False,
+        guarded: bool = False,
     ) -> PutResult:
         return writing.put(
-            self.session, key, body, user=user, content_type=content_type, forbid_overwrite=forbid_overwrite
+            *(self.session, key, body),
+            user=user,
+            content_type=content_type,
+            forbid_overwrite=forbid_overwrite,
+            guarded=guarded,
         )
 
     def append(self, key: ObjectKey, position: int, body: Sequence[Buffer], *, content_type: str = "") -> AppendResult:

@@ -132,13 +132,13 @@ class Connection:
         try:
             curl.perform()
         except pycurl.error as error:
+            if not sink.overflow and not sink.received:  # raised where nothing here leads to it, in a circle
+                raise self._explain(error, request, timeout) from None
             failure = None if sink.overflow else self._explain(error, request, timeout)
         finally:
             # the handle must not keep the caller's memory alive until its next exchange
             sink.release()
             source.release()
-        if failure is not None and not sink.received:
-            raise failure
         return HttpAnswer(sink.status, _fields(head), bytes(sink.extra), sink.received, sink.overflow, failure)
 
     def interrupt(self) -> None:

@@ -187,9 +187,10 @@ class DirectLine:
         if spoken.outcome not in (Outcome.BROKEN, Outcome.LATE):
             self.understood = False
             return None
-        failure = self._late(timeout, stall) if spoken.outcome == Outcome.LATE else self._broken(spoken.error)
+        is_late = spoken.outcome == Outcome.LATE
         if not spoken.received:
-            raise failure
+            raise self._late(timeout, stall) if is_late else self._broken(spoken.error)
+        failure = self._late(timeout, stall) if is_late else self._broken(spoken.error)
         return HttpAnswer(spoken.status, spoken.fields, b"", spoken.received, failure=failure)
 
     def _rest(self, spoken: Spoken, timeout: Seconds, stall: Seconds) -> bytes:

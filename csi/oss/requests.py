@@ -81,9 +81,9 @@ def content_md5(body: Sequence[Buffer]) -> str:
     return base64.b64encode(digest.digest()).decode()
 
 
-def body_headers(options: WriteOptions, body: Sequence[Buffer]) -> dict[str, str]:
+def body_headers(options: WriteOptions, body: Sequence[Buffer], *, guarded: bool = False) -> dict[str, str]:
     """Headers of the operations that bring bytes: their MD5, if that is wanted."""
-    return {"content-md5": content_md5(body)} if options.md5 else {}
+    return {"content-md5": content_md5(body)} if options.md5 or guarded else {}
 
 
 def write_headers(

@@ -161,7 +161,12 @@ class Session:
                     rest = resume(answer) if resume is not None else None
                     if rest is not None:
                         call, attempt = rest, 0
-                    raise answer.failure
+                    failure = answer.failure
+                    del answer  # else it would lead to its own frames, which hold the caller's memory
+                    try:
+                        raise failure
+                    finally:
+                        del failure
                 if check is not None:
                     check(answer)
             except StoreError as error:

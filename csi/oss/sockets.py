@@ -54,7 +54,8 @@ class Sockets:
             self._shut()
 
     def take_line(self, endpoint: str) -> None:
-        with self._lock:
+        """Nothing without a descriptor to spare: a line is only quicker."""
+        with self._lock, contextlib.suppress(OSError):
             if self.line is None and len(self._open) == 1 and not self.is_interrupted:
                 self.line = DirectLine(next(iter(self._open)), endpoint, USER_AGENT)
 

@@ -169,8 +169,11 @@ class ObjectStore(Protocol):
         user: Mapping[str, str] | None = None,
         content_type: str = "",
         forbid_overwrite: bool = False,
+        guarded: bool = False,
     ) -> PutResult:
-        """PutObject; compares OSS's CRC64 with ours (ChecksumMismatch). ObjectExists when `forbid_overwrite` bites."""
+        """PutObject; compares OSS's CRC64 with ours (ChecksumMismatch), when a damaged body has taken the place of what
+        was there. `guarded`: with an MD5, by which OSS refuses one before. ObjectExists when `forbid_overwrite` bites.
+        """
 
     def append(self, key: ObjectKey, position: int, body: Sequence[Buffer], *, content_type: str = "") -> AppendResult:
         """AppendObject at `position`; AppendConflict when it is not the object's length.

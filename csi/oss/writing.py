@@ -33,10 +33,11 @@ def put(
     user: Mapping[str, str] | None,
     content_type: str,
     forbid_overwrite: bool,
+    guarded: bool = False,
 ) -> PutResult:
     """See `ObjectStore.put`."""
     headers = write_headers(session.write, user=user, content_type=content_type, forbid_overwrite=forbid_overwrite)
-    headers |= body_headers(session.write, body)
+    headers |= body_headers(session.write, body, guarded=guarded)
     call = Call("PutObject", "PUT", key, headers=headers, body=body, once=forbid_overwrite)
     ours = crc64_of(body) if session.write.crc64 else None
     damaged: list[Crc64] = []  # what attempts have made of it

@@ -17,6 +17,7 @@ import stringprep
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -44,7 +45,7 @@ from csi.sidecar.health import Activity
 from csi.sidecar.openers import AskedOpeners, Informant
 from csi.volume.encode import decode_spec
 from csi.volume.naming import SESSIONS
-from csi.volume.spec import AuthType, VolumeSpec
+from csi.volume.spec import AuthType, HttpOptions, VolumeSpec
 from csi.volume.units import Bytes, Seconds
 
 _log = logging.getLogger(__name__)
@@ -61,6 +62,10 @@ _LATE_IMPORTS: Final = (
 )
 """Modules the standard library imports only when it first needs them."""
 _WORKERS: Final = 16
+_OF_A_CONNECTION: Final = 3
+"""Descriptors: libcurl's socket, ours, and what wakes libcurl."""
+_OTHER_DESCRIPTORS: Final = 40
+_FEWEST_CONNECTIONS: Final = 4
 
 
 class ServedVolume:
@@ -106,19 +111,22 @@ def assemble(
     wanted: str = "",
     cache: str = "",
     registrar: Registrar | None = None,
+    descriptors: int = 0,
 ) -> ServedVolume:
     """Make the volume of a MOUNT frame servable. `credentials` is a directory of secret files, '' when there is none;
     `environ` may hold some instead. `informant` knows the programs that write. `session` serves the mount, our own if
     none is said; the node plugin may have `wanted` another one, by name. `cache` is the directory for a disk cache; ''
-    where it is at the path that the volume names; of files there the kernel reads those that `registrar` registers.
+    where it is at the path that the volume names; of files there the kernel reads those that `registrar` registers. At
+    most `descriptors` may be open (0: any number).
 
     Raises ProtocolError for a spec that cannot be decoded, CredentialsMissing. Nothing is asked of the network yet.
     """
     spec = decode_spec(volume.spec)
     provider = credentials_of(spec, credentials, environ)
     disk = disk_cache_of(spec, volume.volume_id, provider, cache)  # what comes from it is read by the engine
-    couriers = min(MOST, spec.http.max_connections // 2) if disk is None else 0
-    store = OssClient(spec.location, spec.http, spec.write, provider, lines=couriers)
+    http = within(descriptors, spec.http)
+    couriers = min(MOST, http.max_connections // 2) if disk is None else 0
+    store = OssClient(spec.location, http, spec.write, provider, lines=couriers)
     ledger = MemoryLedger(budget_for(Bytes(volume.memory_limit)))
     chosen = _chosen(session, wanted)
     lines = store.lines(LARGEST)
@@ -153,6 +161,20 @@ def assemble(
         largest_write=largest_write(Bytes(volume.memory_limit)),
     )
     return ServedVolume(store, engine, filesystem, served)
+
+
+def within(descriptors: int, http: HttpOptions) -> HttpOptions:
+    """As many connections as there are descriptors for."""
+    if not descriptors:
+        return http
+    most = max(_FEWEST_CONNECTIONS, (descriptors - _OTHER_DESCRIPTORS) // _OF_A_CONNECTION)
+    if http.max_connections > most:
+        _log.warning(
+            "only %d connections to OSS are used, as %d files may be open; raise the limit (ulimit -n)",
+            most,
+            descriptors,
+        )
+    return replace(http, max_connections=min(http.max_connections, most))
 
 
 def _chosen(session: SessionChoice | None, wanted: str) -> SessionChoice:

@@ -245,12 +245,20 @@ def _load_assemble(session: str, cache: str) -> Assemble:
     from csi.fuse.choice import choose  # noqa: PLC0415 - a failure of these must be reportable
     from csi.sidecar.assemble import assemble  # noqa: PLC0415
 
-    return functools.partial(assemble, environ=os.environ, session=choose(session), cache=cache)
+    return functools.partial(
+        assemble, environ=os.environ, session=choose(session), cache=cache, descriptors=_descriptors()
+    )
 
 
 def _open_runtime(socket: Path) -> tuple[int, str]:
     directory, name = (socket, SOCKET_NAME) if socket.is_dir() else (socket.parent, socket.name)
     return os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC), name
+
+
+def _descriptors() -> int:
+    """How many may be open once `_allow_many_files` was called; 0: any number."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return 0 if hard == resource.RLIM_INFINITY else hard
 
 
 def _allow_many_files() -> None:

@@ -11,7 +11,7 @@ import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from csi.data.engine import DataEngine
 from csi.data.ledger import MemoryLedger
@@ -107,13 +107,18 @@ def _files_of(source: str, connection: Connection) -> Iterator[tuple[str, int, I
         finally:
             fetcher.close()
         return
-    for directory, below, files in os.walk(source):
+    for directory, below, files in os.walk(source, onerror=_refuse) if os.path.isdir(source) else ():
         below.sort()
         for file in sorted(files):
             path = os.path.join(directory, file)
             if os.path.isfile(path):
                 with open(path, "rb") as opened:
                     yield os.path.relpath(path, source), os.fstat(opened.fileno()).st_size, _pieces(opened)
+
+
+def _refuse(error: OSError) -> NoReturn:
+    """An archive without what could not be listed would not be whole."""
+    raise error
 
 
 def _pieces(opened: Any) -> Iterator[bytes]:

@@ -7,6 +7,7 @@ their own, and those started by fork go on with sockets of their own. Asks nothi
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -50,6 +51,7 @@ def connect(
 
 class Connection:
     """`endpoint` '' is for addresses that all name theirs. `http` bounds the connections and the requests of a store.
+    `fetcher` leads to what `csi.torch.fetching.fetcher_of` made of it.
 
     Has no lock: the stores of one process are found and added by single operations.
     """
@@ -72,6 +74,7 @@ class Connection:
         self._provider: CredentialsProvider | None = None
         self._audit: Audit | None = None
         self._stores: dict[Place, OssClient] = {}
+        self.fetcher: weakref.ref[object] | None = None
 
     @classmethod
     def of(

@@ -87,16 +87,18 @@ class Delivery:
             return SKIPPED
         fetched = slot.fetched
         sample = OssObject(slot.entry, self.fetcher(), fetched, error)
-        size = len(fetched.data) if fetched is not None and fetched.data is not None else 0
-        self.tally.count(row, 1, size)
         if row:
             self.tally.note(row, f"oss://{slot.entry.place.bucket}/{slot.entry.key}")
         try:
-            return self._transform(sample)
+            if self._transform is identity and fetched is not None and fetched.data is None:
+                self.fetcher().confirm(slot.entry, fetched.version)
+            given = self._transform(sample)
         except OssFuseError as failure:
             if not (skips and self._may_skip(failure, slot, row)):
                 raise
             return SKIPPED
+        self.tally.count(row, 1, len(fetched.data) if fetched is not None and fetched.data is not None else 0)
+        return given
 
     def statistics(self) -> DatasetStatistics:
         return self.tally.statistics()

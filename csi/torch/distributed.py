@@ -11,6 +11,7 @@ interrupted leaves the old checkpoint as it was.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Iterator
@@ -29,6 +30,8 @@ from csi.errors import CheckpointIncomplete, CrossVolume, InvalidOption, ObjectN
 from csi.oss.store import ObjectStore
 from csi.torch.checkpoint import CheckpointReader, CheckpointStore, CheckpointWriter
 from csi.torch.uri import ObjectUri, parse_object
+
+_log = logging.getLogger(__name__)
 
 _METADATA = ".metadata"
 _DATA = ".distcp"
@@ -162,11 +165,15 @@ class OssStorageWriter(FileSystemWriter):  # type: ignore[misc]
             self._remove_unused({written.storage_data.relative_path for each in results for written in each})
 
     def _remove_unused(self, used: set[str]) -> None:
-        """Files of the checkpoint that this one replaces, or of a save that was interrupted."""
-        for path in self.fs.ls(self.path):
-            name = path.rpartition("/")[2]
-            if name.startswith("__") and name.endswith(_DATA) and name not in used:
-                self.fs.rm_file(path)
+        """Files of the checkpoint that this one replaces, or of a save that was interrupted. The new one is whole
+        anyway."""
+        try:
+            for path in self.fs.ls(self.path):
+                name = path.rpartition("/")[2]
+                if name.startswith("__") and name.endswith(_DATA) and name not in used:
+                    self.fs.rm_file(path)
+        except OssFuseError as error:
+            _log.warning("files that the checkpoint %s no longer uses are left behind: %s", self.path, error)
 
 
 class OssStorageReader(FileSystemReader):  # type: ignore[misc]

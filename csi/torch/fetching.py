@@ -117,10 +117,19 @@ class Fetcher:
             try:
                 store.fill(version, max(entry.offset, 0), memoryview(data))
             except PreconditionFailed as error:
-                raise _replaced(error, entry) from None
+                raise replaced(error, entry) from None
         if entry.offset >= 0:
             return member_of(entry, version, data)
         return Fetched(version, data, entry.key, entry.size)
+
+    def confirm(self, entry: Entry, version: ObjectVersion) -> None:
+        """Ask whether a large sample, of which nothing was asked yet, is there as it was listed. Raises what `fetch`
+        does."""
+        if entry.size == UNKNOWN or entry.offset >= 0:  # asked already
+            return
+        found = self.store(entry.place).head(entry.key)
+        if version.etag and found.etag != version.etag:
+            raise replaced(PreconditionFailed(f"its ETag is {found.etag}", status=412, key=entry.key), entry)
 
     def store(self, place: Place) -> OssClient:
         return self._connection.store(place)
@@ -202,7 +211,7 @@ class Fetcher:
         try:
             self.store(first.place).fill(version, first.offset, memoryview(data))
         except PreconditionFailed as error:
-            failure = _replaced(error, first)
+            failure = replaced(error, first)
         except BaseException as error:
             failure = _told(error, first)
         for slot in slots:
@@ -231,6 +240,15 @@ class Fetcher:
         with memoryview(data) as target:
             store.fill(found.version, received, target[received:])
         return Fetched(found.version, data, entry.key, size)
+
+
+def fetcher_of(connection: Connection) -> Fetcher:
+    """The one that samples share which came from another process with this connection: their memory has one bound."""
+    shared = connection.fetcher() if connection.fetcher is not None else None
+    if not isinstance(shared, Fetcher) or shared.process != os.getpid():
+        shared = Fetcher(connection)
+        connection.fetcher = weakref.ref(shared)
+    return shared
 
 
 _Queue = SimpleQueue[tuple[Fetcher, Sequence[Slot]] | None]
@@ -288,7 +306,8 @@ def _told(error: BaseException, entry: Entry) -> OssFuseError:
     return EndpointUnreachable(f"oss://{entry.place.bucket}/{entry.key}: fetching failed: {error!r}")
 
 
-def _replaced(error: PreconditionFailed, entry: Entry) -> PreconditionFailed:
+def replaced(error: PreconditionFailed, entry: Entry) -> PreconditionFailed:
+    """What is said of an object that another client has overwritten."""
     error.message = f"oss://{entry.place.bucket}/{entry.key} is no longer the version that was listed: {error.message}"
     error.hint = "the object was replaced after the data set was made; make it again to list the new version"
     error.args = (error.message,)

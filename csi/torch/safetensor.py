@@ -81,7 +81,9 @@ class OssSafetensor(CheckpointStore):
         with self._files.writer(oss_uri) as writer:
             writer.write(encode_header(entries, metadata))
             for _, tensor in ordered:
-                here = tensor.cpu()
+                here = (
+                    tensor.resolve_conj().resolve_neg().cpu()
+                )  # what is in memory may be conjugated or negated lazily
                 writer.write(_memory(here))
                 del here  # not before: the writer reads from its memory
 

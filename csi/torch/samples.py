@@ -10,10 +10,10 @@ import io
 from typing import Any, Final
 
 from csi.data.streams import Reader
-from csi.errors import OssFuseError
+from csi.errors import OssFuseError, PreconditionFailed
 from csi.torch.catalogue import UNKNOWN, Entry
 from csi.torch.connection import Connection
-from csi.torch.fetching import Fetcher
+from csi.torch.fetching import Fetcher, fetcher_of, replaced
 from csi.torch.slots import Fetched, version_of
 from csi.volume.units import MIB
 
@@ -191,7 +191,7 @@ class OssObject(io.RawIOBase):
 
     def _fetcher(self) -> Fetcher:
         if isinstance(self._source, Connection):
-            self._source = Fetcher(self._source)
+            self._source = fetcher_of(self._source)
         return self._source
 
     def _approach(self, wanted: int) -> None:
@@ -234,7 +234,10 @@ class OssObject(io.RawIOBase):
         if reader is None:
             version = self._fetched.version if self._fetched is not None else version_of(self._entry)
             reader = self._reader = self._fetcher().open(self._entry.place, version)
-        return reader.read((self._fetched.start if self._fetched is not None else 0) + offset, size)
+        try:
+            return reader.read((self._fetched.start if self._fetched is not None else 0) + offset, size)
+        except PreconditionFailed as error:
+            raise replaced(error, self._entry) from None
 
 
 def _restored(

@@ -171,6 +171,7 @@ class MemoryStore:
         user: Mapping[str, str] | None = None,
         content_type: str = "",
         forbid_overwrite: bool = False,
+        guarded: bool = False,
     ) -> PutResult:
         self._enter("PutObject", key)
         with self._lock:

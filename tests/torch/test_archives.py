@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -148,6 +150,24 @@ def test_an_empty_source_leaves_nothing(ground: Ground, tmp_path: Path) -> None:
     with pytest.raises(InvalidOption, match="source_path"):
         generate(ground, str(tmp_path / "a.tar"), str(tmp_path / "a.idx"), str(tmp_path / "none"))
     assert not list(tmp_path.glob("*.tar*"))
+
+
+def test_a_directory_that_cannot_be_listed_leaves_no_archive_without_it(
+    ground: Ground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "source" / "secret").mkdir(parents=True)
+    (tmp_path / "source" / "a").write_bytes(b"a")
+    listed = os.scandir
+
+    def refuse(path: Any) -> Any:  # permissions do not bind the tests' user
+        if str(path).endswith("secret"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(PermissionError, match="secret"):
+        generate(ground, ground.uri("a.tar"), ground.uri("a.idx"), str(tmp_path / "source"))
+    assert ground.emulator.requests("PutObject") == ground.emulator.requests("CompleteMultipartUpload") == []
 
 
 def test_an_index_of_another_archive_is_told_when_a_member_is_read(archived: Ground) -> None:

@@ -106,6 +106,25 @@ def test_a_save_that_fails_over_an_old_checkpoint_leaves_it_loadable(
     assert torch.equal(found["weight"], torch.full((1000,), 1.0))
 
 
+def test_metadata_damaged_on_its_way_leaves_the_old_checkpoint_loadable(
+    ground: Ground, files: OssDCPFileSystem
+) -> None:
+    save(ground, files, 1.0)
+    ground.emulator.fault(operation="PutObject", key="*.metadata", corrupt_upload=True)
+    with pytest.raises(CheckpointException):
+        save(ground, files, 2.0)
+    ground.emulator.clear_faults()
+    assert load(ground, files)["step"] == 1
+
+
+def test_old_files_that_may_not_be_removed_do_not_fail_a_save(ground: Ground, files: OssDCPFileSystem) -> None:
+    save(ground, files, 1.0)
+    ground.emulator.fault(operation="DeleteObject", status=403, code="AccessDenied")
+    save(ground, files, 2.0)
+    assert load(ground, files)["step"] == 2
+    assert len(names(ground, files)) == 3
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_file_that_a_thread_could_not_write_fails_the_save(ground: Ground, files: OssDCPFileSystem) -> None:
     """torch forgets what its threads raise, and would make a checkpoint with a file missing."""

@@ -34,7 +34,7 @@ from csi.errors import (
     PreconditionFailed,
     SamplesUnavailable,
 )
-from csi.torch import LookAhead, OssMapDataset, imagenet_manifest_parser
+from csi.torch import LookAhead, OssDCPFileSystem, OssMapDataset, imagenet_manifest_parser
 from csi.torch.samples import OssObject
 from tests.torch.conftest import Ground
 
@@ -314,8 +314,35 @@ def test_a_failure_in_the_middle_of_a_large_object_is_skipped_too(ground: Ground
     made = dataset(ground, transform=len_of, on_error="skip")
     ground.emulator.seed("data/large", bytes(2_000_001))
     assert made.__getitems__([0, 1]) == [5]
-    with pytest.raises(PreconditionFailed):
+    assert (made.statistics().samples, made.statistics().skipped) == (1, 1)
+    with pytest.raises(PreconditionFailed, match="no longer the version that was listed") as told:
         made[0]
+    assert "make it again" in told.value.hint
+
+
+@pytest.mark.parametrize("change", ["replaced", "removed"])
+def test_without_a_transform_a_large_object_that_is_not_there_any_more_is_noticed(ground: Ground, change: str) -> None:
+    ground.configure(datasetConfig={"prefetchUnitMB": 1})
+    ground.emulator.seed("data/large", bytes(2_000_000))
+    ground.emulator.seed("data/small", b"small")
+    strict, skipping = dataset(ground, transform=None), dataset(ground, transform=None, on_error="skip")
+    if change == "replaced":
+        ground.emulator.seed("data/large", bytes(2_000_001))
+    else:
+        OssDCPFileSystem(**ground.arguments).rm_file(ground.uri("data/large"))
+    with pytest.raises(PreconditionFailed if change == "replaced" else ObjectNotFound):
+        strict.__getitems__([0, 1])
+    assert [sample.name for sample in skipping.__getitems__([0, 1])] == ["data/small"]
+    assert (skipping.statistics().samples, skipping.statistics().skipped) == (1, 1)
+
+
+def test_large_samples_of_a_batch_from_a_worker_share_one_way_to_their_bytes(ground: Ground) -> None:
+    """Memory and threads are bounded by it."""
+    ground.configure(datasetConfig={"prefetchUnitMB": 1})
+    ground.emulator.seed("data/{n}", count=4, size=2_000_000)
+    (batch,) = DataLoader(dataset(ground, transform=None), batch_size=4, num_workers=1, collate_fn=as_it_is)
+    assert [len(sample.read(1000)) for sample in batch] == [1000] * 4
+    assert len({id(sample._fetcher()) for sample in batch}) == 1
 
 
 def len_of(sample: OssObject) -> int:

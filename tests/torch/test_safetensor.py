@@ -74,6 +74,13 @@ def test_the_library_reads_what_was_saved(ground: Ground, files: OssSafetensor) 
         assert opened.metadata() == {"step": "3"}
 
 
+def test_what_is_conjugated_or_negated_lazily_is_saved_as_it_looks(ground: Ground, files: OssSafetensor) -> None:
+    made = torch.arange(6, dtype=torch.float32).reshape(2, 3) * (1 + 2j)
+    files.save_file({"conjugated": made.conj(), "negated": torch._neg_view(torch.ones(3))}, ground.uri(KEY))
+    found = files.load_file(ground.uri(KEY))
+    assert are_equal(found, {"conjugated": made.conj().resolve_conj(), "negated": -torch.ones(3)})
+
+
 def test_only_the_bytes_of_a_tensor_are_fetched(
     ground: Ground, files: OssSafetensor, stored: dict[str, torch.Tensor]
 ) -> None:

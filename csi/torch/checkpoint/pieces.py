@@ -59,7 +59,7 @@ class Piece:
                 store.fill(version, self.start, self.target, cancellation=self._cancellation)
                 self.seconds = monotonic() - started
             except OssFuseError as error:
-                self.error = error.with_traceback(None)
+                self.error = error.without_frames()
             except BaseException as error:
                 self.error = ServerFailure(f"{version.key}: {type(error).__name__} while reading", key=version.key)
                 raise

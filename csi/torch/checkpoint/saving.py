@@ -215,7 +215,7 @@ class Saving:
     def _put(self) -> PutResult:
         body = [self._buffer[: self._filled]] if self._buffer is not None else []
         try:
-            return self._store.put(self._key, body, user=self._user)
+            return self._store.put(self._key, body, user=self._user, guarded=True)
         except ChecksumMismatch:
             remove_damaged(self._store, self._key, self._filled, crc64_of(body))
             raise
@@ -226,7 +226,7 @@ class Saving:
 
     def _fail(self, error: OssFuseError) -> None:
         if self._error is None:
-            self._error = error.with_traceback(None)
+            self._error = error.without_frames()
         if not self._over:
             self._upload.fail(error)
             self._end()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -17,6 +18,7 @@ from csi.errors import (
     InvalidOperation,
     ObjectExists,
     OperationNotSupported,
+    OssFuseError,
     PreconditionFailed,
     ServerFailure,
     StaleFile,
@@ -665,6 +667,51 @@ def test_what_is_being_written_is_finished_by_flush_all(world: World, consistent
     assert (world.store.data("a"), world.store.data("b")) == (b"one", b"two")
     first.close()
     second.close()
+
+
+@pytest.mark.parametrize("before", [b"", b"old"], ids=["new", "there before"])
+def test_a_write_that_waited_for_a_close_that_failed_is_told_the_same(
+    world: World, consistent: Program, before: bytes
+) -> None:
+    """It was told EINVAL, or that it was done: the file was what it had been by then, or had no name."""
+    if before:
+        world.store.seed("a", before)
+    file = consistent.open("a", WRITE)
+    file.write(b"one")
+    uploading, go_on = threading.Event(), threading.Event()
+
+    def fail(operation: str, key: str) -> None:
+        if operation == "PutObject":
+            uploading.set()
+            assert go_on.wait(10.0)
+            raise ServerFailure("busy", status=503, operation=operation)
+
+    world.store.before = fail
+    told: list[type[Exception]] = []
+
+    def tell(act: Callable[[], object]) -> threading.Thread:
+        def run() -> None:
+            try:
+                act()
+            except OssFuseError as error:
+                told.append(type(error))
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        return thread
+
+    closing = tell(file.flush)
+    assert uploading.wait(10.0)
+    writing = tell(lambda: consistent.filesystem.write(file.handle, 3, b"two"))
+    writing.join(0.05)
+    go_on.set()
+    closing.join()
+    writing.join()
+    assert told == [ServerFailure, ServerFailure]
+    world.store.before = None
+    with pytest.raises(ServerFailure):
+        file.close()
+    assert {key: found.data for key, found in world.store.objects.items()} == ({"a": before} if before else {})
 
 
 def test_the_end_of_the_mount_waits_for_what_is_being_closed(world: World, consistent: Program) -> None:

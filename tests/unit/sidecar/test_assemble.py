@@ -9,9 +9,10 @@ import pytest
 
 from csi.fuse.choice import OWN, PYFUSE3, SessionChoice, choose
 from csi.handover.wire import Mount
-from csi.sidecar.assemble import assemble
+from csi.sidecar.assemble import assemble, within
 from csi.volume.encode import encode_spec
 from csi.volume.parse import parse_volume
+from csi.volume.spec import HttpOptions
 from csi.volume.units import MIB
 
 ATTRIBUTES = {"uri": "oss://bucket/", "url": "http://127.0.0.1:1", "authType": "public"}
@@ -47,6 +48,14 @@ def test_what_the_node_plugin_wants_goes_before_how_the_sidecar_was_started(
     descriptor: int, session: str | None, wanted: str, expected: str
 ) -> None:
     assert served_by(descriptor, choose(session) if session else None, wanted) == expected
+
+
+@pytest.mark.parametrize(("descriptors", "connections"), [(0, 100), (1024, 100), (64, 8), (10, 4)])
+def test_there_are_no_more_connections_than_descriptors_for_them(
+    caplog: pytest.LogCaptureFixture, descriptors: int, connections: int
+) -> None:
+    assert within(descriptors, HttpOptions()).max_connections == connections
+    assert ("ulimit -n" in caplog.text) == (connections < 100)
 
 
 def test_what_this_sidecar_does_not_have_is_in_the_log(descriptor: int, caplog: pytest.LogCaptureFixture) -> None:
