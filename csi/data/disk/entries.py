@@ -133,19 +133,27 @@ class Entries:
             return 0
         descriptor = self._files.open(self._root, name.path, os.O_RDONLY)
         try:
-            passed = self._direct.read(name.path, data, first)
-            if passed < len(data):
-                self._files.read_nothing_else(descriptor)  # what follows is perhaps being written
-                if self._files.read(descriptor, [data[passed:]], first + passed) != len(data) - passed:
-                    raise Corrupt
+            self._fill(name, descriptor, data, first)
             _compare(data, there)
             self._note_use(descriptor)
+        except Corrupt:
+            if self._checksums(name, start // UNIT, _units(end)) == checksums:
+                raise
+            return 0  # another process has removed the entry meanwhile, and perhaps made it anew
         finally:
             self._files.close(descriptor)
         have = min(end, last) - start
         if not aligned:
             target[:have] = data[start - first : start - first + have]
         return have
+
+    def _fill(self, name: EntryName, descriptor: int, data: memoryview, first: int) -> None:
+        """Raises Corrupt when the file ends before."""
+        passed = self._direct.read(name.path, data, first)
+        if passed < len(data):
+            self._files.read_nothing_else(descriptor)  # what follows is perhaps being written
+            if self._files.read(descriptor, [data[passed:]], first + passed) != len(data) - passed:
+                raise Corrupt
 
     def _checksums(self, name: EntryName, first: int, last: int) -> tuple[int, ...]:
         descriptor = self._files.open(self._root, name.map_path, os.O_RDONLY)

@@ -16,6 +16,7 @@ import pytest
 from csi.data.buffers import BufferPool
 from csi.data.disk.cache import DiskCache, Place
 from csi.data.disk.entries import SMALL
+from csi.data.disk.files import Files
 from csi.data.disk.naming import scope_of
 from csi.data.ledger import MemoryLedger
 from csi.handover.kernel import MNT_DETACH, LinuxKernel
@@ -452,6 +453,36 @@ def test_many_threads_read_while_others_write_and_evict(tmp_path: Path) -> None:
         assert found.corrupt == found.failed == 0
         assert found.hits > 0
         assert found.directory_bytes <= 10 * MIB
+
+
+def test_an_entry_that_another_process_removed_and_made_anew_meanwhile_is_not_there(tmp_path: Path) -> None:
+    """Its checksums were read before, its bytes after."""
+    of = version("a", 5 * MIB)
+
+    class Overtaken(Files):
+        """Another process comes between the first opens of a map and of the data."""
+
+        def __init__(self) -> None:
+            self.comes = False
+
+        def read(self, descriptor: int, targets: Sequence[memoryview | bytearray], offset: int) -> int:
+            got = super().read(descriptor, targets, offset)
+            if self.comes:
+                self.comes = False
+                for path in files_in(tmp_path):
+                    size = path.stat().st_size
+                    path.unlink()
+                    path.touch()
+                    os.truncate(path, size)
+            return got
+
+    files = Overtaken()
+    with disk_cache(tmp_path, files=files) as cache:
+        keep(cache, of)
+        files.comes = True
+        assert kept(cache, of) == 0
+        assert not files.comes
+        assert cache.statistics().corrupt == 0
 
 
 _OTHER_PROCESS = """
