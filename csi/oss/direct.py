@@ -187,10 +187,9 @@ class DirectLine:
         if spoken.outcome not in (Outcome.BROKEN, Outcome.LATE):
             self.understood = False
             return None
-        is_late = spoken.outcome == Outcome.LATE
         if not spoken.received:
-            raise self._late(timeout, stall) if is_late else self._broken(spoken.error)
-        failure = self._late(timeout, stall) if is_late else self._broken(spoken.error)
+            raise self._cut_short(spoken, timeout, stall)
+        failure = self._cut_short(spoken, timeout, stall)
         return HttpAnswer(spoken.status, spoken.fields, b"", spoken.received, failure=failure)
 
     def _rest(self, spoken: Spoken, timeout: Seconds, stall: Seconds) -> bytes:
@@ -235,6 +234,9 @@ class DirectLine:
         """What is left of it for the exchange that has begun."""
         spent = time.monotonic() - self._began
         return Patience(self._socket, timeout, stall, self._armed, time.monotonic, spent=spent)
+
+    def _cut_short(self, spoken: Spoken, timeout: Seconds, stall: Seconds) -> DeadlineExceeded | EndpointUnreachable:
+        return self._late(timeout, stall) if spoken.outcome == Outcome.LATE else self._broken(spoken.error)
 
     def _late(self, timeout: Seconds, stall: Seconds) -> DeadlineExceeded:
         return DeadlineExceeded(
