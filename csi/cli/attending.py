@@ -71,11 +71,13 @@ class Attending:
                 self._hand_on()
 
     def _mount_again(self) -> None:
-        """Until it is served, or the end is asked for."""
+        """Until it is served, the end is asked for, or somebody else has unmounted what is dead."""
         if self._clock() - self._since >= _CALM:
             self._pause = Seconds(0.0)
         target = self._served.target
         while not self._ending.wait(self._pause):
+            if self._pause and self._mounts.condition(self._served.volume_id, target) is None:
+                return
             self._pause = min(max(Seconds(2 * self._pause), _FIRST_PAUSE), _LONGEST_PAUSE)
             try:
                 self._mounts.publish(self._renewed(), DEADLINE)

@@ -87,20 +87,26 @@ def test_a_sidecar_that_served_for_long_is_followed_at_once(capsys: pytest.Captu
 
 def test_sidecars_that_end_soon_are_followed_after_longer_and_longer_pauses() -> None:
     clock = Clock()
-    attend(clock, [DEAD, WELL] * 9)
+    attend(clock, [DEAD, WELL] + [DEAD, DEAD, WELL] * 8)
     assert [wait for wait in clock.waits if wait != 1.0] == [0.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
 
 
 def test_what_fails_is_tried_on_and_told_once_for_each_reason(capsys: pytest.CaptureFixture[str]) -> None:
     clock = Clock()
     failures: list[OssFuseError] = [*[EndpointUnreachable("nobody")] * 3, CredentialsMissing("none")]
-    mounts = attend(clock, [DEAD, WELL], failures)
+    mounts = attend(clock, [DEAD] * 5 + [WELL], failures)
     assert len(mounts.published) == 5
     assert clock.waits == [1.0, 0.0, 1.0, 2.0, 4.0, 8.0, 1.0]
     assert capsys.readouterr().err.splitlines()[1:] == [
         "Warning: /nowhere cannot be mounted again, which is tried on: nobody",
         "Warning: /nowhere cannot be mounted again, which is tried on: none",
     ]
+
+
+def test_a_dead_mount_that_somebody_else_takes_away_is_not_made_anew(capsys: pytest.CaptureFixture[str]) -> None:
+    mounts = attend(Clock(), [DEAD, DEAD], [EndpointUnreachable("nobody")] * 9)
+    assert len(mounts.published) == 2
+    assert "was unmounted by somebody else" in capsys.readouterr().out
 
 
 def test_a_sidecar_that_goes_on_saying_nothing_is_told_of_once(capsys: pytest.CaptureFixture[str]) -> None:
