@@ -20,18 +20,20 @@ from dataclasses import dataclass, replace
 
 from csi.errors import ProtocolError
 from csi.handover.channel import Channel, Peer, Received
-from csi.handover.fates import Answerer
+from csi.handover.fates import Answerer, open_status
 from csi.handover.listener import SidecarListener
 from csi.handover.process import SidecarProcess
 from csi.handover.registrar import Registrar
 from csi.handover.wire import (
     VERSION,
+    Answer,
     Answering,
     Bye,
     Drain,
     Failed,
     Health,
     Hello,
+    Identified,
     Mount,
     Passing,
     Question,
@@ -108,6 +110,7 @@ class Conversation:
         self._channel: Channel | None = None
         self._process = process
         self._answerer = Answerer(self._may_tell)
+        self._watching = False
         self._registrar = registrar
         self._wake, self._woken = socket.socketpair()
         self._selector: selectors.BaseSelector = selectors.DefaultSelector()
@@ -268,7 +271,7 @@ class Conversation:
             return
         if isinstance(message, Question):
             with contextlib.suppress(TimeoutError):  # it does not read; then it does not wait for this either
-                channel.send(self._answerer.answer(message), timeout=_REFUSING)
+                self._reply(channel, self._answerer.answer(message))
             return
         if isinstance(message, Register | Unregister):
             try:
@@ -293,6 +296,16 @@ class Conversation:
             self._changed.notify_all()
         self._heard(message)
 
+    def _reply(self, channel: Channel, answer: Answer) -> None:
+        status = open_status(answer.process, answer.started) if answer.process and self._watching else None
+        if status is None:
+            channel.send(answer, timeout=_REFUSING)
+            return
+        try:
+            channel.send(Identified(answer.serial, answer.process, answer.started), (status,), timeout=_REFUSING)
+        finally:
+            os.close(status)
+
     def _greet(self, channel: Channel, hello: Hello) -> None:
         if hello.version != VERSION:
             refusal = f"the sidecar speaks version {hello.version}, this node plugin {VERSION}"
@@ -311,6 +324,7 @@ class Conversation:
             self._registrar.begin()
             self._say_passing(channel, hello)
             handover.give(channel)
+        self._watching = hello.watches
         if hello.asks:
             with contextlib.suppress(BrokenPipeError):  # it has refused and left: what it said is still to be read
                 channel.send(Answering(), timeout=_REFUSING)

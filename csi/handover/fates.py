@@ -47,6 +47,27 @@ def is_ending(process: int, started: int, proc: Path = Path("/proc")) -> bool | 
     return None if status is None or status.started != started else bool(status.flags & _EXITING)
 
 
+def is_shown_ending(descriptor: int, started: int) -> bool | None:
+    """The same of who has a descriptor from `open_status`."""
+    status = _parsed(os.pread(descriptor, _LINE, 0))
+    return None if status is None or status.started != started else bool(status.flags & _EXITING)
+
+
+def open_status(process: int, started: int, proc: Path = Path("/proc")) -> int | None:
+    """A descriptor of the status of that process, and never of another that gets its number; None if it is gone."""
+    try:
+        descriptor = os.open(f"{proc}/{process}/stat", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        if is_shown_ending(descriptor, started) is not None:
+            return descriptor
+    except OSError:
+        pass
+    os.close(descriptor)
+    return None
+
+
 class Answerer:
     """Tells nothing about processes for which `may_tell` is False. For one thread.
 
@@ -127,10 +148,16 @@ class Answerer:
 
 def _status(proc: Path, process: int) -> _Status | None:
     try:
-        text = _read(f"{proc}/{process}/stat")
+        return _parsed(_read(f"{proc}/{process}/stat"))
+    except OSError:
+        return None
+
+
+def _parsed(text: bytes) -> _Status | None:
+    try:
         fields = text.rpartition(b")")[2].split()  # from the third on: the second may hold anything
         return _Status(fields[0].decode(), int(fields[6]), int(fields[17]), int(fields[19]), int(fields[49]))
-    except (OSError, ValueError, IndexError):
+    except (ValueError, IndexError):
         return None
 
 

@@ -4,9 +4,9 @@ A frame is `u32 big-endian length | u8 type | JSON object`; the length counts th
 1 MiB. Decoding is strict: anything that is not exactly a known message is a ProtocolError, so that neither side ever
 acts on half an understanding. Only HELLO and HEALTH may carry fields this version does not know, because a newer
 sidecar must be able to introduce itself and to say how it is. What an older peer would not understand is sent only to
-one that has said it does: HELLO says so for ANSWERING, SESSION and PASSING, ANSWERING for QUESTION, and PASSING for
-REGISTER and UNREGISTER. No message has a place for a secret: credentials are files beside the socket, and a frame may
-be logged.
+one that has said it does: HELLO says so for ANSWERING, SESSION, PASSING and IDENTIFIED, ANSWERING for QUESTION, and
+PASSING for REGISTER and UNREGISTER. No message has a place for a secret: credentials are files beside the socket, and a
+frame may be logged.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Message:
 class Hello(Message):
     """Sidecar: here I am. `resume`: I already serve `volume_id` with the options `spec_hash`, and lost the socket.
     `asks`: say ANSWERING if you would answer a QUESTION. `chooses`: a SESSION may come before MOUNT. `passes`: say
-    PASSING if you would REGISTER files, before MOUNT too."""
+    PASSING if you would REGISTER files, before MOUNT too. `watches`: to a QUESTION may come IDENTIFIED."""
 
     TYPE = 1
     TOLERANT = True
@@ -50,6 +50,7 @@ class Hello(Message):
     asks: bool = False
     chooses: bool = False
     passes: bool = False
+    watches: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,13 +200,25 @@ class Registered(Message):
     error: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Identified(Message):
+    """Node plugin: to the QUESTION `serial`, in place of an ANSWER, which process it is. The descriptor is one of its
+    /proc/<pid>/stat: who has it sees that the process is exiting, but not of what."""
+
+    TYPE = 16
+    DESCRIPTORS = 1
+    serial: int
+    process: int
+    started: int
+
+
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 _KINDS: Final[tuple[type[Message], ...]] = (
     *(Hello, Mount, Ready, Failed, Health, Drain, Bye, Question, Answer, Answering, Session),
-    *(Passing, Register, Unregister, Registered),
+    *(Passing, Register, Unregister, Registered, Identified),
 )
 _MESSAGES: Final[Mapping[int, type[Message]]] = {kind.TYPE: kind for kind in _KINDS}
 _FIELDS: Final[Mapping[int, Mapping[str, Field[Any]]]] = {

@@ -19,7 +19,19 @@ from collections.abc import Callable
 from csi.errors import ProtocolError, SidecarFailed
 from csi.handover import wire
 from csi.handover.channel import Channel, Received
-from csi.handover.wire import VERSION, Answer, Answering, Bye, Drain, Hello, Message, Mount, Registered, Session
+from csi.handover.wire import (
+    VERSION,
+    Answer,
+    Answering,
+    Bye,
+    Drain,
+    Hello,
+    Identified,
+    Message,
+    Mount,
+    Registered,
+    Session,
+)
 from csi.sidecar.passing import Passing
 from csi.sidecar.questions import Questions
 from csi.volume.units import Seconds
@@ -60,7 +72,7 @@ class NodeLink:
         end = time.monotonic() + patience
         pause = _FIRST_PAUSE
         while not self._interrupted():
-            channel = self._connect(Hello(VERSION, os.getpid(), asks=True, chooses=True, passes=True))
+            channel = self._connect(Hello(VERSION, os.getpid(), asks=True, chooses=True, passes=True, watches=True))
             volume = self._receive_volume(channel, end) if channel is not None else None
             if volume is not None:
                 return volume
@@ -77,7 +89,9 @@ class NodeLink:
     def attend(self, volume: Mount, on_drain: Callable[[Seconds], None], on_return: Callable[[], None]) -> None:
         """From now on, on a thread: hear DRAIN, reconnect after a loss as the sidecar that serves `volume`, and call
         `on_return` whenever that succeeded."""
-        hello = Hello(VERSION, os.getpid(), True, volume.volume_id, volume.spec_hash, asks=True, passes=True)
+        hello = Hello(
+            VERSION, os.getpid(), True, volume.volume_id, volume.spec_hash, asks=True, passes=True, watches=True
+        )
         self._thread = threading.Thread(
             target=self._run, args=(hello, on_drain, on_return), name="node link", daemon=True
         )
@@ -202,6 +216,8 @@ class NodeLink:
             self.questions.begin(channel)
         elif isinstance(message, Answer):
             self.questions.answered(message)
+        elif isinstance(message, Identified):
+            self.questions.identified(message, received.descriptors[0])
         elif isinstance(message, wire.Passing):
             self.passing.begin(channel)
         elif isinstance(message, Registered):

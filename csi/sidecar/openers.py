@@ -3,9 +3,11 @@
 At open the node plugin is asked which process it is: the thread may have ended when the file is closed. At close it is
 asked whether that process is ending by a signal. Both times the kernel keeps the process until its call is answered.
 Whatever is not answered in time means an ordinary close; a node plugin that is being replaced has the time that
-`csi.sidecar.questions` gives it. A thread that opens one file after the other is asked about
-once in `_FRESH` seconds. A sidecar that is a process of the node itself sees as much as that a program lives, and then
-asks nobody.
+`csi.sidecar.questions` gives it.
+
+Nobody is asked whether a process is killed that is seen to live (by what the node plugin gave, or because the sidecar
+is a process of the node itself), nor which process it is whose first thread opens another file. Another thread that
+opens one file after the other is asked about once in `_FRESH` seconds.
 """
 
 from __future__ import annotations
@@ -15,7 +17,6 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from csi.fs.openers import Opener
-from csi.handover.fates import is_ending
 from csi.handover.wire import Answer
 from csi.volume.units import Seconds
 
@@ -39,36 +40,33 @@ class Informant(Protocol):
     def ask(self, pid: int, started: int, inode: int = 0) -> Inquiry | None:
         """Ask a QUESTION, without waiting; None when there is nobody who would answer."""
 
+    def is_ending(self, process: int, started: int) -> bool | None:
+        """Whether a process that was told of is exiting, for whatever reason. Asks nobody; None: it is not seen."""
+
 
 class AskedOpeners:
-    """Implements `csi.fs.openers.Openers`, for any thread. `_known`: when a thread was asked about, and its process.
+    """Implements `csi.fs.openers.Openers`, for any thread. `_known`: when a thread was asked about, and its process."""
 
-    `ending` tells of a process and when it was started whether it is exiting; None: it cannot be told from here."""
-
-    def __init__(
-        self,
-        informant: Informant,
-        clock: Callable[[], float] = time.monotonic,
-        ending: Callable[[int, int], bool | None] = is_ending,
-    ) -> None:
+    def __init__(self, informant: Informant, clock: Callable[[], float] = time.monotonic) -> None:
         self._informant = informant
         self._clock = clock
-        self._ending = ending
         self._known: dict[int, tuple[float, Answer]] = {}
 
     def opener(self, pid: int) -> Opener | None:
         if not pid:
             return None
         since, process = self._known.get(pid, (0.0, None))
-        if process is not None and self._clock() - since < _FRESH:
-            return _AskedOpener(self._informant, self._ending, None, process)
+        if process is not None and (self._clock() - since < _FRESH or self._is_first_thread(pid, process)):
+            return _AskedOpener(self._informant, None, process)
         asked = self._clock()
         inquiry = self._informant.ask(pid, 0)
         if inquiry is None:
             return None
-        return _AskedOpener(
-            self._informant, self._ending, inquiry, None, lambda answer: self._learn(pid, asked, answer)
-        )
+        return _AskedOpener(self._informant, inquiry, None, lambda answer: self._learn(pid, asked, answer))
+
+    def _is_first_thread(self, pid: int, process: Answer) -> bool:
+        """As long as the process lives nobody else has the number of its first thread."""
+        return process.process == pid and self._informant.is_ending(pid, process.started) is False
 
     def _learn(self, pid: int, asked: float, process: Answer) -> None:
         if len(self._known) >= _THREADS:
@@ -82,13 +80,11 @@ class _AskedOpener:
     def __init__(
         self,
         informant: Informant,
-        ending: Callable[[int, int], bool | None],
         inquiry: Inquiry | None,
         process: Answer | None,
         learn: Callable[[Answer], None] = lambda _answer: None,
     ) -> None:
         self._informant = informant
-        self._ending = ending
         self._inquiry = inquiry
         self._process = process
         self._learn = learn
@@ -102,7 +98,7 @@ class _AskedOpener:
 
     def is_killed(self) -> bool:
         process = self._process
-        if process is not None and process.process and self._ending(process.process, process.started) is False:
+        if process is not None and process.process and self._lives(process):
             return False
         answer = self._ask_of_it(0)
         return answer is not None and answer.killed
@@ -114,6 +110,9 @@ class _AskedOpener:
     def sharer_is_killed(self) -> bool:
         answer = self._ask(0, 0, 0)
         return answer is not None and answer.killed
+
+    def _lives(self, process: Answer) -> bool:
+        return self._informant.is_ending(process.process, process.started) is False
 
     def _ask_of_it(self, inode: int) -> Answer | None:
         if self._process is None or not self._process.process:

@@ -17,7 +17,8 @@ from typing import Final
 
 from csi.errors import ProtocolError
 from csi.handover.channel import Channel
-from csi.handover.wire import Answer, Question
+from csi.handover.wire import Answer, Identified, Question
+from csi.sidecar.watches import Watches
 from csi.volume.units import Seconds
 
 ABSENCE: Final = Seconds(30.0)
@@ -42,6 +43,7 @@ class Questions:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
+        self._watches = Watches()
         self._lock = threading.Lock()
         self._serials = itertools.count(1)
         self._channel: Channel | None = None
@@ -72,6 +74,12 @@ class Questions:
             unanswered, self._open = self._open, {}
         for asked in unanswered.values():
             asked.box.put(None)
+        self._watches.close()
+
+    def identified(self, process: Identified, descriptor: int) -> None:
+        """An answer, and what shows whether that process lives; owns the descriptor."""
+        self._watches.keep(process.process, process.started, descriptor)
+        self.answered(Answer(process.serial, process.process, process.started))
 
     def answered(self, answer: Answer) -> None:
         with self._lock:
@@ -91,6 +99,10 @@ class Questions:
         if channel is not None and not self._send(channel, asked.question):
             return None
         return AskedQuestion(asked.box, lambda timeout: self._time_left(asked, timeout))
+
+    def is_ending(self, process: int, started: int) -> bool | None:
+        """`csi.sidecar.openers.Informant`."""
+        return self._watches.is_ending(process, started)
 
     def _send(self, channel: Channel, question: Question) -> bool:
         """False when it will not be answered."""

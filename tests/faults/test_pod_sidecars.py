@@ -15,6 +15,7 @@ import pytest
 
 from csi.handover.pods.pod_mounts import PodMounts
 from csi.handover.types import IncidentKind, PublishRequest
+from csi.sidecar.questions import ABSENCE
 from csi.volume.parse import parse_volume
 from csi.volume.units import MIB
 from tests.support.emulator import RunningEmulator
@@ -284,6 +285,20 @@ def test_a_program_killed_while_the_node_plugin_is_replaced_leaves_no_half_objec
         for name in ("before", "after"):
             until(lambda name=name: f"{name!r} was not written" in pods.log())  # type: ignore[misc]
     assert Bucket(emulator).names() == {"closed"}
+
+
+def test_who_goes_on_living_closes_without_a_node_plugin(pods: PodNode, emulator: RunningEmulator) -> None:
+    """Nobody is waited for, who may not come."""
+    plugin, pod = pods.start(), pods.pod()
+    serve_real(plugin, pod, emulator)
+    with container(pod, "write(); tell(); read(); os.close(file); tell(); read()", "closed") as process:
+        assert process.stdin is not None and process.stdout is not None
+        assert process.stdout.readline() == b"written\n"
+        plugin.close()
+        until(lambda: "the node plugin is gone" in pods.log())
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        until(lambda: Bucket(emulator).get("closed") == WRITTEN, timeout=ABSENCE / 2)
 
 
 def test_the_last_of_a_container_that_share_a_file_was_killed_too(pods: PodNode, emulator: RunningEmulator) -> None:

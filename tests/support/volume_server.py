@@ -16,7 +16,7 @@ import threading
 
 from csi.errors import OssFuseError
 from csi.fuse.choice import choose
-from csi.handover.fates import Answerer
+from csi.handover.fates import Answerer, is_ending
 from csi.handover.wire import Answer, Mount, Question
 from csi.sidecar.assemble import assemble
 from csi.volume.encode import encode_spec
@@ -90,6 +90,9 @@ class Informed:
     def ask(self, pid: int, started: int, inode: int = 0) -> Answered:
         with self._lock:
             return Answered(self._answerer.answer(Question(0, pid, started, inode)))
+
+    def is_ending(self, process: int, started: int) -> bool | None:
+        return is_ending(process, started)
 
 
 class Answered:

@@ -16,6 +16,7 @@ from csi.handover.wire import (
     Bye,
     Drain,
     Hello,
+    Identified,
     Mount,
     Passing,
     Question,
@@ -108,7 +109,7 @@ def take(link, plugin):
 
 def test_the_volume_is_taken_with_its_descriptor(link, plugin):
     _, hello, volume = take(link, plugin)
-    assert hello == Hello(1, os.getpid(), asks=True, chooses=True, passes=True)
+    assert hello == Hello(1, os.getpid(), asks=True, chooses=True, passes=True, watches=True)
     assert volume == MOUNT
 
 
@@ -205,7 +206,8 @@ def test_a_lost_connection_is_made_again_as_the_one_who_serves(link, plugin):
     link.attend(volume, lambda _grace: None, returned.set)
     channel.close()
     again = plugin.accept()
-    assert again.receive(SOON).message == Hello(1, os.getpid(), True, "vol", "hash", asks=True, passes=True)
+    hello = again.receive(SOON).message
+    assert hello == Hello(1, os.getpid(), True, "vol", "hash", asks=True, passes=True, watches=True)
     assert returned.wait(SOON)
     assert link.send(Ready())
     assert again.receive(SOON).message == Ready()
@@ -275,6 +277,18 @@ def test_answers_reach_who_asked_in_any_order(link, plugin):
     channel.send(Answer(4711, killed=True))  # to nobody
     assert first.wait(SOON) == answers[0]
     assert second.wait(SOON) == answers[1]
+
+
+def test_a_process_that_was_identified_is_seen_to_live(link, plugin):
+    channel = attended(link, plugin)
+    channel.send(Answering())
+    asked = asking(link, os.getpid(), 0)
+    serial = channel.receive(SOON).message.serial
+    with open("/proc/self/stat", encoding="ascii") as status:
+        started = int(status.read().rpartition(")")[2].split()[19])
+        channel.send(Identified(serial, os.getpid(), started), (status.fileno(),))
+    assert asked.wait(SOON) == Answer(serial, os.getpid(), started)
+    assert link.questions.is_ending(os.getpid(), started) is False
 
 
 def test_what_a_node_plugin_that_is_gone_left_open_its_successor_is_asked_when_it_says_so(link, plugin):

@@ -16,9 +16,13 @@ class Asked:
 class Informant:
     """Answers with what `knows` has for a question; None is no answer, and what is not there cannot be asked."""
 
-    def __init__(self, knows):
+    def __init__(self, knows, seen=None):
         self.knows = knows
         self.questions = []
+        self.seen = {} if seen is None else seen
+
+    def is_ending(self, process, started):
+        return self.seen.get((process, started))
 
     def ask(self, pid, started, inode=0):
         if inode:
@@ -91,8 +95,8 @@ def test_a_thread_that_opens_file_after_file_is_asked_about_once_a_second():
 
 def test_of_a_process_that_is_seen_to_live_nobody_is_asked():
     seen = {(7, 99): False}
-    informant = Informant({**PROCESS, (7, 99): Answer(2, killed=True)})
-    opener = AskedOpeners(informant, ending=lambda process, started: seen.get((process, started))).opener(8)
+    informant = Informant({**PROCESS, (7, 99): Answer(2, killed=True)}, seen)
+    opener = AskedOpeners(informant).opener(8)
     opener.identify()
     assert not opener.is_killed()
     assert informant.questions == [(8, 0)]
@@ -100,3 +104,22 @@ def test_of_a_process_that_is_seen_to_live_nobody_is_asked():
     assert opener.is_killed()
     del seen[7, 99]  # it is not seen from here
     assert opener.is_killed()
+
+
+def test_the_first_thread_of_a_process_that_is_seen_to_live_is_asked_about_once():
+    now = [100.0]
+    seen = {(7, 99): False}
+    informant = Informant({(7, 0): Answer(1, 7, 99), (8, 0): Answer(1, 7, 99), (7, 99): Answer(2, killed=True)}, seen)
+    openers = AskedOpeners(informant, lambda: now[0])
+    for pid in (7, 8):
+        openers.opener(pid).identify()
+    now[0] += 3600.0
+    again = openers.opener(7)
+    again.identify()
+    assert informant.questions == [(7, 0), (8, 0)]
+    openers.opener(8).identify()  # the number of a thread may be another's by now
+    assert informant.questions == [(7, 0), (8, 0), (8, 0)]
+    seen[7, 99] = True
+    assert again.is_killed()
+    openers.opener(7)
+    assert informant.questions[-1] == (7, 0)

@@ -8,13 +8,26 @@ import pytest
 
 from csi.errors import MountError
 from csi.handover.channel import Peer
+from csi.handover.fates import is_shown_ending
 from csi.handover.listener import SidecarListener
 from csi.handover.mounting import KernelSession, MountOrder
 from csi.handover.pods.attendant import PodAttendant, Surroundings
 from csi.handover.pods.notes import Note
 from csi.handover.pods.peers import NODE_IPC_NAMESPACE
 from csi.handover.types import IncidentKind, PodReference, SidecarPlace
-from csi.handover.wire import Answer, Answering, Bye, Failed, Health, Mount, Passing, Question, Ready, Session
+from csi.handover.wire import (
+    Answer,
+    Answering,
+    Bye,
+    Failed,
+    Health,
+    Identified,
+    Mount,
+    Passing,
+    Question,
+    Ready,
+    Session,
+)
 from csi.volume.units import MIB, Bytes, Seconds
 from tests.support.descriptors import open_files
 from tests.support.fake_kernel import FakeKernel
@@ -346,6 +359,20 @@ def test_a_sidecar_learns_of_processes_of_its_own_pod_only(stage):
     assert told.started > 0
     stage.membership = "0::/kubepods/poduid-2/8f3a\n"
     assert sidecar.say(Question(2, os.getpid(), 0)).hear() == Answer(2)
+
+
+def test_a_sidecar_that_watches_gets_the_status_of_the_process_with_the_answer(stage):
+    stage.attend()
+    sidecar = stage.sidecar().hello(asks=True, watches=True)
+    assert (sidecar.hear(), sidecar.hear()) == (NOTE.frame, Answering())
+    received = sidecar.say(Question(1, os.getpid(), 0)).channel.receive(Seconds(20.0))
+    started = received.message.started
+    assert received.message == Identified(1, os.getpid(), started)
+    assert is_shown_ending(received.descriptor, started) is False
+    received.close()
+    assert sidecar.say(Question(2, os.getpid(), started)).hear() == Answer(2)
+    stage.membership = "0::/kubepods/poduid-2/8f3a\n"
+    assert sidecar.say(Question(3, os.getpid(), 0)).hear() == Answer(3)
 
 
 @pytest.mark.parametrize(
