@@ -202,6 +202,13 @@ def get_symlink(session: Session, key: ObjectKey) -> str:
 
 
 def _unchanged(metadata: ObjectMetadata, if_match: ETag | None) -> ObjectMetadata:
+    if if_match is not None and not metadata.etag:
+        raise ServerFailure(
+            f"GetObject {shown(metadata.key)}: the answer has no ETag, which OSS always gives",
+            operation="GetObject",
+            key=metadata.key,
+            hint="check that the endpoint is an OSS endpoint, not a proxy",
+        )
     if if_match is not None and metadata.etag != if_match:  # a server that ignores If-Match
         raise PreconditionFailed(
             f"GetObject {shown(metadata.key)}: the object is now {metadata.etag}, not {if_match}",

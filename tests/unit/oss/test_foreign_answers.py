@@ -9,7 +9,9 @@ import pytest
 from csi import errors
 from csi.oss.client import OssClient
 from csi.oss.exchange import HttpAnswer
+from csi.oss.store import ObjectVersion
 from csi.volume.spec import HttpOptions
+from csi.volume.units import Bytes, ETag, ObjectKey
 from tests.support.scripted_transport import refusal, scripted_client
 
 ONCE = HttpOptions(retries=0)
@@ -64,3 +66,14 @@ def test_a_completion_that_was_answered_by_another_is_recognised_by_the_object()
     made = HttpAnswer(200, {"content-length": "9", "etag": '"O-1"', "x-oss-object-type": "Multipart"})
     client, _ = scripted_client(ANSWERS["empty"], refusal(404, "NoSuchUpload"), made)
     assert client.complete_multipart("k", "u", [(1, '"P"')]).etag == '"O-1"'
+
+
+@pytest.mark.parametrize("size", [4, 9], ids=["whole", "a range"])
+def test_bytes_without_a_version_are_not_taken_for_another_version(size: int) -> None:
+    """A reader would be told that the object was changed."""
+    status, headers = (200, {}) if size == 4 else (206, {"content-range": "bytes 0-3/9"})
+    client, _ = scripted_client(HttpAnswer(status, {**headers, "content-length": "4"}, received=4), http=ONCE)
+    version = ObjectVersion(ObjectKey("k"), ETag('"E"'), Bytes(size))
+    with pytest.raises(errors.ServerFailure, match="no ETag") as failure:
+        client.fill(version, 0, memoryview(bytearray(4)))
+    assert "check that the endpoint is an OSS endpoint" in failure.value.hint
