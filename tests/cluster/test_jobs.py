@@ -33,7 +33,8 @@ def test_a_failing_job_fails(tenant: Tenant) -> None:
     assert tenant.get("log") == b"started\n"
 
 
-def test_a_pod_deleted_during_writes_leaves_closed_files_whole_and_no_others(tenant: Tenant) -> None:
+def start_writer(tenant: Tenant) -> None:
+    """A pod that writes one file after the other, and one that it never closes; three files are closed."""
     tenant.give_volume(attributes=tenant.attributes(fs__oss__blocklet__size__mb="1"))
     writer = (
         "n=0; while :; do n=$((n+1)); head -c 3000000 /dev/zero > /data/closed-$n; echo closed-$n; done & "
@@ -43,11 +44,20 @@ def test_a_pod_deleted_during_writes_leaves_closed_files_whole_and_no_others(ten
     tenant.apply(workloads.pod("app", spec))
     tenant.wait_ready("app")
     tenant.until(lambda: len(tenant.logs("app").split()) >= 3, "three files closed")
-    tenant.delete_pod("app")
+
+
+def require_whole_files(tenant: Tenant) -> None:
+    """In the bucket, now that the writer is gone."""
     stored = tenant.keys()
     assert "never-closed" not in stored
     assert {"closed-1", "closed-2", "closed-3"} <= stored
     assert {len(tenant.get(key)) for key in stored} == {3_000_000}
+
+
+def test_a_pod_deleted_during_writes_leaves_closed_files_whole_and_no_others(tenant: Tenant) -> None:
+    start_writer(tenant)
+    tenant.delete_pod("app")
+    require_whole_files(tenant)
 
 
 def ended(tenant: Tenant, condition: str) -> bool:

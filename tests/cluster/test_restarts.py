@@ -10,6 +10,7 @@ from csi.cluster.taint import TAINT
 from tests.cluster.harness.driver import Driver
 from tests.cluster.harness.failures import ClusterFailed
 from tests.cluster.tenant import Tenant
+from tests.cluster.test_jobs import require_whole_files, start_writer
 from tests.cluster.workloads import Folder
 
 READER = (
@@ -51,6 +52,14 @@ def test_the_node_plugin_is_killed_and_comes_back_under_io(reader: Tenant, drive
     reader.sh("second", "cat /data/big > /dev/null")
     reader.delete_pod("app")
     reader.delete_pod("second")
+
+
+def test_a_pod_deleted_while_the_node_plugin_is_replaced_leaves_whole_files(tenant: Tenant, driver: Driver) -> None:
+    start_writer(tenant)
+    tenant.cluster.kubectl("-n", driver.namespace, "delete", "pod", driver.node_pod(), "--grace-period=0", "--force")
+    tenant.delete_pod("app")
+    driver.wait_ready()
+    require_whole_files(tenant)
 
 
 def test_a_new_node_plugin_takes_the_start_up_taint_off_its_node(driver: Driver) -> None:
