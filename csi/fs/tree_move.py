@@ -22,7 +22,6 @@ from csi.volume.units import ETag, ObjectKey
 
 COPIES: Final = 16
 """Made at a time."""
-_BATCH: Final = 1000
 _TRIES: Final = 3
 
 _log = logging.getLogger(__name__)
@@ -142,18 +141,17 @@ class TreeMove:
             self.moved[self._keys[index]] = moved
 
     def _delete(self, keys: Sequence[ObjectKey]) -> None:
-        for start in range(0, len(keys), _BATCH):
-            failures = self._store.delete_many(keys[start : start + _BATCH])
-            if failures:
-                first = failures[0]
-                raise ServerFailure(
-                    f"everything was copied, but {len(failures)} old objects could not be deleted, "
-                    f"the first is {first.key!r}: {first.message}",
-                    code=first.code,
-                    operation="DeleteMultipleObjects",
-                    key=first.key,
-                    hint="both names hold the data now; remove the old one",
-                )
+        failures = self._store.delete_many(keys)
+        if failures:
+            first = failures[0]
+            raise ServerFailure(
+                f"everything was copied, but {len(failures)} old objects could not be deleted, "
+                f"the first is {first.key!r}: {first.message}",
+                code=first.code,
+                operation="DeleteMultipleObjects",
+                key=first.key,
+                hint="both names hold the data now; remove the old one",
+            )
 
     def _withdraw(self, *, keep_marker: bool) -> None:
         try:
@@ -164,7 +162,7 @@ class TreeMove:
 
     def _own_copies(self, *, keep_marker: bool) -> Iterator[list[ObjectKey]]:
         """A copy whose answer was lost has the ETag of its source, or is left behind."""
-        made = {self._new + key[len(self._old) :]: index for index, key in enumerate(self._keys)}
+        made = {self._target(key): index for index, key in enumerate(self._keys)}
         for page in self._store.list_all(self._new) if made else ():
             own = []
             for found in page.objects:

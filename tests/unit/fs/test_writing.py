@@ -669,6 +669,21 @@ def test_what_is_being_written_is_finished_by_flush_all(world: World, consistent
     second.close()
 
 
+def hold_put(world: World, failure: OssFuseError | None = None) -> tuple[threading.Event, threading.Event]:
+    """PutObject sets the first event and waits for the second, and fails then if a `failure` is given."""
+    uploading, go_on = threading.Event(), threading.Event()
+
+    def before(operation: str, key: str) -> None:
+        if operation == "PutObject":
+            uploading.set()
+            assert go_on.wait(10.0)
+            if failure is not None:
+                raise failure
+
+    world.store.before = before
+    return uploading, go_on
+
+
 @pytest.mark.parametrize("before", [b"", b"old"], ids=["new", "there before"])
 def test_a_write_that_waited_for_a_close_that_failed_is_told_the_same(
     world: World, consistent: Program, before: bytes
@@ -678,15 +693,7 @@ def test_a_write_that_waited_for_a_close_that_failed_is_told_the_same(
         world.store.seed("a", before)
     file = consistent.open("a", WRITE)
     file.write(b"one")
-    uploading, go_on = threading.Event(), threading.Event()
-
-    def fail(operation: str, key: str) -> None:
-        if operation == "PutObject":
-            uploading.set()
-            assert go_on.wait(10.0)
-            raise ServerFailure("busy", status=503, operation=operation)
-
-    world.store.before = fail
+    uploading, go_on = hold_put(world, ServerFailure("busy", status=503, operation="PutObject"))
     told: list[type[Exception]] = []
 
     def tell(act: Callable[[], object]) -> threading.Thread:
@@ -717,14 +724,7 @@ def test_a_write_that_waited_for_a_close_that_failed_is_told_the_same(
 def test_the_end_of_the_mount_waits_for_what_is_being_closed(world: World, consistent: Program) -> None:
     file = consistent.open("a", WRITE)
     file.write(b"one")
-    uploading, go_on = threading.Event(), threading.Event()
-
-    def slowly(operation: str, key: str) -> None:
-        if operation == "PutObject":
-            uploading.set()
-            assert go_on.wait(10.0)
-
-    world.store.before = slowly
+    uploading, go_on = hold_put(world)
     closing = threading.Thread(target=file.close)
     closing.start()
     assert uploading.wait(10.0)
