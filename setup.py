@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parent
 SOURCES = (
     "csi/fuse/native/tables",
     "csi/fuse/native/sending",
+    "csi/fuse/native/noted",
     "csi/fuse/native/fetches",
     "csi/fuse/native/scattered",
     "csi/fuse/native/quick",

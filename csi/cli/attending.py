@@ -1,8 +1,8 @@
 """A mount in the foreground while it is served: what goes wrong is told, changed credentials are handed on, and a
-sidecar that ended is followed by another one.
+sidecar that ended is followed by another one, which goes on with what programs have open.
 
-Until that one serves, the dead mount stays where it is as far as possible: programs are told ENOTCONN, and do not find
-the directory below, where what they write would be lost to the bucket.
+Where it cannot, and until it serves, the dead mount stays where it is as far as possible: programs are told ENOTCONN,
+and do not find the directory below, where what they write would be lost to the bucket.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ from csi.volume.units import Seconds
 DEADLINE = Seconds(60.0)
 """Of making the mount, and of handing credentials on."""
 _GLANCE = Seconds(1.0)
-_CALM = Seconds(60.0)
+_CALM = Seconds(10.0)
 """A sidecar that served for so long is followed at once; others after a pause, which doubles with each."""
 _FIRST_PAUSE = Seconds(1.0)
-_LONGEST_PAUSE = Seconds(60.0)
+_LONGEST_PAUSE = Seconds(30.0)
+"""Less than programs wait for a sidecar that goes on (`csi/handover/inheritance.py`)."""
 _NUMBER = re.compile(r"\d+")
 
 
@@ -90,7 +91,10 @@ class Attending:
             condition = self._mounts.condition(self._served.volume_id, target)
             pid = condition.sidecar_pid if condition else None
             self._told = ""
-            click.echo(f"mounted again on {target} (sidecar {pid}); files that were open answer ENOTCONN")
+            if condition is not None and condition.went_on:
+                click.echo(f"served again on {target} (sidecar {pid}); what was open is open still")
+            else:
+                click.echo(f"mounted again on {target} (sidecar {pid}); files that were open answer ENOTCONN")
             return
 
     def _renewed(self) -> PublishRequest:

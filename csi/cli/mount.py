@@ -35,6 +35,7 @@ from csi.errors import (
     TargetConflict,
 )
 from csi.handover.cache_places import CachePlaces
+from csi.handover.inheritance import Inheritance
 from csi.handover.local import local_mounts
 from csi.handover.mountinfo import layers_at, read_mountinfo
 from csi.handover.mounts import SidecarMounts
@@ -264,7 +265,12 @@ def _serve(spec: VolumeSpec, target: Path, source: _Nothing, ending: Ending, lau
         return PublishRequest(volume_id, target, spec, spec.arguments.read_only, None, source.read())
 
     first = request()
-    mounts = local_mounts(_STATE / volume_id, endable(_check, ending), launcher=EndableLauncher(launcher, ending))
+    mounts = local_mounts(
+        _STATE / volume_id,
+        endable(_check, ending),
+        launcher=EndableLauncher(launcher, ending),
+        inheritances=Inheritance,
+    )
     try:
         mounts.open()
     except MountError as error:

@@ -37,7 +37,7 @@ from csi.fs.opendirs import OpenDirectories
 from csi.fs.openers import Openers
 from csi.fs.opening import Opening
 from csi.fs.pages import Pages
-from csi.fs.published import Published
+from csi.fs.published import NothingPublished, Published
 from csi.fs.reading import Reading
 from csi.fs.renames import Renames
 from csi.fs.reports import FilesystemReport, OpenFileReport
@@ -98,7 +98,8 @@ class Filesystem:
         (`csi/fs/succession.py`). The caller closes store, engine and journal, after `close`."""
         arguments = arguments if arguments is not None else MountArguments()
         self._read_only = read_only or arguments.read_only
-        succession = Succession(journal) if journal is not None else None
+        published = published if published is not None else NothingPublished()
+        succession = Succession(journal, published) if journal is not None else None
         self._table = InodeTable(prefix, published, succession)
         self._memory = MetadataMemory(ledger, allowance)
         ownership = ownership if ownership is not None else Ownership()

@@ -189,7 +189,9 @@ class Handles:
     def restore(self, noted: NotedHandle, node: Node, lost: OssFuseError | None) -> None:
         """What a predecessor opened. `lost`: why what was written through it will never be an object."""
         facts = node.facts if noted.facts == node.facts else noted.facts
-        handle = OpenHandle(noted.handle, node, noted.readable, noted.writable, noted.appends, failed=lost)
+        handle = OpenHandle(
+            *(noted.handle, node, noted.readable, noted.writable, noted.appends), failed=lost, opens=noted.opens
+        )
         if noted.writable:
             handle.inherited = lost or FilesystemError(
                 f"{shown(node.name)} is not written to: it was opened before the process that serves the mount was "

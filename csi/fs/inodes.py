@@ -432,6 +432,8 @@ class InodeTable:
                 self.local(node).opened = node.facts.etag
             if left is not None and left.opens:
                 self.adopt(node, left.opens)
+            if left is not None and left.slot >= 0:
+                self.published.forget_noted(left.slot)
 
     def _retract(self, node: Node) -> None:
         if node.local is not None and node.local.shown:

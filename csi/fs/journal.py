@@ -57,9 +57,13 @@ def make(size: int = SIZE) -> int:
 class Journal:
     """`_lock` guards everything; it is innermost, and nothing waits under it."""
 
-    def __init__(self, descriptor: int) -> None:
-        """`descriptor` stays the caller's. Raises ValueError for a file that is too small to be one."""
-        size = os.fstat(descriptor).st_size
+    def __init__(self, descriptor: int, spare: int = 0) -> None:
+        """`descriptor` stays the caller's. The last `spare` bytes of the file are left to others (`tail`). Raises
+        ValueError for a file that is too small to be one."""
+        whole = os.fstat(descriptor).st_size
+        self.tail = descriptor, whole - spare, spare
+        """Descriptor, offset and size of what is not the journal's."""
+        size = whole - spare
         if size < LEAST:
             raise ValueError(f"a journal has at least {LEAST} bytes, not {size}")
         self._memory = mmap.mmap(descriptor, size)
@@ -81,6 +85,21 @@ class Journal:
         """What is noted, in the order in which it was noted last."""
         with self._lock:
             return [_decoded(body) for body in self._records.values()]
+
+    def find(self, key: str) -> Sequence[Any] | None:
+        """What is noted of `key`; None: nothing."""
+        with self._lock:
+            body = self._records.get(key)
+            return None if body is None else _decoded(body)[1]
+
+    def read_tail(self) -> bytes:
+        """What a predecessor left in `tail`."""
+        descriptor, start, size = self.tail
+        return os.pread(descriptor, size, start)
+
+    def clear_tail(self) -> None:
+        descriptor, start, size = self.tail
+        os.pwrite(descriptor, bytes(size), start)
 
     def note(self, key: str, values: Iterable[object], *, least_left: float = 0.0) -> bool:
         """`values` (JSON has them) are what is to be known of `key`, whatever was noted of it before. False: there is

@@ -78,7 +78,8 @@ class Knowledge:
         self.publishes = type(table.published) is not NothingPublished
         cache = arguments.cache
         self._ownership = ownership
-        can_plan = cache is not CachePolicy.DIRECT and not arguments.random_read and table.succession is None
+        can_note = table.succession is None or table.succession.notes_opens
+        can_plan = cache is not CachePolicy.DIRECT and not arguments.random_read and can_note
         self.plans = can_plan and table.published.fetches
         self._keeps = {CachePolicy.KERNEL: 2, CachePolicy.AUTO: 1}.get(cache, 0)
 

@@ -72,10 +72,12 @@ class FilesShown(NamedTuple):
 
 
 class PlanLeft(NamedTuple):
-    """Of a plan that was taken back: `opens` not released yet; whether the file was `opened` at all."""
+    """Of a plan that was taken back: `opens` not released yet; whether the file was `opened` at all; the `slot` in
+    which the opens are noted until `forget_noted`, -1 if in none."""
 
     opens: int
     opened: bool
+    slot: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +180,13 @@ class Published(Protocol):
 
     def withdraw_plan(self, inode: InodeNumber) -> PlanLeft | None:
         """See rule 4. None: there was none."""
+
+    def note_opens(self, descriptor: int, offset: int, size: int) -> bool:
+        """From now on opens by plans are noted there, in zeros, before they are answered (`csi/fs/light_opens.py`);
+        what finds no room is not opened. False: they are not. Called once, before any plan is published."""
+
+    def forget_noted(self, slot: int) -> None:
+        """The opens of a plan that was taken back are noted elsewhere."""
 
     def count_opens(self, inode: InodeNumber) -> int:
         """Opens by the plan of `inode` that are not released."""
@@ -297,6 +306,12 @@ class NothingPublished:
 
     def withdraw_plan(self, inode: InodeNumber) -> PlanLeft | None:
         return None
+
+    def note_opens(self, descriptor: int, offset: int, size: int) -> bool:
+        return False
+
+    def forget_noted(self, slot: int) -> None:
+        """Nothing is noted."""
 
     def count_opens(self, inode: InodeNumber) -> int:
         return 0

@@ -14,9 +14,9 @@ file would be taken for a whole one. A handle whose open was not answered is ope
 kernel looks a path up again only once: an open(2) that meets two deaths may end with ESTALE. So may a read of a file
 that is being made in append mode and was never closed.
 
-The kernel session does not open files by itself where this is in use (`Knowledge.plans`): nobody would note its opens.
-Who makes the journal is who holds the descriptor of the session, the sidecar's supervisor: it passes the descriptor of
-`journal.make` to one server of that mount after the other, and each a `Journal` of it to `Filesystem`.
+What the kernel session opens by itself it notes by itself (`csi/fs/light_opens.py`); where it does not, it opens
+nothing. The journal's descriptor is kept by who keeps that of the session (`csi/handover/inheritance.py`) and passed to
+one server of the mount after the other.
 """
 
 from __future__ import annotations
@@ -26,10 +26,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from csi.errors import FilesystemError
+from csi.fs.light_opens import LightOpen, slots_in
 from csi.fs.metadata import DIRECTORY, Facts
 from csi.fs.names import decode, encode, shown
+from csi.fs.published import LIGHT, Published
 from csi.fs.types import ROOT_INODE, FileKind
-from csi.volume.units import ETag, FileHandle, InodeNumber
+from csi.volume.units import Bytes, ETag, FileHandle, InodeNumber
 
 if TYPE_CHECKING:
     from csi.fs.handles import Handles, OpenHandle
@@ -63,7 +65,7 @@ class NotedNode(NamedTuple):
 
 class NotedHandle(NamedTuple):
     """`facts` are those of the version it reads; None: whatever is current, or it is a directory. `lost`: something
-    that was written through it will never be an object."""
+    that was written through it will never be an object. `opens`: how often it will be released."""
 
     handle: FileHandle
     inode: InodeNumber
@@ -71,15 +73,23 @@ class NotedHandle(NamedTuple):
     writable: bool
     appends: bool
     lost: bool
+    opens: int
     facts: Facts | None
 
 
 class Succession:
     """Called under `InodeTable.lock`."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, published: Published) -> None:
         self._journal = journal
         self._full = False
+        left = slots_in(journal.read_tail())
+        for light in left:
+            self._keep(f"light {light.inode}", (light.opens, decode(light.key), light.etag, light.size))
+        if left:
+            journal.clear_tail()
+        self.notes_opens = bool(journal.tail[-1]) and published.note_opens(*journal.tail)
+        """Whether the kernel session notes what it opens by itself."""
         self.first = journal.place % _PLACES * _HANDLES_OF_ONE
         """Numbers of handles begin after it: none of a predecessor is given out again, not even a released one, whose
         RELEASE may come once more."""
@@ -106,10 +116,10 @@ class Succession:
         self._note_way(node)
         if not self._is_noted(node):
             self._note(node)
-        values: Sequence[object] = (True, False, False, False, None)
+        values: Sequence[object] = (True, False, False, False, 1, None)
         if handle is not None:
             lost = handle.failed is not None
-            values = (handle.readable, handle.writable, handle.appends, lost, _encoded(handle.facts))
+            values = (handle.readable, handle.writable, handle.appends, lost, handle.opens, _encoded(handle.facts))
         self._keep(f"handle {number}", (node.inode, *values))
 
     def closed(self, number: FileHandle, node: Node) -> None:
@@ -124,7 +134,7 @@ class Succession:
         nodes: dict[InodeNumber, NotedNode] = {}
         handles: list[NotedHandle] = []
         for key, values in self._journal.left():
-            what, number = key.split(" ")
+            what, _, number = key.partition(" ")
             *others, facts = values
             if what == "node":
                 parent, name, kind, *rest = others
@@ -132,9 +142,23 @@ class Succession:
                 nodes[inode] = NotedNode._make(
                     (inode, parent, encode(name), FileKind(kind), *rest, _decoded(facts)),
                 )
-            else:
+            elif what == "handle":
                 handles.append(NotedHandle._make((FileHandle(int(number)), *others, _decoded(facts))))
         return nodes, handles
+
+    def lights_left(self) -> list[LightOpen]:
+        """Opens that the predecessor's session answered by itself."""
+        found = []
+        for key, values in self._journal.left():
+            what, _, inode = key.partition(" ")
+            if what == "light":
+                opens, name, etag, size = values
+                found.append(LightOpen(InodeNumber(int(inode)), opens, encode(name), ETag(etag), Bytes(size)))
+        return found
+
+    def took_over(self, light: LightOpen) -> None:
+        """It is noted as a handle, or there is none."""
+        self._journal.drop(f"light {light.inode}")
 
     # --- private ---
 
@@ -187,11 +211,38 @@ def restore(succession: Succession, table: InodeTable, handles: Handles, directo
             directories.restore(noted.handle, node)
         else:
             handles.restore(noted, node, _lost(noted, nodes[noted.inode], table.path(node)))
+    known = {noted.handle for noted in opened}
+    lights = succession.lights_left()
+    for light in lights:
+        if FileHandle(LIGHT | light.inode) not in known:
+            _restore_light(light, found, table, handles)
+        succession.took_over(light)
     with table.lock:
         for node in found.values():
             succession.changed(node)
-    if nodes or opened:
-        _log.info("went on with %d open files and directories of the process before", len(opened))
+    if nodes or opened or lights:
+        _log.info("went on with %d open files and directories of the process before", len(opened) + len(lights))
+
+
+def _restore_light(light: LightOpen, found: dict[InodeNumber, Node], table: InodeTable, handles: Handles) -> None:
+    """A file that was open by its key alone. Directories on its way have the numbers that they had."""
+    path = decode(light.key).removeprefix(table.prefix)
+    *way, name = (encode(part) for part in path.split("/"))
+    facts = Facts(FileKind.FILE, light.size, light.etag, type="Normal")
+    node = found.get(light.inode)
+    if node is None:
+        parent: Node | None = table.root
+        for part in way:
+            inside = table.child(parent, part) if parent is not None else None
+            if parent is not None and inside is None:
+                inside = table.add(parent, part, FileKind.DIRECTORY)
+            parent = inside if inside is not None and inside.is_directory else None
+        nowhere = parent is None or table.child(parent, name) is not None
+        above = parent if parent is not None else table.root
+        noted = NotedNode(light.inode, above.inode, name, FileKind.FILE, nowhere, nowhere, FileHandle(0), (), facts)
+        node = found[light.inode] = table.restore(noted, above)
+    handle = FileHandle(LIGHT | light.inode)
+    handles.restore(NotedHandle(handle, light.inode, True, False, False, False, light.opens, facts), node, None)
 
 
 def _restore_way(

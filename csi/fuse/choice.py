@@ -15,7 +15,7 @@ from csi.data.couriers import Couriers, Errands
 from csi.data.streams import Tail
 from csi.fs.published import NothingPublished, Published
 from csi.fuse.own.passthrough import Registrar
-from csi.fuse.protocol.negotiation import LARGEST_WRITE
+from csi.fuse.protocol.negotiation import LARGEST_WRITE, InitResult
 from csi.fuse.served import ServedFilesystem
 from csi.fuse.session import KernelSession
 from csi.volume.naming import SESSIONS
@@ -38,6 +38,8 @@ class SessionChoice(ABC):
     """One kind of session. For each mount: `publish` first, then the filesystem that publishes there, then `open`."""
 
     name: str
+    lasts: bool
+    """Whether another process can go on with such a session (`Resumable`)."""
 
     @abstractmethod
     def publish(self, couriers: ForErrands | None = None) -> Published:
@@ -59,16 +61,18 @@ class SessionChoice(ABC):
         stop_grace: Seconds = STOP_GRACE,
         registrar: Registrar | None = None,
         largest_write: int = LARGEST_WRITE,
+        resume: InitResult | None = None,
     ) -> KernelSession:
         """The session of a mounted descriptor, not serving yet; `published` is of `publish`. `registrar` is for one
         that can have the kernel read files of a disk cache by itself, where this process may not see to that, and
-        `largest_write` (bytes of a request) for one that can tell the kernel."""
-        make = self._session_on(published, registrar, largest_write)
+        `largest_write` (bytes of a request) for one that can tell the kernel. `resume`: what INIT was answered with by
+        the process before, for one that lasts."""
+        make = self._session_on(published, registrar, largest_write, resume)
         return make(descriptor, filesystem, arguments, workers=workers, on_started=on_started, stop_grace=stop_grace)
 
     @abstractmethod
     def _session_on(
-        self, published: Published, registrar: Registrar | None, largest_write: int
+        self, published: Published, registrar: Registrar | None, largest_write: int, resume: InitResult | None
     ) -> Callable[..., KernelSession]:
         """What makes a session that answers from `published`. Raises TypeError if that is of another kind."""
 
@@ -85,6 +89,7 @@ def choose(name: str) -> SessionChoice:
 
 class _Own(SessionChoice):
     name = OWN
+    lasts = True
 
     def __init__(self) -> None:
         from csi.fuse.native.answers import Answers  # noqa: PLC0415 - may not be built
@@ -109,14 +114,17 @@ class _Own(SessionChoice):
         return published
 
     def _session_on(
-        self, published: Published, registrar: Registrar | None, largest_write: int
+        self, published: Published, registrar: Registrar | None, largest_write: int, resume: InitResult | None
     ) -> Callable[..., KernelSession]:
         ours = self._of_ours(published)
-        return functools.partial(self._session, answers=ours, registrar=registrar, largest_write=largest_write)
+        return functools.partial(
+            self._session, answers=ours, registrar=registrar, largest_write=largest_write, resume=resume
+        )
 
 
 class _Pyfuse3(SessionChoice):
     name = PYFUSE3
+    lasts = False
 
     def __init__(self) -> None:
         from csi.fuse.pyfuse3_session import Pyfuse3Session  # noqa: PLC0415 - not needed beside our own
@@ -127,6 +135,6 @@ class _Pyfuse3(SessionChoice):
         return NothingPublished()
 
     def _session_on(
-        self, published: Published, registrar: Registrar | None, largest_write: int
+        self, published: Published, registrar: Registrar | None, largest_write: int, resume: InitResult | None
     ) -> Callable[..., KernelSession]:
         return self._session

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from csi.fuse.protocol.negotiation import InitResult
 from csi.fuse.requests import SessionStatistics
 from csi.volume.units import Seconds
 
@@ -20,3 +21,12 @@ class KernelSession(Protocol):
 
     def wait_for_closes(self, patience: Seconds) -> None:
         """Until no file is being closed or synced, for at most `patience`; from any thread but the session's."""
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """A session that another process can go on with (`resume` of `SessionChoice.open`)."""
+
+    @property
+    def agreed(self) -> InitResult | None:
+        """What INIT was answered with; None before."""

@@ -10,10 +10,11 @@ from csi.handover.cgroup import MemoryCgroup
 from csi.handover.channel import Peer
 from csi.handover.condition import in_mebibytes
 from csi.handover.conversation import Conversation, Handover, Situation
+from csi.handover.inheritance import Inheritance
 from csi.handover.listener import SidecarListener
 from csi.handover.process import SidecarProcess
 from csi.handover.registrar import KernelFiles, LinuxKernelFiles, Registrar
-from csi.handover.wire import Failed, Mount, Ready
+from csi.handover.wire import Failed, Hello, Ready
 from csi.volume.units import Seconds
 
 _log = logging.getLogger(__name__)
@@ -33,15 +34,16 @@ class Attended:
 
 
 class Attendant(Conversation):
-    """`handover` is the frame and descriptor to give away, None for a sidecar that was found serving already. The
-    attendant owns the descriptor and the listener from then on; the process belongs to the caller.
+    """`handover` is what to give away, None for a sidecar that was found serving already. The attendant owns it, the
+    listener and `inheritance` from then on; the process belongs to the caller.
     """
 
     def __init__(
         self,
         attended: Attended,
-        handover: tuple[Mount, int] | None,
+        handover: Handover | None,
         files: KernelFiles = LinuxKernelFiles(),  # noqa: B008 - stateless
+        inheritance: Inheritance | None = None,
     ) -> None:
         name = f"attendant {attended.process.pid}"
         situation = Situation(ready=handover is None)
@@ -49,10 +51,13 @@ class Attendant(Conversation):
             attended.volume_id, read_only=attended.read_only, minors=lambda: (attended.minor,), files=files
         )
         super().__init__(
-            *(attended.volume_id, attended.spec_hash, attended.listener, situation, name, registrar), attended.process
+            *(attended.volume_id, attended.spec_hash, attended.listener, situation, name, registrar),
+            process=attended.process,
+            inheritance=inheritance,
         )
         self.attended = attended
-        self._handover = Handover(*handover) if handover is not None else None
+        self._handover = handover
+        self.went_on = handover is not None and handover.is_heritage
 
     def wait_ready(self, deadline: Seconds) -> None:
         """Until the sidecar serves. Raises SidecarFailed when it will not, DeadlineExceeded after `deadline`."""
@@ -79,12 +84,24 @@ class Attendant(Conversation):
         """How the process ended, for messages: ' with exit status 1', ', killed by signal 9', ''."""
         return self._words(self.situation.exit_status)
 
+    def bequeath(self) -> Inheritance | None:
+        """What the sidecar, which has ended, left to the next one; it is the caller's. None if that is nothing."""
+        inheritance = self._inheritance
+        has_ended = self.attended.process.poll() is not None and not self.situation.farewell
+        if inheritance is None or not has_ended or not inheritance.died():
+            return None
+        self._inheritance = None
+        return inheritance
+
     # --- the thread ---
 
     def _refusal(self, peer: Peer) -> str:
         return "" if peer.pid == self.attended.process.pid else f"process {peer.pid} is not the sidecar of this volume"
 
-    def _hand_over(self) -> Handover | None:
+    def _hand_over(self, hello: Hello) -> Handover | None:
+        return self._take_handover() if hello.lasts or not self.went_on else None
+
+    def _take_handover(self) -> Handover | None:
         handover, self._handover = self._handover, None
         return handover
 
@@ -92,7 +109,10 @@ class Attendant(Conversation):
         return True  # a local sidecar sees all processes of the machine anyway
 
     def _buried(self, process: SidecarProcess) -> None:
-        self._let_go()
+        self._give_up()
+        inheritance = self._inheritance
+        if inheritance is not None and (self.situation.farewell or not inheritance.died()):
+            inheritance.drop()
         status = process.poll()
         level = logging.INFO if status == 0 else logging.ERROR
         words = self._words(status)
@@ -100,10 +120,24 @@ class Attendant(Conversation):
 
     def _heard(self, message: object) -> None:
         if isinstance(message, Ready | Failed):
-            self._let_go()
+            self._give_up()
+
+    def _next_look(self) -> Seconds | None:
+        return self._inheritance.left if self._inheritance is not None else None
+
+    def _look(self) -> None:
+        inheritance = self._inheritance
+        if inheritance is not None and inheritance.is_over:
+            _log.warning("no sidecar goes on with %s: who waits for it is told", self.attended.volume_id)
+            inheritance.drop()
 
     def _let_go(self) -> None:
-        handover = self._hand_over()
+        self._give_up()
+        if self._inheritance is not None:
+            self._inheritance.drop()
+
+    def _give_up(self) -> None:
+        handover = self._take_handover()
         if handover is not None:
             handover.close()
 

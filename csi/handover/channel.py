@@ -159,7 +159,7 @@ class Channel:
         wanted = type(message).DESCRIPTORS
         if wanted == 0:
             return ()
-        if len(self._descriptors) != wanted:
+        if len(self._descriptors) < wanted:  # more may be of the next message
             count = len(self._descriptors)
             raise ProtocolError(f"{type(message).__name__} came with {count} file descriptors, expected {wanted}")
         return tuple(self._descriptors.popleft() for _ in range(wanted))

@@ -1,9 +1,10 @@
 """The node plugin's side of the talk with one sidecar, whoever runs it: hand the volume over, then hear how it is.
 
 One thread for each published volume waits on the listening socket and the connection, and turns what happens there
-into one `Situation` that others read. It promises that a descriptor is given away at most once and that the node
-plugin's copy of it is closed with that (or a dead sidecar would mean callers that nobody can free), that a volume has
-one sidecar at a time, and that a sidecar which lost the connection may come back as long as it serves the same mount.
+into one `Situation` that others read. It promises that a fresh descriptor is given away at most once and that the node
+plugin's copy of it is closed with that (or a dead sidecar would mean callers that nobody can free), but for what the
+sidecar itself has left to a successor (`csi/handover/inheritance.py`); that a volume has one sidecar at a time, and
+that a sidecar which lost the connection may come back as long as it serves the same mount.
 Who may connect, and what a sidecar that comes for the volume gets, is for the classes that build on this one.
 """
 
@@ -21,6 +22,7 @@ from dataclasses import dataclass, replace
 from csi.errors import ProtocolError
 from csi.handover.channel import Channel, Peer, Received
 from csi.handover.fates import Answerer, open_status
+from csi.handover.inheritance import Bequest, Inheritance
 from csi.handover.listener import SidecarListener
 from csi.handover.process import SidecarProcess
 from csi.handover.registrar import Registrar
@@ -33,7 +35,10 @@ from csi.handover.wire import (
     Failed,
     Health,
     Hello,
+    Heritage,
     Identified,
+    Keeping,
+    Lasting,
     Mount,
     Passing,
     Question,
@@ -64,32 +69,42 @@ class Situation:
 
 
 class Handover:
-    """A frame and the descriptor that goes with it; the descriptor is closed once, by whoever is first."""
+    """A frame and the descriptors that go with it, which are closed once, by whoever is first: that of a fresh session,
+    or what a sidecar that died has left."""
 
-    def __init__(self, frame: Mount, descriptor: int) -> None:
+    def __init__(self, frame: Mount, given: int | Bequest) -> None:
         self._frame = frame
-        self._descriptor = descriptor
+        self._device, self._journal = (given, -1) if isinstance(given, int) else (given.device, given.journal)
+
+    @property
+    def is_heritage(self) -> bool:
+        """Only a sidecar that lasts can take it."""
+        return self._journal >= 0
 
     def give(self, channel: Channel) -> None:
         """Send it. Our copy is closed, whether or not the other side got it: what is under way in the socket is a copy
         of its own, which dies with its receiver. Raises OSError."""
         try:
-            channel.send(self._frame, (self._descriptor,))
+            if self.is_heritage:
+                channel.send(Heritage(), (self._journal,))
+            channel.send(self._frame, (self._device,))
         finally:
             self.close()
 
     def close(self) -> None:
         """Idempotent."""
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
+        for descriptor in (self._device, self._journal):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._device = self._journal = -1
 
 
 class Conversation:
     """`_changed` guards `_situation` and `_channel` and is notified of every change; no other lock is taken inside it.
 
-    Owns the listener. `name` is the thread's. `process` is watched if it is known from the start. What stands below
-    "what differs" runs on the thread only.
+    Owns the listener. `name` is the thread's. `process` is watched if it is known from the start. `inheritance` is
+    where what the sidecar leaves is kept, None if nobody would go on with it. What stands below "what differs" runs on
+    the thread only.
     """
 
     def __init__(
@@ -101,6 +116,7 @@ class Conversation:
         name: str,
         registrar: Registrar,
         process: SidecarProcess | None = None,
+        inheritance: Inheritance | None = None,
     ) -> None:
         self._volume_id = volume_id
         self._spec_hash = spec_hash
@@ -112,6 +128,7 @@ class Conversation:
         self._answerer = Answerer(self._may_tell)
         self._watching = False
         self._registrar = registrar
+        self._inheritance = inheritance
         self._wake, self._woken = socket.socketpair()
         self._selector: selectors.BaseSelector = selectors.DefaultSelector()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -159,7 +176,7 @@ class Conversation:
         """Why this peer is not the sidecar of this volume; '' when it is."""
         raise NotImplementedError
 
-    def _hand_over(self) -> Handover | None:
+    def _hand_over(self, hello: Hello) -> Handover | None:
         """What a sidecar that comes for the volume gets; None when there is nothing to give away."""
         raise NotImplementedError
 
@@ -279,6 +296,9 @@ class Conversation:
             finally:
                 received.close()  # a copy of the device here would keep a dead sidecar's callers waiting
             return
+        if isinstance(message, Lasting) and self._inheritance is not None:
+            self._inheritance.keep(*received.descriptors)
+            return
         if not isinstance(message, Ready | Failed | Health | Bye):
             received.close()
             raise ProtocolError(f"a sidecar does not send {type(message).__name__}")
@@ -316,13 +336,15 @@ class Conversation:
                 raise ProtocolError(f"a sidecar of {hello.volume_id!r} came back to {self._volume_id!r}")
             self._resumed()
             self._say_passing(channel, hello)
+            self._say_keeping(channel, hello)
         else:
-            handover = self._hand_over()
+            handover = self._hand_over(hello)
             if handover is None:
                 raise ProtocolError("a sidecar asks for a descriptor that was given away already")
             self._say_session(channel, hello)
             self._registrar.begin()
             self._say_passing(channel, hello)
+            self._say_keeping(channel, hello)
             handover.give(channel)
         self._watching = hello.watches
         if hello.asks:
@@ -344,6 +366,11 @@ class Conversation:
         if hello.passes and self._registrar.is_willing:
             with contextlib.suppress(BrokenPipeError):  # as in `_greet`
                 channel.send(Passing(), timeout=_REFUSING)
+
+    def _say_keeping(self, channel: Channel, hello: Hello) -> None:
+        if hello.lasts and self._inheritance is not None:
+            with contextlib.suppress(BrokenPipeError):  # as in `_greet`
+                channel.send(Keeping(), timeout=_REFUSING)
 
     def _bury(self, process: SidecarProcess) -> None:
         self._selector.unregister(process.fileno())

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from csi.handover.cgroup import CgroupRoom, MemoryHierarchy, memory_hierarchy
 from csi.handover.connections import FuseConnections
+from csi.handover.inheritance import Inheritance
 from csi.handover.kernel import Kernel, LinuxKernel
 from csi.handover.mountinfo import read_mountinfo
 from csi.handover.mounts import Preflight, SidecarMounts
@@ -23,8 +25,10 @@ def local_mounts(
     launcher: Launcher | None = None,
     kernel: Kernel | None = None,
     patience: Patience = Patience(),  # noqa: B008 - frozen
+    inheritances: Callable[[], Inheritance] | None = None,
 ) -> SidecarMounts:
-    """Not opened yet: `open` takes the state directory and recovers what an earlier process left, `close` ends it."""
+    """Not opened yet: `open` takes the state directory and recovers what an earlier process left, `close` ends it.
+    `inheritances`: see `SidecarMounts`."""
     kernel = kernel if kernel is not None else LinuxKernel()
     state = StateDirectory(state_directory, kernel, read_mountinfo, uid=SIDECAR_UID, gid=SIDECAR_GID)
     return SidecarMounts(
@@ -37,6 +41,7 @@ def local_mounts(
         preflight=preflight,
         entries=read_mountinfo,
         patience=patience,
+        inheritances=inheritances,
     )
 
 

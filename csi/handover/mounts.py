@@ -13,6 +13,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from csi.errors import OssFuseError
@@ -20,6 +21,7 @@ from csi.handover.attendant import Attendant, Attended
 from csi.handover.cgroup import CgroupRoom, MemoryCgroup
 from csi.handover.condition import condition_of, without_sidecar
 from csi.handover.connections import FuseConnections
+from csi.handover.inheritance import Inheritance
 from csi.handover.kernel import Kernel
 from csi.handover.listener import SidecarListener
 from csi.handover.mountinfo import MountEntry, mount_source, published_volume
@@ -59,7 +61,9 @@ class SidecarMounts:
         entries: Callable[[], Sequence[MountEntry]],
         patience: Patience = Patience(),  # noqa: B008 - frozen
         clock: Callable[[], float] = time.monotonic,
+        inheritances: Callable[[], Inheritance] | None = None,
     ) -> None:
+        """`inheritances`: as in `Tools`, for a caller who publishes a volume again as soon as its sidecar has died."""
         self._state = state
         self._kernel = kernel
         self._connections = connections
@@ -71,7 +75,7 @@ class SidecarMounts:
         self._unmounter = Unmounter(kernel, connections, entries)
         self._silence = patience.silence
         self._removal = Removal(self._unmounter, room, patience)
-        self._tools = Tools(kernel, connections, room, launcher, self._unmounter, patience.grace)
+        self._tools = Tools(kernel, connections, room, launcher, self._unmounter, patience.grace, inheritances)
         self._lock = threading.Lock()
         self._served: dict[str, Served] = {}
         self._exclusion = Exclusion()
@@ -99,6 +103,9 @@ class SidecarMounts:
             if not dead:
                 self._clear(target, name)
                 check_target(target)
+            if len(dead) == 1 and (left := self._left(name)) is not None:
+                self._go_on(request, target, name, end, left)
+                return
             self._preflight(request, Seconds(max(0.1, end - self._clock())))
             if dead:  # it stays until another one takes its place: programs must not find the directory below
                 for entry in dead:
@@ -137,7 +144,7 @@ class SidecarMounts:
         if served is None:
             return without_sidecar(volume_id)
         attendant = served.attendant
-        return condition_of(
+        condition = condition_of(
             volume_id,
             attendant.situation,
             served.memory,
@@ -146,6 +153,7 @@ class SidecarMounts:
             time.monotonic(),
             self._silence,
         )
+        return replace(condition, went_on=attendant.went_on)
 
     def given(self, volume_id: str, target: Path) -> str | None:
         """None: these are not published for pods."""
@@ -232,9 +240,35 @@ class SidecarMounts:
             self._state.runtime(name).credentials.write(request.credentials)
         return True
 
-    def _publish_anew(self, request: PublishRequest, target: str, name: str, end: float, *, replacing: bool) -> None:
+    def _left(self, name: str) -> Inheritance | None:
+        """What the volume's sidecar, which is dead, left to the next one."""
+        with self._lock:
+            served = self._served.get(name)
+        return served.attendant.bequeath() if served is not None else None
+
+    def _go_on(self, request: PublishRequest, target: str, name: str, end: float, left: Inheritance) -> None:
+        """Programs wait for it, so nothing is asked of the network before."""
+        try:
+            self._clear("", name)
+            self._publish_anew(request, target, name, end, replacing=True, inheritance=left)
+        except BaseException:
+            left.drop()
+            raise
+
+    def _publish_anew(
+        self,
+        request: PublishRequest,
+        target: str,
+        name: str,
+        end: float,
+        *,
+        replacing: bool,
+        inheritance: Inheritance | None = None,
+    ) -> None:
         runtime = self._state.runtime(name)
-        publication = Publication(self._tools, request, target, runtime, name, replacing=replacing)
+        publication = Publication(
+            *(self._tools, request, target, runtime, name), replacing=replacing, inheritance=inheritance
+        )
         attendant = publication.run(lambda: Seconds(max(0.1, end - self._clock())))
         with self._lock:
             self._served[name] = Served(attendant, attendant.attended.process, attendant.attended.memory)

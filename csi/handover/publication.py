@@ -17,6 +17,8 @@ from csi.errors import MountError
 from csi.handover.attendant import Attendant, Attended
 from csi.handover.cgroup import CgroupRoom, MemoryCgroup
 from csi.handover.connections import FuseConnections
+from csi.handover.conversation import Handover
+from csi.handover.inheritance import Bequest, Inheritance
 from csi.handover.kernel import Kernel
 from csi.handover.listener import SidecarListener
 from csi.handover.mounting import KernelSession, Mounter, logged, make_target, mount_frame, mount_order
@@ -40,6 +42,8 @@ class Tools:
     launcher: Launcher
     unmounter: Unmounter
     grace: Seconds
+    inheritances: Callable[[], Inheritance] | None = None
+    """Makes where a sidecar leaves what another one goes on with; None if none would."""
 
 
 class Publication:
@@ -54,9 +58,12 @@ class Publication:
         name: str,
         *,
         replacing: bool = False,
+        inheritance: Inheritance | None = None,
     ) -> None:
-        """`replacing`: there is a dead mount of the volume, and whatever fails there will be one."""
+        """`replacing`: there is a dead mount of the volume, and whatever fails there will be one. `inheritance`: what
+        is to be gone on with on that mount, which belongs to this from now on."""
         self._replacing = replacing
+        self._inheritance = inheritance
         self._tools = tools
         self._request = request
         self._target = target
@@ -72,26 +79,40 @@ class Publication:
             memory = self._prepare_memory(undo)
             if not self._replacing:
                 make_target(self._target, undo)
-            session = self._mount(undo)
-            with contextlib.ExitStack() as ours:  # the descriptor, until the attendant has it
-                ours.callback(os.close, session.descriptor)
+            with contextlib.ExitStack() as ours:  # the descriptors, until the attendant has them
+                minor, given, inheritance = self._session(undo, ours)
                 listener = self._listen(undo)
                 process = self._launch(undo, memory)
                 request = self._request
                 attended = Attended(
-                    *(request.volume_id, self._hash, process, memory, listener, request.read_only, session.minor)
+                    *(request.volume_id, self._hash, process, memory, listener, request.read_only, minor)
                 )
-                attendant = Attendant(attended, (frame, session.descriptor))
+                attendant = Attendant(attended, Handover(frame, given), inheritance=inheritance)
                 ours.pop_all()
             undo.callback(attendant.close)
             attendant.start()
             attendant.wait_ready(remaining())
-            self._tools.connections.tune(session.minor)
+            self._tools.connections.tune(minor)
             undo.pop_all()
         _log.info(
             "volume %s is mounted at %s, served by sidecar %d", self._request.volume_id, self._target, process.pid
         )
         return attendant
+
+    def _session(
+        self, undo: contextlib.ExitStack, ours: contextlib.ExitStack
+    ) -> tuple[int, int | Bequest, Inheritance | None]:
+        """The number of its connection, what the sidecar gets of it, and where that leaves it to the next."""
+        inheritance = self._inheritance
+        if inheritance is not None:
+            left = inheritance.take()
+            if left is not None:
+                ours.callback(left.close)
+                return self._tools.unmounter.layers(self._target)[-1].minor, left, inheritance
+        session = self._mount(undo)
+        ours.callback(os.close, session.descriptor)
+        make = self._tools.inheritances
+        return session.minor, session.descriptor, make() if make is not None else None
 
     def _prepare_runtime(self, undo: contextlib.ExitStack) -> None:
         undo.callback(logged, self._runtime.remove)

@@ -48,13 +48,15 @@ class PublishRequest:
 
 @dataclass(frozen=True, slots=True)
 class VolumeCondition:
-    """CSI VolumeCondition plus what the CLI shows. `abnormal` with a message that says what, value and fix."""
+    """CSI VolumeCondition plus what the CLI shows. `abnormal` with a message that says what, value and fix. `went_on`:
+    the sidecar goes on with what programs opened through one that died."""
 
     abnormal: bool
     message: str
     sidecar_pid: int | None = None
     memory_limit: Bytes | None = None
     memory_used: Bytes | None = None
+    went_on: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,12 @@
 """The language node plugin and sidecar speak over their socket: typed messages in frames.
 
-A frame is `u32 big-endian length | u8 type | JSON object`; the length counts the type and the JSON and is at most
-1 MiB. Decoding is strict: anything that is not exactly a known message is a ProtocolError, so that neither side ever
-acts on half an understanding. Only HELLO and HEALTH may carry fields this version does not know, because a newer
-sidecar must be able to introduce itself and to say how it is. What an older peer would not understand is sent only to
-one that has said it does: HELLO says so for ANSWERING, SESSION, PASSING and IDENTIFIED, ANSWERING for QUESTION, and
-PASSING for REGISTER and UNREGISTER. No message has a place for a secret: credentials are files beside the socket, and a
-frame may be logged.
+A frame is `u32 big-endian length | u8 type | JSON object`; the length counts the type and the JSON and is at most 1
+MiB. Decoding is strict: anything that is not exactly a known message is a ProtocolError, so that neither side ever acts
+on half an understanding. Only HELLO and HEALTH may carry fields this version does not know, because a newer sidecar
+must be able to introduce itself and to say how it is. What an older peer would not understand is sent only to one that
+has said it does: HELLO says so for ANSWERING, SESSION, PASSING, IDENTIFIED, KEEPING and HERITAGE, ANSWERING for
+QUESTION, PASSING for REGISTER and UNREGISTER, and KEEPING for LASTING. No message has a place for a secret: credentials
+are files beside the socket, and a frame may be logged.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ class Message:
 class Hello(Message):
     """Sidecar: here I am. `resume`: I already serve `volume_id` with the options `spec_hash`, and lost the socket.
     `asks`: say ANSWERING if you would answer a QUESTION. `chooses`: a SESSION may come before MOUNT. `passes`: say
-    PASSING if you would REGISTER files, before MOUNT too. `watches`: to a QUESTION may come IDENTIFIED."""
+    PASSING if you would REGISTER files, before MOUNT too. `watches`: to a QUESTION may come IDENTIFIED. `lasts`: say
+    KEEPING if you would keep what a successor of mine needs, and HERITAGE before MOUNT if I am one."""
 
     TYPE = 1
     TOLERANT = True
@@ -51,6 +52,7 @@ class Hello(Message):
     chooses: bool = False
     passes: bool = False
     watches: bool = False
+    lasts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,13 +214,39 @@ class Identified(Message):
     started: int
 
 
+@dataclass(frozen=True, slots=True)
+class Keeping(Message):
+    """Node plugin, before MOUNT or to who resumes, to a sidecar whose HELLO said that it lasts: send LASTING once the
+    kernel's INIT is answered."""
+
+    TYPE = 17
+
+
+@dataclass(frozen=True, slots=True)
+class Lasting(Message):
+    """Sidecar: should I be killed, another one can go on with these: the mount's /dev/fuse, and the journal of what I
+    promised through it (`csi/fs/journal.py`)."""
+
+    TYPE = 18
+    DESCRIPTORS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Heritage(Message):
+    """Node plugin, before MOUNT, to a sidecar whose HELLO said that it lasts: the descriptor that comes with MOUNT was
+    served before, by one that has ended. The descriptor here is the journal of that one."""
+
+    TYPE = 19
+    DESCRIPTORS = 1
+
+
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 _KINDS: Final[tuple[type[Message], ...]] = (
     *(Hello, Mount, Ready, Failed, Health, Drain, Bye, Question, Answer, Answering, Session),
-    *(Passing, Register, Unregister, Registered, Identified),
+    *(Passing, Register, Unregister, Registered, Identified, Keeping, Lasting, Heritage),
 )
 _MESSAGES: Final[Mapping[int, type[Message]]] = {kind.TYPE: kind for kind in _KINDS}
 _FIELDS: Final[Mapping[int, Mapping[str, Field[Any]]]] = {

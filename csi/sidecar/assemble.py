@@ -42,6 +42,7 @@ from csi.oss.credentials import (
 )
 from csi.sidecar.disk_cache import disk_cache_of
 from csi.sidecar.health import Activity
+from csi.sidecar.legacy import Legacy
 from csi.sidecar.openers import AskedOpeners, Informant
 from csi.volume.encode import decode_spec
 from csi.volume.naming import SESSIONS
@@ -71,7 +72,15 @@ _FEWEST_CONNECTIONS: Final = 4
 class ServedVolume:
     """Everything one volume needs, from the store to the session; `close` takes it down from the top."""
 
-    def __init__(self, store: OssClient, engine: DataEngine, filesystem: Filesystem, session: KernelSession) -> None:
+    def __init__(
+        self,
+        store: OssClient,
+        engine: DataEngine,
+        filesystem: Filesystem,
+        session: KernelSession,
+        legacy: Legacy | None = None,
+    ) -> None:
+        self._legacy = legacy
         self._store = store
         self._engine = engine
         self._filesystem = filesystem
@@ -93,10 +102,15 @@ class ServedVolume:
         self.session.wait_for_closes(grace)  # also of those that still wait for a thread
         self._filesystem.flush_all(Seconds(max(0.0, end - time.monotonic())))  # logs what fails
 
+    def bequeath(self) -> tuple[int, int] | None:
+        return self._legacy.bequeath(self.session) if self._legacy is not None else None
+
     def close(self) -> None:
         self._filesystem.close()
         self._engine.close()
         self._store.close()
+        if self._legacy is not None:
+            self._legacy.close()
 
 
 def assemble(
@@ -111,13 +125,15 @@ def assemble(
     wanted: str = "",
     cache: str = "",
     registrar: Registrar | None = None,
+    legacy: Legacy | None = None,
     descriptors: int = 0,
 ) -> ServedVolume:
     """Make the volume of a MOUNT frame servable. `credentials` is a directory of secret files, '' when there is none;
     `environ` may hold some instead. `informant` knows the programs that write. `session` serves the mount, our own if
     none is said; the node plugin may have `wanted` another one, by name. `cache` is the directory for a disk cache; ''
     where it is at the path that the volume names; of files there the kernel reads those that `registrar` registers. At
-    most `descriptors` may be open (0: any number).
+    most `descriptors` may be open (0: any number). `legacy` is left to a successor, and may have been left to this one;
+    it is closed with the volume.
 
     Raises ProtocolError for a spec that cannot be decoded, CredentialsMissing. Nothing is asked of the network yet.
     """
@@ -128,7 +144,9 @@ def assemble(
     couriers = min(MOST, http.max_connections // 2) if disk is None else 0
     store = OssClient(spec.location, http, spec.write, provider, lines=couriers)
     ledger = MemoryLedger(budget_for(Bytes(volume.memory_limit)))
-    chosen = _chosen(session, wanted)
+    resume = legacy.resume if legacy is not None else None
+    chosen = _chosen(session, wanted if resume is None else OWN)  # what another kind began, none can go on with
+    kept = legacy if chosen.lasts else None
     lines = store.lines(LARGEST)
     published = chosen.publish(partial(Couriers, lines=lines, ledger=ledger) if lines is not None else None)
     engine = DataEngine(
@@ -151,7 +169,8 @@ def assemble(
         openers=AskedOpeners(informant) if informant is not None else None,
         published=published,
         ledger=ledger,
-        allowance=metadata_allowance(Bytes(volume.memory_limit)),
+        allowance=Bytes(metadata_allowance(Bytes(volume.memory_limit)) - (kept.size if kept is not None else 0)),
+        journal=kept.journal if kept is not None else None,
     )
     served = chosen.open(
         *(descriptor, filesystem, spec.arguments, published),
@@ -159,8 +178,9 @@ def assemble(
         on_started=on_started,
         registrar=registrar if disk is not None else None,
         largest_write=largest_write(Bytes(volume.memory_limit)),
+        resume=resume,
     )
-    return ServedVolume(store, engine, filesystem, served)
+    return ServedVolume(store, engine, filesystem, served, legacy)
 
 
 def within(descriptors: int, http: HttpOptions) -> HttpOptions:

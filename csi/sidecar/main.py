@@ -31,6 +31,7 @@ from csi.fuse.own.passthrough import Registrar
 from csi.handover.kernel import LinuxKernel
 from csi.handover.wire import Failed, Mount
 from csi.sidecar.health import limit_of, own_memory
+from csi.sidecar.legacy import Legacy, journal_size
 from csi.sidecar.logs import LEVELS, SidecarLog, configure
 from csi.sidecar.node_link import NodeLink
 from csi.sidecar.openers import Informant
@@ -63,10 +64,19 @@ class Assemble(Protocol):
         *,
         wanted: str = "",
         registrar: Registrar | None = None,
+        legacy: Legacy | None = None,
     ) -> Serving: ...
 
 
-def main(arguments: Sequence[str] | None = None, load: Callable[[], Assemble] | None = None) -> int:
+@dataclasses.dataclass(frozen=True, slots=True)
+class Means:
+    """What serves a volume. `lasts`: it can be told by a `Legacy` what to go on with."""
+
+    assemble: Assemble
+    lasts: bool = False
+
+
+def main(arguments: Sequence[str] | None = None, load: Callable[[], Means] | None = None) -> int:
     """Run one sidecar; the exit status. `load` imports what serves the volume."""
     options = _parser().parse_args(sys.argv[1:] if arguments is None else arguments)
     # held back from every thread that will ever be; one of them takes the signals in turn
@@ -81,14 +91,14 @@ def main(arguments: Sequence[str] | None = None, load: Callable[[], Assemble] | 
         return 2
     ready_file = ReadyFile(directory, options.ready_file)
     ready_file.remove()
-    assemble = _Loaded(load or functools.partial(_load_assemble, options.session, options.cache))
+    loaded = _Loaded(load or functools.partial(_load_means, options.session, options.cache))
     try:
         give_up_rights(LinuxKernel(), _NOBODY, _NOBODY)
     except (OssFuseError, OSError) as error:
         _log.error("%s", error)
         return 2
     _allow_many_files()
-    return _serve(directory, name, log, assemble, ready_file, Seconds(options.patience))
+    return _serve(directory, name, log, loaded, ready_file, Seconds(options.patience))
 
 
 _ENDINGS: Final = frozenset({signal.SIGTERM, signal.SIGINT})
@@ -97,21 +107,25 @@ _ENDINGS: Final = frozenset({signal.SIGTERM, signal.SIGINT})
 class _Loaded:
     """The result of importing, or why it failed: told to the node plugin once there is a connection to it."""
 
-    def __init__(self, load: Callable[[], Assemble]) -> None:
-        self._assemble: Assemble | None = None
+    def __init__(self, load: Callable[[], Means]) -> None:
+        self._means: Means | None = None
         self._error: Exception | None = None
         try:
-            self._assemble = load()
+            self._means = load()
         except Exception as error:
             _log.exception("the sidecar's modules cannot be loaded")
             self._error = error
 
-    def get(self) -> Assemble:
-        if self._assemble is None:
+    @property
+    def lasts(self) -> bool:
+        return self._means is not None and self._means.lasts
+
+    def assemble(self) -> Assemble:
+        if self._means is None:
             raise SidecarFailed(
                 f"the sidecar's modules cannot be loaded: {self._error}", hint="install ossfuse-csi again on this node"
             )
-        return self._assemble
+        return self._means.assemble
 
 
 class ReadyFile:
@@ -157,9 +171,9 @@ class ReadyFile:
 
 
 def _serve(
-    directory: int, name: str, log: SidecarLog, assemble: _Loaded, ready_file: ReadyFile, patience: Seconds
+    directory: int, name: str, log: SidecarLog, loaded: _Loaded, ready_file: ReadyFile, patience: Seconds
 ) -> int:
-    link = NodeLink(directory, name)
+    link = NodeLink(directory, name, lasts=loaded.lasts)
     endings = _Endings(link.interrupt)
     try:
         try:
@@ -177,10 +191,11 @@ def _serve(
         endings.then(service.leave)
         credentials = f"/proc/self/fd/{directory}/{volume.credentials}" if volume.credentials else ""
         try:
-            serving = assemble.get()(
+            serving = loaded.assemble()(
                 *(volume, descriptor, credentials, service.started, link.questions),
                 wanted=link.session,
                 registrar=link.passing,
+                legacy=_legacy(link, descriptor, Bytes(volume.memory_limit)),
             )
         except Exception as error:
             os.close(descriptor)
@@ -193,6 +208,10 @@ def _serve(
             return 1
     finally:
         link.close()
+
+
+def _legacy(link: NodeLink, descriptor: int, memory_limit: Bytes) -> Legacy | None:
+    return Legacy(descriptor, link.take_left(), journal_size(memory_limit)) if link.keeps else None
 
 
 def _within(volume: Mount, limit: Bytes) -> Mount:
@@ -241,13 +260,13 @@ class _Endings:
                 leave(name)
 
 
-def _load_assemble(session: str, cache: str) -> Assemble:
+def _load_means(session: str, cache: str) -> Means:
     from csi.fuse.choice import choose  # noqa: PLC0415 - a failure of these must be reportable
     from csi.sidecar.assemble import assemble  # noqa: PLC0415
 
-    return functools.partial(
-        assemble, environ=os.environ, session=choose(session), cache=cache, descriptors=_descriptors()
-    )
+    chosen = choose(session)
+    bound = functools.partial(assemble, environ=os.environ, session=chosen, cache=cache, descriptors=_descriptors())
+    return Means(bound, chosen.lasts)
 
 
 def _open_runtime(socket: Path) -> tuple[int, str]:

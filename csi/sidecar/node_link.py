@@ -14,7 +14,8 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from csi.errors import ProtocolError, SidecarFailed
 from csi.handover import wire
@@ -26,7 +27,9 @@ from csi.handover.wire import (
     Bye,
     Drain,
     Hello,
+    Heritage,
     Identified,
+    Keeping,
     Message,
     Mount,
     Registered,
@@ -48,15 +51,20 @@ _LONGEST_WAIT = Seconds(3600.0)
 class NodeLink:
     """`_lock` guards `_channel`; it is not held while sending. `directory` is a descriptor, `name` the socket in it.
     `questions` are asked and files for `passing` registered over the connection there is. `session` is which code is to
-    serve the volume, as the node plugin said with it; '' when it did not."""
+    serve the volume, as the node plugin said with it; '' when it did not. `keeps`: whether the node plugin there is
+    keeps what a successor needs. `left`: the journal of the one that served the volume before, -1 if nobody did."""
 
-    def __init__(self, directory: int, name: str) -> None:
+    def __init__(self, directory: int, name: str, *, lasts: bool = False) -> None:
+        """`lasts`: another sidecar could go on with what this one serves."""
         self._path = f"/proc/self/fd/{directory}/{name}"
         self._lock = threading.Lock()
         self._channel: Channel | None = None
         self.questions = Questions()
         self.passing = Passing()
         self.session = ""
+        self.keeps = False
+        self.left = -1
+        self._lasts = lasts
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
         self._wake, self._woken = socket.socketpair()
@@ -72,7 +80,7 @@ class NodeLink:
         end = time.monotonic() + patience
         pause = _FIRST_PAUSE
         while not self._interrupted():
-            channel = self._connect(Hello(VERSION, os.getpid(), asks=True, chooses=True, passes=True, watches=True))
+            channel = self._connect(self._hello())
             volume = self._receive_volume(channel, end) if channel is not None else None
             if volume is not None:
                 return volume
@@ -88,23 +96,26 @@ class NodeLink:
 
     def attend(self, volume: Mount, on_drain: Callable[[Seconds], None], on_return: Callable[[], None]) -> None:
         """From now on, on a thread: hear DRAIN, reconnect after a loss as the sidecar that serves `volume`, and call
-        `on_return` whenever that succeeded."""
-        hello = Hello(
-            VERSION, os.getpid(), True, volume.volume_id, volume.spec_hash, asks=True, passes=True, watches=True
+        `on_return` whenever that succeeded, and again when it has turned out that `keeps`."""
+        hello = replace(
+            self._hello(), resume=True, volume_id=volume.volume_id, spec_hash=volume.spec_hash, chooses=False
         )
         self._thread = threading.Thread(
             target=self._run, args=(hello, on_drain, on_return), name="node link", daemon=True
         )
         self._thread.start()
 
-    def send(self, message: Message) -> bool:
+    def _hello(self) -> Hello:
+        return Hello(VERSION, os.getpid(), asks=True, chooses=True, passes=True, watches=True, lasts=self._lasts)
+
+    def send(self, message: Message, descriptors: Sequence[int] = ()) -> bool:
         """Tell the node plugin if it is there; False when it is not."""
         with self._lock:
             channel = self._channel
         if channel is None:
             return False
         try:
-            channel.send(message, timeout=Seconds(2.0))
+            channel.send(message, descriptors, timeout=Seconds(2.0))
         except (OSError, ProtocolError) as error:
             _log.debug("the node plugin does not hear %s: %s", type(message).__name__, error)
             return False
@@ -123,6 +134,7 @@ class NodeLink:
         if self._thread is not None:
             self._thread.join(5.0)
         self._replace(None)
+        self._close_left()
         self.questions.close()
         for end in (self._wake, self._woken, self._interrupt, self._interrupting):
             end.close()
@@ -130,7 +142,8 @@ class NodeLink:
     def _receive_volume(self, channel: Channel, end: float) -> tuple[Mount, int] | None:
         """None when the other end closed, or nothing came in time."""
         self.session = ""
-        passing = False
+        passing = self.keeps = False
+        self._close_left()
         try:
             while not self._interrupted() and time.monotonic() < end:
                 try:
@@ -146,6 +159,13 @@ class NodeLink:
                 if isinstance(received.message, wire.Passing):
                     passing = True
                     continue
+                if isinstance(received.message, Keeping):
+                    self.keeps = True
+                    continue
+                if isinstance(received.message, Heritage):
+                    self._close_left()
+                    self.left = received.descriptors[0]
+                    continue
                 volume = _volume_in(received)
                 self._replace(channel)
                 if passing:
@@ -156,6 +176,16 @@ class NodeLink:
             raise
         channel.close()
         return None
+
+    def take_left(self) -> int:
+        """`left`, which is the caller's from now on."""
+        left, self.left = self.left, -1
+        return left
+
+    def _close_left(self) -> None:
+        left = self.take_left()
+        if left >= 0:
+            os.close(left)
 
     def _interrupted(self, pause: Seconds = _NO_PAUSE, channel: Channel | None = None) -> bool:
         """Whether `interrupt` was called; waits for that, or for `channel` to have something, up to `pause`."""
@@ -177,16 +207,17 @@ class NodeLink:
                     pause = Seconds(min(pause * 2, _LONGEST_PAUSE))
                     continue
                 _log.info("connected to the node plugin again")
+                self.keeps = False
                 self._replace(channel)
                 on_return()
-            if self._listen(channel, on_drain):
+            if self._listen(channel, on_drain, on_return):
                 pause = _FIRST_PAUSE
             if not self._closing.is_set():
                 self._replace(None)
                 self._closing.wait(pause)
                 pause = Seconds(min(pause * 2, _LONGEST_PAUSE))
 
-    def _listen(self, channel: Channel, on_drain: Callable[[Seconds], None]) -> bool:
+    def _listen(self, channel: Channel, on_drain: Callable[[Seconds], None], on_return: Callable[[], None]) -> bool:
         """Until the connection ends; whether it lasted a while."""
         since = time.monotonic()
         poll = select.poll()
@@ -195,7 +226,7 @@ class NodeLink:
         try:
             while True:
                 for received in channel.receive_ready():  # some of it may have come together with the volume
-                    self._obey(channel, received, on_drain)
+                    self._obey(channel, received, on_drain, on_return)
                 if channel.ended:
                     break
                 if any(descriptor == self._wake.fileno() for descriptor, _ in poll.poll()):
@@ -206,10 +237,19 @@ class NodeLink:
             _log.info("the node plugin is gone; the mount goes on")
         return time.monotonic() - since > _LONGEST_PAUSE
 
-    def _obey(self, channel: Channel, received: Received, on_drain: Callable[[Seconds], None]) -> None:
+    def _obey(
+        self,
+        channel: Channel,
+        received: Received,
+        on_drain: Callable[[Seconds], None],
+        on_return: Callable[[], None],
+    ) -> None:
         message = received.message
         if isinstance(message, Drain):
             on_drain(Seconds(message.grace))
+        elif isinstance(message, Keeping):
+            self.keeps = True
+            on_return()
         elif isinstance(message, Bye):
             _log.warning("the node plugin says: %s", message.reason)
         elif isinstance(message, Answering):

@@ -19,7 +19,7 @@ from typing import Protocol
 
 from csi.fuse.session import KernelSession
 from csi.handover.cgroup import MemoryCgroup
-from csi.handover.wire import Bye, Mount, Ready
+from csi.handover.wire import Bye, Lasting, Mount, Ready
 from csi.sidecar.health import Activity, HealthReports
 from csi.sidecar.logs import SidecarLog
 from csi.sidecar.node_link import NodeLink
@@ -38,6 +38,9 @@ class Serving(Protocol):
 
     def flush(self, grace: Seconds) -> None:
         """Finish every open writer within `grace`; what does not become an object is logged by name."""
+
+    def bequeath(self) -> tuple[int, int] | None:
+        """Once INIT is answered: the descriptors that LASTING needs, which stay its own. None: nobody can go on."""
 
     def close(self) -> None:
         """Close everything below the session."""
@@ -75,6 +78,7 @@ class SidecarService:
         self._departure: Departure | None = None
         self._over = False
         self._ready = threading.Event()
+        self._serving: Serving | None = None
 
     def leave(self, reason: str, grace: Seconds | None = None) -> None:
         with self._asked:
@@ -86,11 +90,13 @@ class SidecarService:
         """INIT is answered."""
         _log.info("ready %.2f s after this process began", _age())
         self._announce()
+        self._bequeath()
         self._ready.set()
         self._link.send(Ready())
 
     def run(self, serving: Serving) -> int:
         """Serve until the end; the exit status."""
+        self._serving = serving
         self._link.attend(self._volume, lambda grace: self.leave("the node plugin asked", grace), self._returned)
         reports = HealthReports(serving.activity, lambda: self._log.last_problem, self._link.send, self._memory)
         reports.start()
@@ -112,7 +118,14 @@ class SidecarService:
 
     def _returned(self) -> None:
         if self._ready.is_set():
+            self._bequeath()
             self._link.send(Ready())
+
+    def _bequeath(self) -> None:
+        """Before it is said to be ready: whoever uses the volume then needs not fear the death of this process."""
+        left = self._serving.bequeath() if self._link.keeps and self._serving is not None else None
+        if left is not None:
+            self._link.send(Lasting(), left)
 
     def _see_off(self, serving: Serving) -> None:
         with self._asked:

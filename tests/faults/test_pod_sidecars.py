@@ -132,23 +132,64 @@ def test_a_sidecar_killed_for_memory_is_told_and_the_next_one_serves(pods: PodNo
     assert application.ask("list") == "hello.txt"  # the request that killed it is not sent again
 
 
-def test_files_closed_before_a_kill_are_whole_and_the_container_goes_on_after_it(
+def test_programs_notice_nothing_but_a_pause_when_a_sidecar_is_killed_and_started_again(
     pods: PodNode, emulator: RunningEmulator
 ) -> None:
     plugin, pod, bucket = pods.start(), pods.pod(limit=256 * MIB), Bucket(emulator)
+    bucket.put("held", b"as it was")
     sidecar = serve_real(plugin, pod, emulator)
-    application = pod.start_application()
+    application, other = pod.start_application(), pod.start_application()
+    assert other.ask("hold", "held") == "held"
     for number in range(3):
         assert application.ask("write", f"before-{number}", "x" * 1000) == "1000"
         sidecar.kill()
-        until(lambda: "ended: accesses fail" in message_of(plugin, pod))
-        assert application.ask("write", f"meanwhile-{number}", "x") in LOST
+        until(lambda: "ended: accesses wait" in message_of(plugin, pod))
+        application.say("write", f"meanwhile-{number}", "x" * 100)
+        other.say("again")
         sidecar = restart(plugin, pod)
+        assert application.answer() == "100"
+        assert other.answer() == "as it was"
         assert application.ask("write", f"after-{number}", "y" * 1000) == "1000"
         assert application.ask("read", f"before-{number}") == "x" * 1000
-    assert bucket.names() == {f"{when}-{number}" for when in ("before", "after") for number in range(3)}
+    written = {f"{when}-{number}" for when in ("before", "meanwhile", "after") for number in range(3)}
+    assert bucket.names() == {*written, "held"}
     assert pods.reporter.kinds() == [IncidentKind.SIDECAR_ENDED, IncidentKind.SIDECAR_RESTARTED] * 3
-    assert pod.layers() == 2
+    assert pod.layers() == 1
+
+
+def test_a_node_plugin_that_comes_later_keeps_what_a_sidecar_leaves_too(
+    pods: PodNode, emulator: RunningEmulator
+) -> None:
+    plugin, pod = pods.start(), pods.pod(limit=256 * MIB)
+    Bucket(emulator).put("held", b"as it was")
+    sidecar = serve_real(plugin, pod, emulator)
+    application = pod.start_application()
+    assert application.ask("hold", "held") == "held"
+    plugin.close()
+    plugin = pods.start()
+    until(lambda: is_served(plugin, pod))
+    sidecar.kill()
+    application.say("again")
+    restart(plugin, pod)
+    assert application.answer() == "as it was"
+    assert pod.layers() == 1
+
+
+def test_who_waits_for_another_sidecar_that_does_not_come_is_told_when_the_volume_is_taken_away(
+    pods: PodNode, emulator: RunningEmulator
+) -> None:
+    plugin, pod = pods.start(), pods.pod(limit=256 * MIB)
+    Bucket(emulator).put("held", b"as it was")
+    sidecar = serve_real(plugin, pod, emulator)
+    application = pod.start_application()
+    assert application.ask("hold", "held") == "held"
+    sidecar.kill()
+    application.say("again")
+    until(lambda: "ended: accesses wait" in message_of(plugin, pod))
+    until(application.waits)
+    plugin.unpublish("vol-pod", pod.target)
+    assert application.answer() in LOST
+    assert (pod.layers(), pod.target.exists()) == (0, False)
 
 
 def test_a_sidecar_and_the_node_plugin_killed_at_once_come_back_in_either_order(

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from csi.handover.inheritance import Inheritance
 from tests.support.emulator import RunningEmulator
-from tests.support.journal import Expected
+from tests.support.journal import Expected, content
 from tests.support.node import Node
 from tests.support.published_volume import PublishedVolume, program, published_volume
 
@@ -60,6 +61,62 @@ def test_a_killed_sidecar_leaves_old_or_new_versions_and_loses_nothing(
             shown = {name: (volume.path / name) for name in expected.files}
             wrong = [name for name, path in shown.items() if _read(path) != expected.files[name].allowed[0]]
             assert wrong == []
+
+
+# --- another one goes on ---
+
+
+def kill_often(
+    volume: PublishedVolume, manner: str, seed: str, rounds: int, expected: Expected, *, apart: int, most: int
+) -> int:
+    """Kill the sidecar again and again while a program works, about every `apart` of its steps, and have another one
+    go on at once: how often."""
+    chance = random.Random(seed)
+    kills, due = 0, chance.randrange(1, apart)
+    with program("writing_program", manner, str(volume.path), seed, str(rounds), "--go-on") as working:
+        for number, said in enumerate(working.lines()):
+            expected.take(said)
+            if number == due and kills < most:
+                time.sleep(chance.choice([0, 0.001, 0.01, 0.03]))  # any moment will do
+                volume.kill_sidecar()
+                volume.publish()
+                kills, due = kills + 1, number + chance.randrange(1, apart)
+        assert working.wait() == 0
+    return kills
+
+
+def test_programs_that_read_notice_nothing_when_another_sidecar_goes_on(node: Node, emulator: RunningEmulator) -> None:
+    with published_volume(node, emulator, mode="fast", inheritances=Inheritance) as volume:
+        sizes = [*range(100, 100_000, 9_001), *range(900_000, 12_000_000, 3_000_001)]
+        for size in sizes:
+            volume.bucket.put(f"in-{size}", content([(f"in-{size}", size)]))
+        expected = Expected()
+
+        connection = node.minor()
+        kills = kill_often(volume, "read", "reader", 400, expected, apart=200, most=8)
+
+        assert kills == 8
+        assert (expected.errors, expected.wrong) == ([], [])
+        assert node.minor() == connection
+
+
+@pytest.mark.parametrize(
+    ("manner", "options"),
+    [("overwrite", PARTS), ("append", PARTS), ("grow", APPEND), ("save", PARTS), ("move_directory", {})],
+    ids=["overwriting", "appending", "append-mode", "saving-by-rename", "renaming-directories"],
+)
+def test_what_is_written_while_sidecars_follow_one_another_is_old_or_new_and_its_program_told(
+    node: Node, emulator: RunningEmulator, manner: str, options: dict[str, str]
+) -> None:
+    expected = Expected()
+    with published_volume(node, emulator, mode="consistent", inheritances=Inheritance, **options) as volume:
+        connection = node.minor()
+        kills = kill_often(volume, manner, f"often-{manner}", 60, expected, apart=60, most=KILLS)
+
+        assert kills == KILLS
+        assert node.minor() == connection
+        assert set(expected.errors) <= {"EIO"}  # what the dead one had not made an object yet
+        assert expected.violations(volume.bucket.get) == []
 
 
 def _read(path: Path) -> bytes | None:

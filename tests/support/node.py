@@ -15,6 +15,7 @@ from pathlib import Path
 from csi.errors import MountError
 from csi.fuse.choice import OWN
 from csi.handover.cgroup import MemoryCgroup
+from csi.handover.inheritance import Inheritance
 from csi.handover.kernel import MNT_DETACH, Kernel, LinuxKernel
 from csi.handover.local import local_mounts
 from csi.handover.mountinfo import layers_at, read_mountinfo
@@ -47,10 +48,15 @@ class Node:
         launcher: Launcher | None = None,
         preflight: Callable[[PublishRequest, Seconds], None] = lambda _request, _deadline: None,
         patience: Patience = SHORT,
+        inheritances: Callable[[], Inheritance] | None = None,
     ) -> SidecarMounts:
         """A node plugin, opened."""
         plugin = local_mounts(
-            self.state, preflight, kernel=kernel, launcher=launcher or self.stand_in(), patience=patience
+            *(self.state, preflight),
+            kernel=kernel,
+            launcher=launcher or self.stand_in(),
+            patience=patience,
+            inheritances=inheritances,
         )
         self._plugins.append(plugin)
         plugin.open()

@@ -145,7 +145,8 @@ class Application:
     def waits(self) -> bool:
         """Whether it sits in a request to the mount."""
         try:
-            return "fuse" in Path(f"/proc/{self.process.pid}/wchan").read_text() or _sleeps_in_kernel(self.process.pid)
+            where = Path(f"/proc/{self.process.pid}/wchan").read_text()
+            return "fuse" in where or where == "request_wait_answer" or _sleeps_in_kernel(self.process.pid)
         except OSError:
             return False
 

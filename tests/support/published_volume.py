@@ -18,6 +18,7 @@ from pathlib import Path
 
 import oss2
 
+from csi.handover.inheritance import Inheritance
 from csi.handover.mounts import SidecarMounts
 from csi.handover.removal import Patience
 from csi.handover.types import PublishRequest
@@ -136,11 +137,17 @@ class PublishedVolume:
 
 @contextlib.contextmanager
 def published_volume(
-    node: Node, emulator: RunningEmulator, *, patience: Patience = SHORT, **attributes: str
+    node: Node,
+    emulator: RunningEmulator,
+    *,
+    patience: Patience = SHORT,
+    inheritances: Callable[[], Inheritance] | None = None,
+    **attributes: str,
 ) -> Iterator[PublishedVolume]:
     """Publish, and unpublish at the end; option keys with '__' for '.', which Python names cannot hold."""
     given = {key.replace("__", "."): value for key, value in attributes.items()}
-    volume = PublishedVolume(node, node.start(launcher=node.real(), patience=patience), emulator, given)
+    plugin = node.start(launcher=node.real(), patience=patience, inheritances=inheritances)
+    volume = PublishedVolume(node, plugin, emulator, given)
     volume.publish()
     try:
         yield volume

@@ -21,7 +21,8 @@ from csi.fuse.own.passthrough import Registrar
 from csi.fuse.pyfuse3_session import Pyfuse3Session
 from csi.handover.wire import Mount
 from csi.sidecar.health import Activity
-from csi.sidecar.main import main
+from csi.sidecar.legacy import Legacy
+from csi.sidecar.main import Means, main
 from csi.sidecar.openers import Informant
 from csi.volume.encode import decode_spec
 from csi.volume.spec import MountArguments
@@ -59,6 +60,9 @@ class TreeVolume:
             threading.Event().wait()
         print(f"flushed with {grace:g} s", file=sys.stderr, flush=True)
 
+    def bequeath(self) -> None:
+        """Nobody can go on with it."""
+
     def close(self) -> None:
         self.filesystem.unblock.set()
 
@@ -72,6 +76,7 @@ def assemble(
     *,
     wanted: str = "",
     registrar: Registrar | None = None,
+    legacy: Legacy | None = None,
 ) -> TreeVolume:
     behaviour = decode_spec(volume.spec).location.bucket
     if behaviour == "refuses":
@@ -90,4 +95,4 @@ def assemble(
 
 
 if __name__ == "__main__":
-    sys.exit(main(load=lambda: assemble))
+    sys.exit(main(load=lambda: Means(assemble)))

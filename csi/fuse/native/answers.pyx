@@ -14,6 +14,7 @@ from csi.fuse.native.fetches cimport (
     ask_ahead, drop_unread, end_fetching, is_fetching, make_plan, plan, refuse_waiting, serve_line, stop_fetching, tidy,
     wait_for_want,
 )
+from csi.fuse.native.noted cimport end_notes, free_slot, note_in, note_opened
 from csi.fuse.native.tables cimport (
     KINDS, RING, Block, Content, Fetching, File, Inode, Link, Name, Parent, Plan, Tables, Told, Waiter,
     add_file, add_inode, add_name, drop_children, drop_content, drop_name, find, find_name, free_tables, give_plan,
@@ -53,6 +54,7 @@ cdef class Answers:
                     release((<Content*>link).blocks[block])
                 link = link.next
         end_fetching(tables)
+        end_notes(tables)
         free_tables(tables)
 
     # --- names and attributes ---
@@ -232,6 +234,7 @@ cdef class Answers:
         pthread_mutex_lock(&self.tables.lock)
         found = <Inode*>find(&self.tables.inodes, inode)
         opened = found != NULL and found.plan != NULL and is_fetching(self.tables)
+        opened = opened and note_opened(self.tables, inode, found.plan)
         if opened:
             found.plan.opens += 1
             found.plan.opened = True
@@ -244,6 +247,7 @@ cdef class Answers:
         cdef Plan* left = NULL
         cdef uint64_t opens
         cdef bint opened
+        cdef Py_ssize_t slot
         pthread_mutex_lock(&self.tables.lock)
         found = <Inode*>find(&self.tables.inodes, inode)
         if found != NULL and found.plan != NULL:
@@ -254,11 +258,24 @@ cdef class Answers:
             return None
         self.settle()  # an answer that fails gives its open back to what is counted here
         pthread_mutex_lock(&self.tables.lock)
-        opens, opened = left.opens, left.opened
+        opens, opened, slot = left.opens, left.opened, left.slot
+        left.slot = -1
         self.tables.opens -= opens
         leave_plan(left)
         pthread_mutex_unlock(&self.tables.lock)
-        return PlanLeft(opens, opened)
+        return PlanLeft(opens, opened, slot)
+
+    def forget_noted(self, size_t slot):
+        pthread_mutex_lock(&self.tables.lock)
+        free_slot(self.tables, slot)
+        pthread_mutex_unlock(&self.tables.lock)
+
+    def note_opens(self, int descriptor, uint64_t offset, size_t size):
+        cdef bint noted
+        pthread_mutex_lock(&self.tables.lock)
+        noted = self.tables.slots == NULL and note_in(self.tables, descriptor, offset, size)
+        pthread_mutex_unlock(&self.tables.lock)
+        return noted
 
     def count_opens(self, uint64_t inode):
         cdef Inode* found

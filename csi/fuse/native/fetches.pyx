@@ -80,6 +80,7 @@ cdef Plan* make_plan(
         return NULL
     memset(made, 0, sizeof(Plan))
     made.holders = 1
+    made.slot = -1
     made.size = size
     made.key_size = key_size
     made.etag_size = etag_size

@@ -72,6 +72,7 @@ cdef struct Plan:
     int keeps  # pages from open to open: 0 never, 1 those of the version that was opened before, 2 always
     bint opened  # this version was opened before
     Job* job
+    Py_ssize_t slot  # where its opens are noted (`noted.pyx`), -1: nowhere
     size_t size
     size_t key_size
     size_t etag_size
@@ -243,6 +244,10 @@ cdef struct Tables:
     size_t ring_count
     bint closed
     bint incapable  # no file has capabilities
+    void* slots  # NULL: opens are noted nowhere
+    size_t slots_size
+    size_t* unused  # of them
+    size_t unused_count
     Fetching fetching
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from csi.errors import EntryExists, NoAttribute, NoSuchEntry
+from csi.errors import DirectoryNotEmpty, EntryExists, FilesystemError, NoAttribute, NoSuchEntry
 from csi.fuse.protocol.bodies import Header
 from csi.fuse.protocol.constants import UNIQUE_RESEND
 
@@ -49,7 +49,8 @@ def removed(header: Header, remove: Callable[[], None]) -> Callable[[], None]:
 
 
 def moved(header: Header, move: Callable[[], None], find: Callable[[], object]) -> Callable[[], None]:
-    """`move`, or nothing when the source is gone and `find` finds the target. Raises what `move` does otherwise."""
+    """`move`, or nothing when the source is gone and `find` finds the target. Raises what `move` does otherwise, but
+    for a target that is not empty: what is in it may have been moved there before."""
     if not is_resent(header):
         return move
 
@@ -61,5 +62,11 @@ def moved(header: Header, move: Callable[[], None], find: Callable[[], object]) 
                 find()
             except NoSuchEntry:
                 raise error from None
+        except DirectoryNotEmpty as error:
+            raise FilesystemError(
+                f"{error.message}; the process that served the mount ended while it renamed, so a part of the "
+                "directory may be there under either name",
+                hint="look at both, and move what is left",
+            ) from None
 
     return move_or_not

@@ -1,10 +1,11 @@
 """The conversation with the sidecars of one volume of one pod: containers that kubelet starts, ends and starts again.
 
 The node plugin does not start them and is not told when they end; it knows them by their connections, and sees the end
-of a process it has once seen (a pidfd). Every sidecar that comes for the volume gets a kernel session that no other
-ever had: the first the one of the publish, each later one a fresh one mounted upon it. A session whose sidecar died may
-have lost requests, and even the kernel's first one, so none is ever given twice. The node plugin keeps no copy of what
-it gave away, so with a sidecar's last breath the kernel frees whoever waits for it.
+of a process it has once seen (a pidfd). The first sidecar that comes for the volume gets the kernel session of the
+publish. One that comes after another has died goes on with that one's session, if it was left to it in time
+(`csi/handover/inheritance.py`); otherwise it gets a fresh one, mounted upon the others. A session that nobody has left
+may have lost requests, and even the kernel's first one, so it is never given twice; the node plugin keeps no copy of
+it, and with the sidecar's last breath the kernel frees whoever waits for it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from csi.errors import OssFuseError
 from csi.handover.channel import Peer
 from csi.handover.connections import FuseConnections
 from csi.handover.conversation import Conversation, Handover, Situation
+from csi.handover.inheritance import WAIT, Inheritance
 from csi.handover.listener import SidecarListener
 from csi.handover.mounting import KernelSession
 from csi.handover.pods.incidents import START_LIMIT, Incidents
@@ -29,7 +31,7 @@ from csi.handover.pods.peers import NODE_IPC_NAMESPACE, in_pod
 from csi.handover.process import SidecarFinder, SidecarProcess
 from csi.handover.registrar import KernelFiles, LinuxKernelFiles, Registrar
 from csi.handover.types import Incident, IncidentReporter
-from csi.handover.wire import Bye, Failed, Health, Ready
+from csi.handover.wire import Bye, Failed, Health, Hello, Ready
 from csi.volume.units import Seconds
 
 _log = logging.getLogger(__name__)
@@ -40,7 +42,7 @@ class Surroundings:
     """What the attendants of a node share. `membership` is `read_membership`, `ipc_namespace` `read_ipc_namespace`. A
     sidecar silent for `silence` is hung, one not ready `start_limit` after it got the volume too. `session` is which
     code is to serve the volumes, '' if that is left to the sidecars. `files` is where files of disk caches are
-    registered."""
+    registered. For `patience` a volume whose sidecar has died waits for the next."""
 
     layers: Layers
     connections: FuseConnections
@@ -52,6 +54,7 @@ class Surroundings:
     start_limit: Seconds = START_LIMIT
     session: str = ""
     files: KernelFiles = LinuxKernelFiles()
+    patience: Seconds = WAIT
 
 
 class PodAttendant(Conversation):
@@ -69,7 +72,10 @@ class PodAttendant(Conversation):
             files=around.files,
         )
         name = f"attendant {note.place.container}"
-        super().__init__(frame.volume_id, frame.spec_hash, listener, Situation(), name, registrar)
+        self._left = Inheritance(around.patience)
+        super().__init__(
+            *(frame.volume_id, frame.spec_hash, listener, Situation(), name, registrar), inheritance=self._left
+        )
         self.note = note
         self._notes = notes
         self._fresh = session
@@ -77,6 +83,7 @@ class PodAttendant(Conversation):
         self._incidents = Incidents(frame.volume_id, note.place)
         self._served = notes.served
         self._renewed = False
+        self._went_on = False
         self._serving = False
         self._given_at = 0.0
 
@@ -85,6 +92,11 @@ class PodAttendant(Conversation):
         """The sidecar's process, when one is known to run."""
         process = self._process
         return process.pid if process is not None else None
+
+    @property
+    def waits(self) -> bool:
+        """The sidecar has died, and who uses the volume waits for the next."""
+        return self._left.left is not None
 
     # --- who connects ---
 
@@ -125,17 +137,24 @@ class PodAttendant(Conversation):
         of_pod = self._around.ipc_namespace(sidecar)
         return of_pod != NODE_IPC_NAMESPACE and of_pod == self._around.ipc_namespace(pid)
 
-    def _hand_over(self) -> Handover | None:
-        session = self._take_fresh() or self._renew()
-        if session is None:
+    def _hand_over(self, hello: Hello) -> Handover | None:
+        left = self._left.take() if hello.lasts else None
+        self._went_on = left is not None
+        given = left if left is not None else self._new_session()
+        if given is None:
             return None
         self._update(ready=False, failure=None, farewell="", health=None)
         self._serving = True
         self._given_at = time.monotonic()
-        return Handover(self.note.frame, session.descriptor)
+        return Handover(self.note.frame, given)
+
+    def _new_session(self) -> int | None:
+        session = self._take_fresh() or self._renew()
+        return session.descriptor if session is not None else None
 
     def _renew(self) -> KernelSession | None:
         order = self.note.order
+        self._left.drop()
         try:
             session = self._around.layers.renew(order)
         except OssFuseError as error:
@@ -164,9 +183,9 @@ class PodAttendant(Conversation):
         _log.info("volume %s at %s is served", self._volume_id, self.note.order.target)
         for minor in self._around.layers.minors(self.note.order.target)[-1:]:
             self._around.connections.tune(minor)
-        if self._renewed and self._served:
-            self._report(self._incidents.restarted())
-        self._renewed = False
+        if (self._renewed or self._went_on) and self._served:
+            self._report(self._incidents.restarted(went_on=self._went_on))
+        self._renewed = self._went_on = False
         if not self._served:
             self._served = True
             with contextlib.suppress(OSError):  # costs an event after a restart of both, no more
@@ -183,12 +202,15 @@ class PodAttendant(Conversation):
         now = self.situation
         said = now.farewell or (now.failure.message if now.failure is not None else "")
         _log.info("sidecar %d of %s ended%s", process.pid, self._volume_id, f": {said}" if said else "")
+        waits = self._serving and not now.farewell and self._left.died()
         if self._serving and not said:
-            self._report(self._incidents.ended())
-        self._end_session()
+            self._report(self._incidents.ended(waits=waits))
+        if not waits:
+            self._end_session()
 
     def _end_session(self) -> None:
         """Nobody serves the session any more, and nobody shall wait for it: also if a child of the dead holds it."""
+        self._left.drop()
         serving, self._serving = self._serving, False
         if serving:
             self._around.layers.end(self.note.order.target)
@@ -196,17 +218,22 @@ class PodAttendant(Conversation):
     # --- silence ---
 
     def _next_look(self) -> Seconds | None:
+        left = self._left.left
         if self._process is None or not self._serving:
-            return None
+            return left
         now = self.situation
         due = [now.heard + self._around.silence]
         if not now.ready:
             due.append(self._given_at + self._around.start_limit)
         waits = [moment - time.monotonic() for moment in due]
         # one that is over was told already
-        return Seconds(min((wait + 0.01 for wait in waits if wait > -0.01), default=self._around.silence))
+        look = min((wait + 0.01 for wait in waits if wait > -0.01), default=self._around.silence)
+        return Seconds(look if left is None else min(look, left))
 
     def _look(self) -> None:
+        if self._left.is_over:
+            _log.warning("no sidecar goes on with %s: who waits for it is told", self._volume_id)
+            self._end_session()
         process = self._process
         if process is None or not self._serving:
             return
@@ -241,6 +268,7 @@ class PodAttendant(Conversation):
             process.close()
 
     def _let_go(self) -> None:
+        self._left.drop()
         self._forget_process()
         session = self._take_fresh()
         if session is not None:

@@ -10,12 +10,20 @@ from csi.volume.units import Seconds
 
 
 def pod_condition(
-    volume_id: str, place: SidecarPlace, situation: Situation, pid: int | None, now: float, silence: Seconds
+    volume_id: str,
+    place: SidecarPlace,
+    situation: Situation,
+    pid: int | None,
+    now: float,
+    silence: Seconds,
+    *,
+    waits: bool = False,
 ) -> VolumeCondition:
-    """`pid` is the sidecar's when it is known to run; `now` is of the clock that `situation.heard` was taken from."""
+    """`pid` is the sidecar's when it is known to run; `now` is of the clock that `situation.heard` was taken from.
+    `waits`: programs wait for another one that goes on."""
     limit = memory_limit(situation.health, place)
     silent = now - situation.heard
-    problem = _problem(volume_id, place, situation, pid, silent, silence)
+    problem = _problem(volume_id, place, situation, pid, silent, silence, "wait" if waits else "fail")
     if problem or pid is None or situation.health is None:
         message = problem or f"volume {volume_id} waits for its sidecar {place.container} to start"
         return VolumeCondition(bool(problem), message, pid, limit)
@@ -24,7 +32,13 @@ def pod_condition(
 
 
 def _problem(
-    volume_id: str, place: SidecarPlace, situation: Situation, pid: int | None, silent: float, silence: Seconds
+    volume_id: str,
+    place: SidecarPlace,
+    situation: Situation,
+    pid: int | None,
+    silent: float,
+    silence: Seconds,
+    meanwhile: str,
 ) -> str:
     if pid is not None or situation.failure is not None:
         return trouble(volume_id, situation, pid or 0, silent, silence)
@@ -32,8 +46,8 @@ def _problem(
         return f"the sidecar {place.container} of volume {volume_id} has left ({situation.farewell}): the pod ends"
     if situation.ended:
         return (
-            f"the sidecar {place.container} of volume {volume_id} ended: accesses fail until kubelet has started it "
-            "again; look at the container's last state"
+            f"the sidecar {place.container} of volume {volume_id} ended: accesses {meanwhile} until kubelet has "
+            "started it again; look at the container's last state"
         )
     if silent > silence:
         return (

@@ -29,19 +29,27 @@ class Incidents:
         self._memory_told = False
         self._degraded_told = False
 
-    def ended(self) -> Incident:
+    def ended(self, *, waits: bool) -> Incident:
+        """`waits`: programs notice a pause, if kubelet starts it again soon."""
+        what = "wait" if waits else "fail"
         return self._incident(
             IncidentKind.SIDECAR_ENDED,
             f"the sidecar {self._place.container} of volume {self._volume_id} ended without a word: accesses to the "
-            "volume fail until kubelet has started it again",
+            f"volume {what} until kubelet has started it again",
         )
 
-    def restarted(self) -> Incident:
+    def restarted(self, *, went_on: bool) -> Incident:
+        """`went_on`: with what programs had open."""
+        what = (
+            "programs go on with what they have open; what was being written and neither synced nor closed is lost, "
+            "and who wrote it is told so (EIO)"
+            if went_on
+            else "files that were open fail with ENOTCONN, files opened from now on work; a container that uses the "
+            "volume by subPath or without mountPropagation: HostToContainer must be restarted"
+        )
         return self._incident(
             IncidentKind.SIDECAR_RESTARTED,
-            f"the sidecar {self._place.container} of volume {self._volume_id} was started again and serves: files that "
-            "were open fail with ENOTCONN, files opened from now on work; a container that uses the volume by subPath "
-            "or without mountPropagation: HostToContainer must be restarted",
+            f"the sidecar {self._place.container} of volume {self._volume_id} was started again and serves: {what}",
         )
 
     def failed(self, failure: Failed) -> Incident:

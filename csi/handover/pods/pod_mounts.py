@@ -128,7 +128,10 @@ class PodMounts:
         if attendant is None:
             return without_sidecar(volume_id)
         place, situation = attendant.note.place, attendant.situation
-        return pod_condition(volume_id, place, situation, attendant.pid, time.monotonic(), self._around.silence)
+        return pod_condition(
+            *(volume_id, place, situation, attendant.pid, time.monotonic(), self._around.silence),
+            waits=attendant.waits,
+        )
 
     def given(self, volume_id: str, target: Path) -> str | None:
         path = resolved_target(target)

@@ -165,7 +165,7 @@ def test_the_command_ends_when_somebody_else_unmounts(emulator: RunningEmulator,
     assert "was unmounted by somebody else" in rest
 
 
-def test_a_sidecar_that_is_killed_is_followed_by_another_and_nobody_finds_the_directory_below(
+def test_a_sidecar_that_is_killed_is_followed_by_another_and_nobody_notices(
     emulator: RunningEmulator, tmp_path: Path
 ) -> None:
     directory = tmp_path / "folder"
@@ -173,18 +173,38 @@ def test_a_sidecar_that_is_killed_is_followed_by_another_and_nobody_finds_the_di
     with mounting(emulator, directory, "--credentials", str(keys)) as process:
         line = line_of(process)
         (directory / "a.txt").write_text("written")
+        held = os.open(directory / "a.txt", os.O_RDONLY | os.O_DIRECT)
         for _ in range(2):
             os.kill(int(line.partition("sidecar ")[2].partition(",")[0].partition(")")[0]), signal.SIGKILL)
-            failures = list(failures_until_it_is_read(directory / "a.txt", "written"))
+            assert (directory / "a.txt").read_text() == "written"
+            assert os.pread(held, 100, 0) == b"written"
             line = line_of(process)
-            assert line.startswith(f"mounted again on {directory} (sidecar ")
-            assert set(failures) <= {errno.ENOTCONN, errno.ECONNABORTED}
+            assert line.startswith(f"served again on {directory} (sidecar ")
+        os.close(held)
         (directory / "b.txt").write_text("written after that")
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 0
     assert errors.count("ended, killed by signal 9; another one is started") == 2
     assert not directory.exists()
+
+
+@pytest.mark.parametrize("arguments", [("--session", "pyfuse3")], ids=["which cannot go on"])
+def test_where_the_next_sidecar_cannot_go_on_nobody_finds_the_directory_below(
+    emulator: RunningEmulator, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    directory = tmp_path / "folder"
+    keys = keys_file(emulator, tmp_path / "keys.json")
+    with mounting(emulator, directory, "--credentials", str(keys), *arguments) as process:
+        line = line_of(process)
+        (directory / "a.txt").write_text("written")
+        os.kill(int(line.partition("sidecar ")[2].partition(",")[0].partition(")")[0]), signal.SIGKILL)
+        failures = list(failures_until_it_is_read(directory / "a.txt", "written"))
+        assert line_of(process).startswith(f"mounted again on {directory} (sidecar ")
+        assert set(failures) <= {errno.ENOTCONN, errno.ECONNABORTED}
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    assert process.returncode == 0
 
 
 def failures_until_it_is_read(path: Path, text: str) -> Iterator[int]:

@@ -147,7 +147,7 @@ def test_one_that_said_goodbye_and_is_started_again_is_served_again(pods):
 def test_sigterm_before_there_is_a_volume_is_an_orderly_end(pods, when):
     plugin, pod, speak = pods.start(), pods.pod(), threading.Event()
 
-    def told():
+    def told(_hello):
         speak.wait(30)
 
     if when != "before the publish":

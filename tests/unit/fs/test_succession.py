@@ -18,22 +18,32 @@ from csi.errors import BadHandle, FilesystemError, OssFuseError, StaleFile
 from csi.fs.filesystem import Filesystem
 from csi.fs.inodes import stable_hash
 from csi.fs.journal import LEAST, SIZE, Journal, make
+from csi.fs.light_opens import SLOT
+from csi.fs.published import LIGHT
 from csi.fs.types import ROOT_INODE
 from csi.fuse.errno_map import errno_of
 from csi.fuse.native.answers import Answers
-from csi.volume.units import FileHandle, InodeNumber
+from csi.volume.units import MIB, FileHandle, InodeNumber
 from tests.support.filesystems import FAST, World, world
 from tests.support.programs import OpenedFile, Program
+
+
+class Fetching(Answers):
+    """Tables of a session that could fetch files by itself."""
+
+    fetches = True
 
 
 class Line:
     """One process after the other on one journal; `program` speaks to the one that lives."""
 
-    def __init__(self, made: World, size: int = SIZE, **mount: Any) -> None:
+    def __init__(self, made: World, size: int = SIZE, spare: int = 0, **mount: Any) -> None:
+        """`spare` is for what the kernel session opens by itself, which is a new one in each process."""
         self._world = made
         self._mount = mount
+        self._spare = spare
         self._ending = ExitStack()
-        self._descriptor = make(size)
+        self._descriptor = make(size + spare)
         self._ending.callback(os.close, self._descriptor)
         self.program = self._begin()
 
@@ -70,8 +80,14 @@ class Line:
         return found
 
     def _begin(self) -> Program:
-        self.journal = Journal(self._descriptor)
-        return self._world.mount(journal=self.journal, **self._mount)
+        self.journal = Journal(self._descriptor, self._spare)
+        published = {"published": self.start_session()} if self._spare else {}
+        return self._world.mount(journal=self.journal, **self._mount, **published)
+
+    def start_session(self) -> Answers:
+        session = Fetching()
+        session.start_fetching(4, MIB)
+        return session
 
 
 Lines = Callable[..., Line]
@@ -486,23 +502,121 @@ def test_directories_above_an_open_file_are_noted_even_where_others_are_not(worl
 # --- what the kernel session does by itself ---
 
 
-class Fetching(Answers):
-    """Tables of a session that could fetch files by itself."""
-
-    fetches = True
-
-
-@pytest.mark.parametrize("journalled", [False, True])
-def test_the_kernel_session_opens_no_files_that_nobody_notes(world: World, lines: Lines, journalled: bool) -> None:
+@pytest.mark.parametrize(("journalled", "spare"), [(False, 0), (True, 0), (True, SLOT)])
+def test_the_kernel_session_opens_no_files_that_nobody_notes(
+    world: World, lines: Lines, journalled: bool, spare: int
+) -> None:
     world.store.seed("a", b"content")
-    published = Fetching()
-    program = (
-        lines(published=published, arguments=FAST).program if journalled else world.mount(FAST, published=published)
-    )
+    program = lines(arguments=FAST, spare=spare).program if journalled else world.mount(FAST, published=Fetching())
     knowledge = program.filesystem._namespace.knowledge
 
-    assert knowledge.publishes
-    assert knowledge.plans is not journalled
+    assert knowledge.publishes is bool(spare or not journalled)
+    assert knowledge.plans is knowledge.publishes
+
+
+@pytest.fixture
+def bucket() -> Iterator[World]:
+    with world("data") as made:
+        yield made
+
+
+@pytest.fixture
+def light(bucket: World) -> Iterator[Line]:
+    """Small files are opened by the kernel session."""
+    for name in ("a", "b", "d/e/a"):
+        bucket.store.seed(name, name.encode() * 1000)
+    line = Line(bucket, arguments=FAST, spare=8 * SLOT)
+    yield line
+    forget_all(line)
+    line.close()
+
+
+def open_light(line: Line, path: str) -> OpenedFile:
+    file = line.program.open(path)
+    assert file.handle == LIGHT | file.inode
+    return file
+
+
+@pytest.mark.parametrize("path", ["a", "d/e/a"])
+def test_a_file_that_the_session_opened_goes_on_as_often_as_it_was_opened(light: Line, path: str) -> None:
+    files = [open_light(light, path), open_light(light, path)]
+    open_light(light, "b").close()
+
+    light.succeed()
+
+    assert [light.last_read(file) for file in files] == [path.encode() * 1000] * 2
+    with pytest.raises(BadHandle):
+        light.of_successor(files[0]).pread()
+    light.succeed()
+    with pytest.raises(BadHandle):
+        light.of_successor(files[0]).pread()
+
+
+def test_it_goes_on_with_one_death_after_the_other(light: Line) -> None:
+    file = open_light(light, "a")
+
+    for _ in range(3):
+        light.succeed()
+
+    assert light.last_read(file) == b"a" * 1000
+    assert light.journal.statistics().records == 0
+
+
+def test_it_never_reads_another_version(light: Line, bucket: World) -> None:
+    file = open_light(light, "a")
+    light.succeed()
+
+    bucket.store.seed("a", b"another")
+
+    with pytest.raises(StaleFile):
+        light.of_successor(file).pread()
+    assert light.program.read("a") == b"another"
+    light.of_successor(file).close()
+
+
+def test_a_file_of_the_session_that_is_this_process_own_since_goes_on(light: Line) -> None:
+    files = [open_light(light, "a"), open_light(light, "a")]
+    assert files[0].pread(10) == b"a" * 10  # in a kernel, one that the session cannot answer
+
+    light.succeed()
+
+    assert [light.last_read(file) for file in files] == [b"a" * 1000] * 2
+    assert light.journal.statistics().records == 0
+
+
+def test_what_was_replaced_under_its_name_is_read_as_it_was_opened_or_not_at_all(light: Line) -> None:
+    file = open_light(light, "a")
+    light.program.write("a", b"new")
+
+    light.succeed()
+
+    with pytest.raises(StaleFile):
+        light.of_successor(file).pread()
+    assert light.program.read("a") == b"new"
+    light.of_successor(file).close()
+
+
+def test_what_finds_no_room_in_the_notes_is_opened_by_this_process_and_goes_on_too(light: Line, bucket: World) -> None:
+    names = [f"n{number}" for number in range(12)]
+    for name in names:
+        bucket.store.seed(name, name.encode())
+    files = [light.program.open(name) for name in names]
+    assert sum(bool(file.handle & LIGHT) for file in files) == 8
+
+    light.succeed()
+
+    assert [light.last_read(file) for file in files] == [name.encode() for name in names]
+
+
+def test_a_key_that_is_too_long_for_a_slot_is_opened_by_this_process(light: Line, bucket: World) -> None:
+    path = "/".join(["x" * 200] * 3)
+    bucket.store.seed(path, b"deep")
+    file = light.program.open(path)
+    assert not file.handle & LIGHT
+
+    light.succeed()
+
+    assert light.last_read(file) == b"deep"
 
 
 # --- whatever programs do ---

@@ -9,6 +9,8 @@ import pytest
 from csi.errors import DeadlineExceeded, SidecarFailed
 from csi.handover.attendant import Attendant, Attended
 from csi.handover.cgroup import MemoryCgroup
+from csi.handover.conversation import Handover
+from csi.handover.inheritance import Bequest, Inheritance
 from csi.handover.listener import SidecarListener
 from csi.handover.wire import (
     Answer,
@@ -17,6 +19,9 @@ from csi.handover.wire import (
     Drain,
     Failed,
     Health,
+    Heritage,
+    Keeping,
+    Lasting,
     Mount,
     Passing,
     Question,
@@ -46,7 +51,7 @@ class Stage:
         self.files = PretendKernelFiles()
         self.closables = []
 
-    def attend(self, *, handover=True, read_only=True):
+    def attend(self, *, handover=True, read_only=True, patience=0.0):
         runtime = self.directory / "runtime"
         runtime.mkdir(exist_ok=True)
         listener = SidecarListener(runtime, "s", uid=os.getuid(), gid=os.getgid(), kernel=FakeKernel())
@@ -54,7 +59,10 @@ class Stage:
         self.watched, given = os.pipe()
         if not handover:
             os.close(given)
-        attendant = Attendant(attended, (MOUNT, given) if handover else None, self.files)
+        self.inheritance = Inheritance(patience) if patience else None
+        attendant = Attendant(
+            attended, Handover(MOUNT, given) if handover else None, self.files, inheritance=self.inheritance
+        )
         attendant.start()
         self.closables.append(attendant)
         return attendant
@@ -340,3 +348,120 @@ def test_a_file_is_registered_and_given_back_and_no_descriptor_of_it_or_of_the_d
     assert open_files() == before
     os.close(device)
     os.close(file)
+
+
+# --- what it leaves to the next one ---
+
+
+def leave(stage, sidecar):
+    """The sidecar says what it leaves; the ends that show whether somebody keeps it."""
+    device, kept = os.pipe()
+    journal, noted = os.pipe()
+    sidecar.channel.send(Lasting(), (kept, noted))
+    os.close(kept)
+    os.close(noted)
+    return device, journal
+
+
+def nobody_keeps(*ends):
+    return all(os.read(end, 1) == b"" for end in ends) and [os.close(end) for end in ends]
+
+
+def test_only_a_sidecar_that_lasts_is_told_that_what_it_leaves_is_kept(stage):
+    stage.attend(patience=60.0)
+    assert stage.sidecar().hello().hear() == MOUNT
+
+
+def test_where_nobody_goes_on_nothing_is_kept(stage):
+    stage.attend()
+    sidecar = stage.sidecar().hello(lasts=True)
+    assert sidecar.hear() == MOUNT
+    ends = leave(stage, sidecar)
+    assert nobody_keeps(*ends)
+    assert sidecar.hear() is None  # it said what nobody had asked for
+
+
+def test_what_a_dead_sidecar_left_is_there_for_the_next_one(stage):
+    attendant = stage.attend(patience=60.0)
+    sidecar = stage.sidecar().hello(lasts=True)
+    assert (sidecar.hear(), sidecar.hear()) == (Keeping(), MOUNT)
+    ends = leave(stage, sidecar)
+    sidecar.say(Ready())
+    attendant.wait_ready(SOON)
+    assert attendant.bequeath() is None  # it lives
+    stage.process.end(-9)
+    until(attendant, lambda now: now.ended)
+    inheritance = attendant.bequeath()
+    assert inheritance is stage.inheritance
+    attendant.close()
+    left = inheritance.take()
+    assert [os.fstat(left.device).st_ino, os.fstat(left.journal).st_ino] == [os.fstat(end).st_ino for end in ends]
+    left.close()
+    inheritance.drop()
+    assert nobody_keeps(*ends)
+
+
+def test_the_next_one_gets_the_journal_before_the_volume(stage):
+    journal, noted = os.pipe()
+    runtime = stage.directory / "runtime"
+    attendant = stage.attend(handover=False)
+    attendant.close()
+    attended = attendant.attended
+    listener = SidecarListener(runtime, "s", uid=os.getuid(), gid=os.getgid(), kernel=FakeKernel())
+    device, kept = os.pipe()
+    going_on = Attendant(
+        Attended("vol", "hash", stage.process, attended.memory, listener, True, 45),
+        Handover(MOUNT, Bequest(kept, noted)),
+        stage.files,
+        inheritance=Inheritance(Seconds(60.0)),
+    )
+    going_on.start()
+    stage.closables.append(going_on)
+    sidecar = stage.sidecar().hello(lasts=True)
+    assert [sidecar.hear() for _ in range(3)] == [Keeping(), Heritage(), MOUNT]
+    assert going_on.went_on
+    assert nobody_keeps(device, journal)
+
+
+def test_a_sidecar_that_cannot_go_on_gets_nothing_of_what_was_left(stage):
+    journal, noted = os.pipe()
+    device, kept = os.pipe()
+    attendant = stage.attend(handover=False)
+    attendant._handover = Handover(MOUNT, Bequest(kept, noted))
+    attendant.went_on = True
+    assert stage.sidecar().hello().hear() is None
+    attendant.close()
+    assert nobody_keeps(device, journal)
+
+
+def test_what_nobody_comes_for_in_time_is_given_up(stage):
+    attendant = stage.attend(patience=0.05)
+    sidecar = stage.sidecar().hello(lasts=True)
+    ends = leave(stage, sidecar)
+    sidecar.say(Ready())
+    attendant.wait_ready(SOON)
+    stage.process.end(-9)
+    assert nobody_keeps(*ends)
+
+
+def test_a_sidecar_that_said_goodbye_leaves_nothing(stage):
+    attendant = stage.attend(patience=60.0)
+    sidecar = stage.sidecar().hello(lasts=True)
+    ends = leave(stage, sidecar)
+    sidecar.say(Ready(), Bye("the mount is gone"))
+    until(attendant, lambda now: now.farewell)
+    stage.process.end(0)
+    until(attendant, lambda now: now.ended)
+    assert attendant.bequeath() is None
+    assert nobody_keeps(*ends)
+
+
+def test_one_that_comes_back_is_asked_for_it_again(stage):
+    attendant = stage.attend(handover=False, patience=60.0)
+    sidecar = stage.sidecar().hello(resume=True, volume_id="vol", spec_hash="hash", lasts=True)
+    assert sidecar.hear() == Keeping()
+    ends = leave(stage, sidecar)
+    sidecar.say(Ready())
+    attendant.wait_ready(SOON)
+    attendant.close()
+    assert nobody_keeps(*ends)

@@ -16,7 +16,9 @@ from csi.handover.wire import (
     Bye,
     Drain,
     Hello,
+    Heritage,
     Identified,
+    Keeping,
     Mount,
     Passing,
     Question,
@@ -222,6 +224,66 @@ def test_a_connection_lost_to_nonsense_is_made_again(link, plugin):
 
 def test_nobody_hears_when_the_node_plugin_is_gone(link):
     assert not link.send(Ready())
+
+
+# --- what one sidecar leaves to the next ---
+
+
+@pytest.fixture
+def lasting(tmp_path):
+    directory = os.open(tmp_path, os.O_PATH)
+    link = NodeLink(directory, "s", lasts=True)
+    yield link
+    link.close()
+    os.close(directory)
+
+
+def take_heritage(link, plugin):
+    taken = queue.SimpleQueue()
+    threading.Thread(target=lambda: taken.put(link.take_volume(SOON))).start()
+    channel = plugin.accept()
+    assert channel.receive(SOON).message.lasts
+    journal, noted = os.pipe()
+    channel.send(Keeping())
+    channel.send(Heritage(), (noted,))
+    os.close(noted)
+    null = os.open("/dev/null", os.O_RDWR)
+    channel.send(MOUNT, (null,))  # what arrives together is told apart
+    os.close(null)
+    volume, descriptor = taken.get(timeout=SOON)
+    assert volume == MOUNT
+    os.close(descriptor)
+    return channel, journal
+
+
+def test_a_successor_gets_the_journal_of_the_one_before(lasting, plugin):
+    _, journal = take_heritage(lasting, plugin)
+    assert lasting.keeps
+    left = lasting.take_left()
+    assert os.fstat(left).st_ino == os.fstat(journal).st_ino
+    assert lasting.take_left() == -1
+    os.close(left)
+    os.close(journal)
+
+
+def test_a_journal_that_nobody_took_is_closed(lasting, plugin):
+    _, journal = take_heritage(lasting, plugin)
+    lasting.close()
+    assert os.read(journal, 1) == b""
+    os.close(journal)
+
+
+def test_a_node_plugin_that_comes_back_says_anew_whether_it_keeps(lasting, plugin):
+    channel, journal = take_heritage(lasting, plugin)
+    os.close(journal)
+    returned = queue.SimpleQueue()
+    lasting.attend(MOUNT, lambda _grace: None, lambda: returned.put(lasting.keeps))
+    channel.close()
+    again = plugin.accept()
+    assert again.receive(SOON).message.lasts
+    assert not returned.get(timeout=SOON)
+    again.send(Keeping())
+    assert returned.get(timeout=SOON)
 
 
 # --- questions ---

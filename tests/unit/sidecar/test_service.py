@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from csi.handover.wire import Bye, Health, Mount, Ready
+from csi.handover.wire import Bye, Health, Lasting, Mount, Ready
 from csi.sidecar.health import Activity
 from csi.sidecar.logs import LastProblem, SidecarLog, TextFormatter
 from csi.sidecar.service import SidecarService
@@ -38,10 +38,14 @@ class Session:
 class Volume:
     def __init__(self):
         self.steps = []
+        self.left = (7, 8)
         self.session = Session(self.steps)
 
     def activity(self):
         return Activity(1, 0, Seconds(0.0), {})
+
+    def bequeath(self):
+        return self.left
 
     def flush(self, grace):
         self.steps.append(f"flush {grace:g}")
@@ -53,14 +57,17 @@ class Volume:
 class Link:
     def __init__(self):
         self.sent = []
+        self.left = []
+        self.keeps = False
         self.on_drain = self.on_return = None
 
     def attend(self, _volume, on_drain, on_return):
         self.on_drain, self.on_return = on_drain, on_return
 
-    def send(self, message):
+    def send(self, message, descriptors=()):
         if not isinstance(message, Health):
             self.sent.append(message)
+            self.left += descriptors
         return True
 
 
@@ -162,4 +169,30 @@ def test_the_volume_is_announced_when_it_can_be_used_and_before_the_node_plugin_
     service.started()
     assert (announced, link.sent) == ([[]], [Ready()])
     service.leave("done")
+    thread.join(10)
+
+
+# --- what it leaves ---
+
+
+def test_what_it_leaves_is_said_before_it_is_ready_and_again_to_a_node_plugin_that_comes_back(parts):
+    service, link, volume = parts
+    link.keeps = True
+    thread, _ = run(service, volume)
+    service.started()
+    assert (link.sent, link.left) == ([Lasting(), Ready()], [7, 8])
+    link.on_return()
+    assert link.sent == [Lasting(), Ready()] * 2
+    volume.session.ended.set()
+    thread.join(10)
+
+
+@pytest.mark.parametrize(("keeps", "left"), [(False, (7, 8)), (True, None)])
+def test_nothing_is_said_of_it_where_nobody_keeps_it_or_there_is_nothing(parts, keeps, left):
+    service, link, volume = parts
+    link.keeps, volume.left = keeps, left
+    thread, _ = run(service, volume)
+    service.started()
+    assert link.sent == [Ready()]
+    volume.session.ended.set()
     thread.join(10)

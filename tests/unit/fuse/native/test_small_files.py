@@ -13,10 +13,11 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from csi.data.ledger import MemoryLedger
-from csi.fs.published import LIGHT, FilesShown, ListedFile
+from csi.fs.light_opens import SLOT, LightOpen, slots_in
+from csi.fs.published import LIGHT, FilesShown, ListedFile, PlanLeft
 from csi.fuse.protocol.bodies import Forget
 from csi.fuse.protocol.constants import Opcode, OpenFlag
-from csi.volume.units import MIB, Bytes, InodeNumber
+from csi.volume.units import MIB, Bytes, ETag, InodeNumber
 from tests.support.engines import until
 from tests.support.kernel_end import forget_body, open_body, read_body, release_body
 from tests.support.raw_server import RawServer, raw_server
@@ -181,7 +182,7 @@ def test_what_is_refused_comes_to_python_with_the_open(volume: Volume) -> None:
 
     assert (answered.unique, answered.error) == (unique, PYTHON)
     assert [request.header.node for request in volume.tables.brought] == [FILE]
-    assert volume.answers.withdraw_plan(FILE) == (1, True)
+    assert volume.answers.withdraw_plan(FILE) == PlanLeft(1, True)
 
 
 def test_a_server_that_cannot_be_reached_leaves_reads_to_python(tables: Tables) -> None:
@@ -223,7 +224,7 @@ def test_a_plan_that_is_taken_back_leaves_its_opens(volume: Volume) -> None:
     volume.open()
 
     assert volume.answers.count_opens(FILE) == 2
-    assert volume.answers.withdraw_plan(FILE) == (2, True)
+    assert volume.answers.withdraw_plan(FILE) == PlanLeft(2, True)
     assert volume.answers.withdraw_plan(FILE) is None
     volume.ask_for()
     assert volume.kernel.receive().error == PYTHON
@@ -335,3 +336,69 @@ def test_who_waits_when_it_ends_is_answered(volume: Volume) -> None:
 
     assert (answered.unique, answered.error) == (unique, errno.EIO)
     assert volume.kernel.ask(Opcode.OPEN, open_body(os.O_RDONLY), node=FILE).error == PYTHON
+
+
+# --- noted for a successor ---
+
+
+@pytest.fixture
+def notes(volume: Volume) -> Iterator[int]:
+    """A file with room for one open file."""
+    descriptor = os.memfd_create("notes")
+    os.ftruncate(descriptor, 4096 + SLOT)
+    assert volume.answers.note_opens(descriptor, 4096, SLOT)
+    yield descriptor
+    os.close(descriptor)
+
+
+def noted(descriptor: int) -> list[LightOpen]:
+    return slots_in(os.pread(descriptor, SLOT, 4096))
+
+
+def opened(opens: int) -> list[LightOpen]:
+    return [LightOpen(FILE, opens, b"data/a", ETag(ETAG), Bytes(len(BODY)))]
+
+
+def test_an_open_is_noted_before_the_kernel_hears_of_it_and_no_more_after_its_last_release(
+    volume: Volume, notes: int
+) -> None:
+    volume.publish(FILE)
+
+    found = []
+    for step in (volume.open, volume.open, volume.release, volume.release):
+        step()
+        until(lambda: sum(note.opens for note in noted(notes)) == volume.answers.statistics().opens)
+        found.append(noted(notes))
+
+    assert found == [opened(1), opened(2), opened(1), []]
+
+
+def test_what_there_is_no_room_to_note_comes_to_python(volume: Volume, notes: int) -> None:
+    volume.publish(FILE, OTHER)
+    volume.open()
+
+    assert volume.kernel.ask(Opcode.OPEN, open_body(os.O_RDONLY), node=OTHER).error == PYTHON
+    assert not volume.answers.open_planned(OTHER)
+    volume.release()
+    until(lambda: noted(notes) == [])
+    volume.open(OTHER)
+
+    assert [(note.inode, note.opens) for note in noted(notes)] == [(OTHER, 1)]
+
+
+def test_opens_of_a_plan_that_is_taken_back_are_noted_until_they_are_noted_elsewhere(
+    volume: Volume, notes: int
+) -> None:
+    volume.publish(FILE)
+    volume.open()
+    volume.open()
+
+    left = volume.answers.withdraw_plan(FILE)
+
+    assert left is not None
+    assert noted(notes) == opened(2)
+    volume.answers.forget_noted(left.slot)
+    assert noted(notes) == []
+    volume.publish(FILE)
+    volume.open()
+    assert noted(notes) == opened(1)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from csi.errors import DirectoryNotEmpty
 from csi.fuse.protocol.constants import UNIQUE_RESEND, Opcode
 from tests.support.tree_filesystem import TreeFilesystem
 from tests.unit.fuse.own.conftest import Served
@@ -77,3 +78,15 @@ def test_an_entry_that_is_found_is_counted_once(served: Served, filesystem: Tree
     ask_again(served, Opcode.RENAME2, RENAME)
 
     assert not +filesystem.lookups
+
+
+def test_a_directory_of_which_a_part_may_have_been_renamed_is_another_error_than_one_that_is_in_the_way(
+    served: Served, filesystem: TreeFilesystem
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise DirectoryNotEmpty("'moved' is not empty")
+
+    filesystem.rename = refuse  # type: ignore[method-assign]
+
+    assert served.ask(Opcode.RENAME2, RENAME).error == errno.ENOTEMPTY
+    assert ask_again(served, Opcode.RENAME2, RENAME) == errno.EIO

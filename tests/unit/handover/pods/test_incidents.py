@@ -80,11 +80,13 @@ def test_a_sidecars_own_words_fit_into_an_event(incidents):
 
 
 @pytest.mark.parametrize(
-    ("kind", "message"),
+    ("kind", "how", "message"),
     [
-        ("ended", "ended without a word: accesses to the volume fail until kubelet has started it again"),
-        ("restarted", "files that were open fail with ENOTCONN, files opened from now on work"),
+        ("ended", {"waits": False}, "ended without a word: accesses to the volume fail until kubelet has started it"),
+        ("ended", {"waits": True}, "ended without a word: accesses to the volume wait until kubelet has started it"),
+        ("restarted", {"went_on": False}, "files that were open fail with ENOTCONN, files opened from now on work"),
+        ("restarted", {"went_on": True}, "programs go on with what they have open; what was being written and neither"),
     ],
 )
-def test_the_others_say_what_it_means_for_programs(incidents, kind, message):
-    assert message in getattr(incidents, kind)().message
+def test_the_others_say_what_it_means_for_programs(incidents, kind, how, message):
+    assert message in getattr(incidents, kind)(**how).message

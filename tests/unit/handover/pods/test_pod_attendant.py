@@ -21,7 +21,10 @@ from csi.handover.wire import (
     Bye,
     Failed,
     Health,
+    Heritage,
     Identified,
+    Keeping,
+    Lasting,
     Mount,
     Passing,
     Question,
@@ -94,9 +97,10 @@ class Stage:
         self.membership = OF_POD
         self.namespaces = {}
         self.found = []
+        self.kept = []
         self.closables = []
 
-    def attend(self, *, fresh=True, silence=60.0, start_limit=60.0, session="", note=NOTE):
+    def attend(self, *, fresh=True, silence=60.0, start_limit=60.0, session="", note=NOTE, patience=60.0):
         listener = SidecarListener(
             self.directory, "s", uid=os.getuid(), gid=os.getgid(), kernel=FakeKernel(), any_user=True
         )
@@ -111,6 +115,7 @@ class Stage:
             Seconds(start_limit),
             session,
             PretendKernelFiles(),
+            Seconds(patience),
         )
         session = self.layers.renew(NOTE.order) if fresh else None
         attendant = PodAttendant(note, self.notes, listener, session, around)
@@ -138,7 +143,7 @@ class Stage:
             closable.close()
         for process in self.found:
             process.close()
-        for watched in self.layers.watched:
+        for watched in self.layers.watched + self.kept:
             assert os.read(watched, 1) == b""
             os.close(watched)
 
@@ -344,6 +349,95 @@ def test_a_sidecar_of_a_volume_that_is_mounted_read_only_may_have_files_register
 def test_one_of_a_volume_that_can_be_written_hears_nothing_of_that(stage):
     stage.attend()
     assert stage.sidecar().hello(passes=True).hear() == NOTE.frame
+
+
+# --- what one sidecar leaves to the next ---
+
+
+def serve_lasting(stage, *heard):
+    """A sidecar that lasts, and the ends that show whether what it leaves is kept."""
+    sidecar = stage.sidecar().hello(lasts=True)
+    assert [sidecar.hear() for _ in range(len(heard) + 2)] == [Keeping(), *heard, NOTE.frame]
+    watched = []
+    given = []
+    for _ in range(2):
+        watched_end, given_end = os.pipe()
+        watched.append(watched_end)
+        given.append(given_end)
+    sidecar.channel.send(Lasting(), given)
+    for end in given:
+        os.close(end)
+    sidecar.say(Ready())
+    stage.kept += watched
+    return sidecar, watched
+
+
+def die(stage, attendant, sidecar):
+    until(lambda: attendant.situation.ready)
+    stage.found[-1].end(0)
+    until(lambda: attendant.situation.ended)
+    sidecar.close()
+    until(lambda: not attendant.situation.connected)
+
+
+def test_a_successor_goes_on_with_what_the_dead_one_left(stage):
+    attendant = stage.attend()
+    sidecar, _ = serve_lasting(stage)
+    die(stage, attendant, sidecar)
+    assert stage.layers.ended == 0
+    (ended,) = stage.reporter.of(IncidentKind.SIDECAR_ENDED)
+    assert "accesses to the volume wait until kubelet has started it again" in ended.message
+    serve_lasting(stage, Heritage())
+    until(lambda: stage.reporter.kinds() == [IncidentKind.SIDECAR_ENDED, IncidentKind.SIDECAR_RESTARTED])
+    (restarted,) = stage.reporter.of(IncidentKind.SIDECAR_RESTARTED)
+    assert "programs go on with what they have open" in restarted.message
+    assert (stage.layers.ended, stage.connections.tuned) == (0, [41, 41])
+
+
+def test_a_successor_that_dies_before_it_serves_leaves_it_to_the_next(stage):
+    attendant = stage.attend()
+    sidecar, _ = serve_lasting(stage)
+    die(stage, attendant, sidecar)
+    successor = stage.sidecar().hello(lasts=True)
+    assert [successor.hear() for _ in range(3)] == [Keeping(), Heritage(), NOTE.frame]
+    successor.say(Failed("X", "no key", "give one"))
+    until(lambda: attendant.situation.failure is not None)
+    stage.found[-1].end(1)
+    until(lambda: attendant.situation.ended)
+    assert stage.layers.ended == 0
+    successor.close()
+    until(lambda: not attendant.situation.connected)
+    serve_lasting(stage, Heritage())
+    until(lambda: attendant.situation.ready)
+
+
+def test_one_that_cannot_go_on_gets_a_session_nobody_had_and_nobody_waits_for_the_old_one(stage):
+    attendant = stage.attend()
+    sidecar, watched = serve_lasting(stage)
+    die(stage, attendant, sidecar)
+    stage.serve()
+    until(lambda: stage.connections.tuned == [41, 42])
+    assert [os.read(end, 1) for end in watched] == [b"", b""]
+    (restarted,) = stage.reporter.of(IncidentKind.SIDECAR_RESTARTED)
+    assert "files that were open fail with ENOTCONN" in restarted.message
+
+
+def test_nobody_waits_longer_than_for_a_while(stage):
+    attendant = stage.attend(patience=0.2)
+    sidecar, watched = serve_lasting(stage)
+    die(stage, attendant, sidecar)
+    until(lambda: stage.layers.ended == 1)
+    assert [os.read(end, 1) for end in watched] == [b"", b""]
+
+
+def test_goodbye_leaves_nothing(stage):
+    attendant = stage.attend()
+    sidecar, watched = serve_lasting(stage)
+    until(lambda: attendant.situation.ready)
+    sidecar.say(Bye("SIGTERM"))
+    sidecar.close()
+    until(lambda: stage.layers.ended == 1)
+    assert [os.read(end, 1) for end in watched] == [b"", b""]
 
 
 # --- what it asks ---

@@ -1,0 +1,55 @@
+"""What a sidecar leaves to its successor, should it be killed, and what it was left by its predecessor.
+
+Two descriptors: of the kernel session, and of the journal in which is noted what this process promised through it. The
+node plugin keeps copies of both (`csi/handover/inheritance.py`).
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+from csi.fs import light_opens
+from csi.fs.journal import LEAST, SIZE, Journal, make
+from csi.fuse.protocol.constants import InitFlag
+from csi.fuse.protocol.negotiation import InitResult
+from csi.fuse.session import KernelSession, Resumable
+from csi.volume.units import Bytes
+
+_SESSION: Final = "session"
+_SHARE: Final = 128
+_OPENS: Final = light_opens.SIZE
+
+
+def journal_size(memory_limit: Bytes) -> Bytes:
+    """Bytes of a new journal, whose memory counts as the sidecar's."""
+    return Bytes(max(LEAST, min(SIZE, memory_limit // _SHARE)))
+
+
+class Legacy:
+    """`resume` is what the predecessor agreed on with the kernel; None: there was none."""
+
+    def __init__(self, device: int, left: int, size: Bytes) -> None:
+        """`device` stays the caller's, and a copy is made; `left` is the predecessor's journal, which is closed in the
+        end, or -1: a new one of `size` is made. Raises OSError, and ValueError for a journal that is none."""
+        self._descriptor = left if left >= 0 else make(size + _OPENS)
+        self.size = Bytes(os.fstat(self._descriptor).st_size)
+        """Of the journal, in bytes."""
+        self.journal = Journal(self._descriptor, _OPENS)
+        found = self.journal.find(_SESSION)
+        self.resume = InitResult.from_json(found[0]) if found is not None else None
+        self._device = os.dup(device)
+
+    def bequeath(self, session: KernelSession) -> tuple[int, int] | None:
+        """Once INIT is answered: the descriptors a successor of `session` needs, which stay ours. None if it can have
+        none: files that the kernel reads by itself are known to nobody else."""
+        agreed = session.agreed if isinstance(session, Resumable) else None
+        if agreed is None or agreed.has(InitFlag.PASSTHROUGH) or not self.journal.note(_SESSION, [agreed.to_json()]):
+            return None
+        return self._device, self._descriptor
+
+    def close(self) -> None:
+        """The session is over."""
+        self.journal.close()
+        os.close(self._device)
+        os.close(self._descriptor)
