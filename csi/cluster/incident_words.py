@@ -26,6 +26,7 @@ _SIGNALS: Final = {134: "SIGABRT", 135: "SIGBUS", 137: "SIGKILL", 139: "SIGSEGV"
 _OPEN_FILES: Final = (
     "Files that were open answer ENOTCONN (Transport endpoint is not connected), what is opened anew works"
 )
+_WAITING: Final = "Programs wait until kubelet has started it again, and go on if that is soon"
 _COMPLAINTS: Final = ("warning", "error", "critical")
 _PROPAGATING: Final = ("HostToContainer", "Bidirectional")
 
@@ -87,7 +88,7 @@ def _killed_for_memory(incident: Incident) -> str:
     return (
         f"the sidecar {incident.container} of volume {incident.volume_id} was killed for memory{limit}; "
         f"set fs.jindo.fuse.pod.mem.limit of the volume to more (or the pod's annotation {DRIVER_NAME}/memory-limit) "
-        f"and recreate the pod. {_OPEN_FILES}"
+        f"and recreate the pod. {_WAITING if incident.lasting else _OPEN_FILES}"
     )
 
 
@@ -114,6 +115,8 @@ def _last_words(text: str) -> str:
 
 
 def _restarted(incident: Incident, pod: JsonObject) -> str:
+    if incident.lasting:
+        return incident.message
     blind = sorted(set(_blind_containers(pod, incident.container)))
     again = (
         f". Containers that cannot see the new mount: {', '.join(blind)} (subPath, or no mountPropagation: "

@@ -101,13 +101,15 @@ class IncidentKind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Incident:
-    """`message` says what, with which value, and what to do next. `container` is the sidecar's name."""
+    """`message` says what, with which value, and what to do next. `container` is the sidecar's name. `lasting`: of a
+    sidecar that ended or was started again, whether programs go on with what they have open."""
 
     kind: IncidentKind
     volume_id: str
     container: str
     message: str
     memory_limit: Bytes | None = None
+    lasting: bool = False
 
 
 class IncidentReporter(Protocol):

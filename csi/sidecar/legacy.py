@@ -42,11 +42,12 @@ class Legacy:
 
     def bequeath(self, session: KernelSession) -> tuple[int, int] | None:
         """Once INIT is answered: the descriptors a successor of `session` needs, which stay ours. None if it can have
-        none: files that the kernel reads by itself are known to nobody else."""
+        none. A kernel that does not send again what was not answered would leave those who asked for it waiting; files
+        that it reads by itself are known to nobody else."""
         agreed = session.agreed if isinstance(session, Resumable) else None
-        if agreed is None or agreed.has(InitFlag.PASSTHROUGH) or not self.journal.note(_SESSION, [agreed.to_json()]):
+        if agreed is None or not agreed.has(InitFlag.HAS_RESEND) or agreed.has(InitFlag.PASSTHROUGH):
             return None
-        return self._device, self._descriptor
+        return (self._device, self._descriptor) if self.journal.note(_SESSION, [agreed.to_json()]) else None
 
     def close(self) -> None:
         """The session is over."""

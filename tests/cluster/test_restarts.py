@@ -18,6 +18,12 @@ READER = (
     "{ echo FAILED; exit 1; }; echo round $n; sleep 0.05; done"
 )
 
+READ_ONLY = (
+    "exec 3</data/big; cd /data; n=0; while :; do [ $(cat big | wc -c) = 8388608 ] && [ $(head -c 9 <&3 | wc -c) = 9 ] "
+    "&& n=$((n+1)) || { echo FAILED; exit 1; }; echo round $n; sleep 0.05; done"
+)
+"""Reads a file anew and one that stays open, in a working directory of the volume."""
+
 
 def rounds(tenant: Tenant) -> int:
     """Rounds that the reader has done; it must not have failed."""
@@ -106,6 +112,23 @@ def test_a_sidecar_killed_is_told_and_the_pod_recovers(tenant: Tenant) -> None:
     tenant.cluster.node_exec("sh", "-c", f"kill -9 $({sidecar_pids(tenant, 'app')})")
     tenant.until(lambda: tenant.sidecar_status("app").get("restartCount") == 2, "restarted again")
     tenant.until(lambda: "after" in tenant.sh("app", "cat /data/after 2>&1; true"), "the pod reads again")
+    tenant.delete_pod("app")
+
+
+def test_a_pod_that_reads_notices_no_more_than_a_pause_when_its_sidecar_is_killed(tenant: Tenant) -> None:
+    tenant.oss.seed("big", size=8 << 20)
+    tenant.give_volume(attributes=tenant.attributes(fs__jindo__args="-odirect_io"))
+    tenant.start_pod("app", READ_ONLY, restart_policy="Never")
+    tenant.until(lambda: rounds(tenant) > 3, "the first rounds")
+    for death in (1, 2):
+        tenant.cluster.node_exec("sh", "-c", f"kill -9 $({sidecar_pids(tenant, 'app')})")
+        tenant.until(
+            lambda death=death: tenant.sidecar_status("app").get("restartCount") == death,  # type: ignore[misc]
+            "kubelet restarted the sidecar",
+        )
+        further_rounds(tenant)
+    event = tenant.space.wait_event("app", "SidecarRestarted", "ossfuse-data")
+    assert "programs go on with what they have open" in event["message"]
     tenant.delete_pod("app")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import time
 from pathlib import Path
@@ -98,6 +99,38 @@ def test_programs_that_read_notice_nothing_when_another_sidecar_goes_on(node: No
         assert kills == 8
         assert (expected.errors, expected.wrong) == ([], [])
         assert node.minor() == connection
+
+
+@pytest.mark.parametrize("deaths", [1, 3])
+def test_what_programs_have_open_goes_on_and_what_they_had_written_is_told_to_be_lost(
+    node: Node, emulator: RunningEmulator, deaths: int
+) -> None:
+    with published_volume(node, emulator, mode="fast", inheritances=Inheritance) as volume:
+        volume.bucket.put("large", b"0123456789" * 2_000_000)
+        volume.bucket.put("small", b"small")
+        volume.bucket.put("inside/small", b"inside")
+        with program("enduring_program", str(volume.path)) as enduring:
+            assert enduring.line() == "ready"
+            for _ in range(deaths):
+                volume.kill_sidecar()
+                volume.publish()
+            enduring.say("go on")
+            found = json.loads(enduring.line() or "")
+        assert found == {
+            "read": "0123456789",
+            "read small": "small",
+            "mapping": "0123456789",
+            "working directory": "inside",
+            "listing": ["inside", "large", "small"],
+            "lock": "EAGAIN",
+            "write": "EIO",
+            "fsync": "EIO",
+            "close": "EIO",
+            "write unwritten": "EIO",
+            "read unwritten": "small",
+        }
+        assert volume.bucket.get("new") is None
+        assert volume.bucket.get("small") == b"small"
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ class Incidents:
             IncidentKind.SIDECAR_ENDED,
             f"the sidecar {self._place.container} of volume {self._volume_id} ended without a word: accesses to the "
             f"volume {what} until kubelet has started it again",
+            lasting=waits,
         )
 
     def restarted(self, *, went_on: bool) -> Incident:
@@ -50,6 +51,7 @@ class Incidents:
         return self._incident(
             IncidentKind.SIDECAR_RESTARTED,
             f"the sidecar {self._place.container} of volume {self._volume_id} was started again and serves: {what}",
+            lasting=went_on,
         )
 
     def failed(self, failure: Failed) -> Incident:
@@ -107,9 +109,11 @@ class Incidents:
         self._degraded_told = True
         return self._incident(IncidentKind.VOLUME_DEGRADED, message)
 
-    def _incident(self, kind: IncidentKind, message: str, limit: Bytes | None = None) -> Incident:
+    def _incident(
+        self, kind: IncidentKind, message: str, limit: Bytes | None = None, *, lasting: bool = False
+    ) -> Incident:
         limit = self._place.memory_limit if limit is None else limit
-        return Incident(kind, self._volume_id, self._place.container, message, limit)
+        return Incident(kind, self._volume_id, self._place.container, message, limit, lasting)
 
 
 def working_set(health: Health) -> Bytes:

@@ -14,8 +14,8 @@ KILLED = {"terminated": {"exitCode": 137, "reason": "OOMKilled", "containerID": 
 CRASHED = {"terminated": {"exitCode": 139, "reason": "Error", "message": "Segmentation fault\n"}}
 
 
-def incident(kind: IncidentKind, message: str = "it happened") -> Incident:
-    return Incident(kind, "pv-corpus", "ossfuse-data", message, Bytes(512 * MIB))
+def incident(kind: IncidentKind, message: str = "it happened", *, lasting: bool = False) -> Incident:
+    return Incident(kind, "pv-corpus", "ossfuse-data", message, Bytes(512 * MIB), lasting)
 
 
 def pod(**status: Any) -> dict[str, Any]:
@@ -31,6 +31,22 @@ def test_a_kill_for_memory_names_the_limit_and_the_option_that_sets_it() -> None
     assert "sidecar ossfuse-data of volume pv-corpus was killed for memory, limit 512Mi" in event.message
     assert "set fs.jindo.fuse.pod.mem.limit" in event.message
     assert "ENOTCONN" in event.message
+
+
+def test_a_kill_for_memory_says_that_programs_wait_where_they_do() -> None:
+    found = pod(**status_of("data", state={"running": {}}, last=KILLED))
+
+    event = told(incident(IncidentKind.SIDECAR_ENDED, lasting=True), found, termination_of(found, "ossfuse-data"))
+
+    assert "Programs wait until kubelet has started it again" in event.message
+    assert "ENOTCONN" not in event.message
+
+
+def test_of_a_restart_that_nobody_noticed_no_container_is_named() -> None:
+    found = pod()
+    found["spec"]["containers"].append({"name": "log-shipper", "volumeMounts": [mount("data", subPath="a")]})
+
+    assert told(incident(IncidentKind.SIDECAR_RESTARTED, lasting=True), found, None).message == "it happened"
 
 
 @pytest.mark.parametrize("place", ["state", "last"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -14,7 +15,7 @@ from csi.sidecar.legacy import Legacy, journal_size
 from csi.volume.units import GIB, KIB, MIB, Bytes, Seconds
 from tests.support.descriptors import open_files
 
-AGREED = InitResult(7, 45, int(InitFlag.ASYNC_READ), 1 << 17, 1 << 20, 16, 16, 12)
+AGREED = InitResult(7, 45, int(InitFlag.ASYNC_READ | InitFlag.HAS_RESEND), 1 << 17, 1 << 20, 16, 16, 12)
 SIZE = Bytes(64 * KIB)
 
 
@@ -66,9 +67,10 @@ def test_a_successor_learns_what_was_agreed_with_the_kernel(device: int) -> None
     [
         Unlasting(),
         Session(None),
-        Session(InitResult(7, 45, int(InitFlag.PASSTHROUGH), 1 << 17, 1 << 20, 16, 16, 12)),
+        Session(replace(AGREED, flags=AGREED.flags | InitFlag.PASSTHROUGH)),
+        Session(replace(AGREED, flags=int(InitFlag.ASYNC_READ))),
     ],
-    ids=["of another kind", "not agreed yet", "with files that the kernel reads by itself"],
+    ids=["of another kind", "not agreed yet", "with files that the kernel reads by itself", "of an older kernel"],
 )
 def test_a_session_that_nobody_can_go_on_with_leaves_nothing(device: int, session: Unlasting) -> None:
     legacy = Legacy(device, -1, SIZE)
