@@ -506,9 +506,9 @@ def incidents() -> dict[str, str]:
     silent = makers[1].silent(7, 30.0, stopped=False)
     assert high is not None and silent is not None
     made = [
-        told(makers[2].ended(), pod, Termination("2", 139, "Error", "", "Segmentation fault")),
-        told(makers[2].ended(), pod, Termination("1", 137, "OOMKilled", "", "")),
-        told(makers[3].restarted(), pod, None),
+        told(makers[2].ended(waits=True), pod, Termination("2", 139, "Error", "", "Segmentation fault")),
+        told(makers[2].ended(waits=True), pod, Termination("1", 137, "OOMKilled", "", "")),
+        told(makers[3].restarted(went_on=True), pod, None),
         told(makers[4].failed(Failed("SidecarFailed", "it cannot be served")), pod, None),
         told(high, pod, None),
         told(silent, pod, None),
