@@ -433,7 +433,7 @@ class InodeTable:
             if left is not None and left.opens:
                 self.adopt(node, left.opens)
             if left is not None and left.slot >= 0:
-                self.published.forget_noted(left.slot)
+                self.published.forget_noted(left.slot, left.opens)
 
     def _retract(self, node: Node) -> None:
         if node.local is not None and node.local.shown:

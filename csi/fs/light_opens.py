@@ -29,6 +29,7 @@ class LightOpen(NamedTuple):
 
 
 def slots_in(memory: bytes) -> list[LightOpen]:
+    """Of every slot in use; a file that was closed and opened again may be in two."""
     found = []
     for start in range(0, len(memory) - SLOT + 1, SLOT):
         inode, size, opens, key_size, etag_size = _HEAD.unpack_from(memory, start)

@@ -185,8 +185,8 @@ class Published(Protocol):
         """From now on opens by plans are noted there, in zeros, before they are answered (`csi/fs/light_opens.py`);
         what finds no room is not opened. False: they are not. Called once, before any plan is published."""
 
-    def forget_noted(self, slot: int) -> None:
-        """The opens of a plan that was taken back are noted elsewhere."""
+    def forget_noted(self, slot: int, opens: int) -> None:
+        """The opens of a plan that was taken back are noted elsewhere (both as in `PlanLeft`)."""
 
     def count_opens(self, inode: InodeNumber) -> int:
         """Opens by the plan of `inode` that are not released."""
@@ -310,7 +310,7 @@ class NothingPublished:
     def note_opens(self, descriptor: int, offset: int, size: int) -> bool:
         return False
 
-    def forget_noted(self, slot: int) -> None:
+    def forget_noted(self, slot: int, opens: int) -> None:
         """Nothing is noted."""
 
     def count_opens(self, inode: InodeNumber) -> int:

@@ -22,6 +22,7 @@ one server of the mount after the other.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -84,8 +85,11 @@ class Succession:
         self._journal = journal
         self._full = False
         left = slots_in(journal.read_tail())
+        opens: Counter[InodeNumber] = Counter()
         for light in left:
-            self._keep(f"light {light.inode}", (light.opens, decode(light.key), light.etag, light.size))
+            opens[light.inode] += light.opens
+            values = (opens[light.inode], decode(light.key), light.etag, light.size)
+            self._keep(f"light {light.inode}", values)
         if left:
             journal.clear_tail()
         self.notes_opens = bool(journal.tail[-1]) and published.note_opens(*journal.tail)

@@ -14,7 +14,7 @@ from csi.fuse.native.fetches cimport (
     ask_ahead, drop_unread, end_fetching, is_fetching, make_plan, plan, refuse_waiting, serve_line, stop_fetching, tidy,
     wait_for_want,
 )
-from csi.fuse.native.noted cimport end_notes, free_slot, note_in, note_opened
+from csi.fuse.native.noted cimport count_down, end_notes, note_in, note_opened, put_back, slot_at
 from csi.fuse.native.tables cimport (
     KINDS, RING, Block, Content, Fetching, File, Inode, Link, Name, Parent, Plan, Tables, Told, Waiter,
     add_file, add_inode, add_name, drop_children, drop_content, drop_name, find, find_name, free_tables, give_plan,
@@ -265,9 +265,10 @@ cdef class Answers:
         pthread_mutex_unlock(&self.tables.lock)
         return PlanLeft(opens, opened, slot)
 
-    def forget_noted(self, size_t slot):
+    def forget_noted(self, Py_ssize_t slot, uint32_t opens):
+        count_down(slot_at(self.tables, slot), opens)
         pthread_mutex_lock(&self.tables.lock)
-        free_slot(self.tables, slot)
+        put_back(self.tables, <size_t>slot)
         pthread_mutex_unlock(&self.tables.lock)
 
     def note_opens(self, int descriptor, uint64_t offset, size_t size):

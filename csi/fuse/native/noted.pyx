@@ -1,5 +1,6 @@
 """Opens that are answered here, noted for a successor of this process in memory that outlives it: how that looks is
-said in `csi/fs/light_opens.py`. A killed process may leave a slot half written only while its `opens` is 0."""
+said in `csi/fs/light_opens.py`. A killed process may leave a slot half written only while its `opens` is 0. One file
+that is closed and opened again may be in two slots for a moment."""
 
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
@@ -16,21 +17,15 @@ cdef extern from "<sys/mman.h>" nogil:
 
 cdef extern from *:
     """
-    #define ossfuse_publish(target, value) __atomic_store_n((target), (value), __ATOMIC_RELEASE)
+    #define ossfuse_count(target, by) __atomic_fetch_add((target), (by), __ATOMIC_RELEASE)
+    #define ossfuse_opens(target) __atomic_load_n((target), __ATOMIC_ACQUIRE)
     """
-    void ossfuse_publish(uint32_t* target, uint32_t value) nogil
+    void ossfuse_count(uint32_t* target, uint32_t by) nogil
+    uint32_t ossfuse_opens(uint32_t* target) nogil
 
 cdef enum:
     SLOT_SIZE = 512
-    TEXT_SIZE = 488
-
-cdef struct Slot:
-    uint64_t inode
-    uint64_t size
-    uint32_t opens
-    uint16_t key_size
-    uint16_t etag_size
-    char text[TEXT_SIZE]
+    TRIES = 8
 
 
 cdef bint note_in(Tables* tables, int descriptor, uint64_t offset, size_t size) noexcept nogil:
@@ -66,10 +61,8 @@ cdef bint note_opened(Tables* tables, uint64_t inode, Plan* plan) noexcept nogil
     if tables.slots == NULL:
         return True
     if plan.slot < 0:
-        if tables.unused_count == 0 or plan.key_size + plan.etag_size > TEXT_SIZE:
+        if plan.key_size + plan.etag_size > TEXT_SIZE or not take_slot(tables, plan):
             return False
-        tables.unused_count -= 1
-        plan.slot = <Py_ssize_t>tables.unused[tables.unused_count]
         slot = slot_at(tables, plan.slot)
         slot.inode = inode
         slot.size = plan.size
@@ -77,27 +70,48 @@ cdef bint note_opened(Tables* tables, uint64_t inode, Plan* plan) noexcept nogil
         slot.etag_size = <uint16_t>plan.etag_size
         memcpy(slot.text, plan.key, plan.key_size)
         memcpy(slot.text + plan.key_size, plan.etag, plan.etag_size)
-    slot = slot_at(tables, plan.slot)
-    ossfuse_publish(&slot.opens, slot.opens + 1)
+    ossfuse_count(&slot_at(tables, plan.slot).opens, 1)
     return True
 
 
-cdef void note_released(Tables* tables, Plan* plan) noexcept nogil:
-    """The kernel has been told that one of them is released, or was not told of the open."""
+cdef Slot* leave_slot(Tables* tables, Plan* plan) noexcept nogil:
+    """One open of `plan` less is counted. Where `count_down` is to be said of it, once the kernel knows; NULL: nowhere.
+    The slot is not taken by another one before that."""
     cdef Slot* slot
     if plan.slot < 0:
-        return
+        return NULL
     slot = slot_at(tables, plan.slot)
-    ossfuse_publish(&slot.opens, slot.opens - 1)
-    if slot.opens == 0:
-        free_slot(tables, <size_t>plan.slot)
+    if plan.opens == 0:
+        put_back(tables, <size_t>plan.slot)
         plan.slot = -1
+    return slot
 
 
-cdef void free_slot(Tables* tables, size_t slot) noexcept nogil:
-    ossfuse_publish(&slot_at(tables, <Py_ssize_t>slot).opens, 0)
+cdef void put_back(Tables* tables, size_t slot) noexcept nogil:
     tables.unused[tables.unused_count] = slot
     tables.unused_count += 1
+
+
+cdef bint take_slot(Tables* tables, Plan* plan) noexcept nogil:
+    """One of the last that were put back and are not waited for any more."""
+    cdef size_t tried, last = tables.unused_count
+    cdef size_t slot
+    for tried in range(TRIES if last > TRIES else last):
+        slot = tables.unused[last - 1 - tried]
+        if ossfuse_opens(&slot_at(tables, <Py_ssize_t>slot).opens) == 0:
+            tables.unused[last - 1 - tried] = tables.unused[last - 1]
+            tables.unused_count -= 1
+            plan.slot = <Py_ssize_t>slot
+            return True
+    return False
+
+
+# --- without `lock` ---
+
+
+cdef void count_down(Slot* slot, uint32_t opens) noexcept nogil:
+    """The kernel knows that so many are released, or they are noted elsewhere."""
+    ossfuse_count(&slot.opens, <uint32_t>(0 - opens))
 
 
 cdef Slot* slot_at(Tables* tables, Py_ssize_t slot) noexcept nogil:

@@ -11,12 +11,12 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcmp, memset
 
 from csi.fuse.native.fetches cimport end_open, interrupt_read, may_open, read_planned
-from csi.fuse.native.noted cimport note_opened, note_released
+from csi.fuse.native.noted cimport Slot, count_down, leave_slot, note_opened
 from csi.fuse.native.scattered cimport read_range
 from csi.fuse.native.sending cimport send, send_parts
 from csi.fuse.native.tables cimport (
     A_FLUSH, A_GETATTR, A_GETXATTR, A_LOOKUP, A_OPEN, A_READ, A_RELEASE, LIGHT, Block, Content, File, Inode, Name, Plan,
-    Tables, enter, find, find_name, leave, leave_plan, monotonic, name_hash, note, ossfuse_add, position,
+    Tables, enter, find, find_name, leave, monotonic, name_hash, note, ossfuse_add, position,
 )
 from csi.fuse.native.tails cimport append
 from csi.fuse.native.wire cimport KEEP_CACHE, NOFLUSH, EntryOut, InHeader, ReadIn, Shape
@@ -221,6 +221,7 @@ cdef bint answer_open(Tables* tables, int descriptor, InHeader* header) noexcept
     cdef Inode* inode
     cdef File* file = NULL
     cdef Plan* plan
+    cdef Slot* slot
     cdef int64_t now
     cdef unsigned int epoch
     if asked.flags & <uint32_t>O_ACCMODE != <uint32_t>O_RDONLY or asked.flags & <uint32_t>(O_TRUNC | O_DIRECT):
@@ -255,7 +256,9 @@ cdef bint answer_open(Tables* tables, int descriptor, InHeader* header) noexcept
             tables.opens -= 1
         elif file == NULL and plan.opens:
             end_open(tables, plan)
-            note_released(tables, plan)
+            slot = leave_slot(tables, plan)
+            if slot != NULL:
+                count_down(slot, 1)
         pthread_mutex_unlock(&tables.lock)
     leave(tables, epoch)
     return True
@@ -268,6 +271,7 @@ cdef bint answer_end(Tables* tables, int descriptor, InHeader* header) noexcept 
     cdef File* file = NULL
     cdef Inode* inode
     cdef Plan* plan = NULL
+    cdef Slot* slot = NULL
     pthread_mutex_lock(&tables.lock)
     if handle & LIGHT:
         inode = <Inode*>find(&tables.inodes, header.node)
@@ -281,18 +285,15 @@ cdef bint answer_end(Tables* tables, int descriptor, InHeader* header) noexcept 
         return False
     if released and plan != NULL:
         end_open(tables, plan)
-        plan.holders += 1
+        slot = leave_slot(tables, plan)
     elif released:
         file.opens -= 1
         tables.opens -= 1
     tables.answered[A_RELEASE if released else A_FLUSH] += 1
     pthread_mutex_unlock(&tables.lock)
     send(descriptor, header.unique, 0, NULL, 0)
-    if released and plan != NULL:
-        pthread_mutex_lock(&tables.lock)
-        note_released(tables, plan)  # only now: a release that nobody heard of comes again
-        leave_plan(plan)
-        pthread_mutex_unlock(&tables.lock)
+    if slot != NULL:
+        count_down(slot, 1)  # only now: a release that nobody heard of comes again
     return True
 
 

@@ -79,6 +79,11 @@ class Line:
         again.close()
         return found
 
+    def copy_slot(self) -> None:
+        """What was closed, and is not known to be yet, and opened again has two."""
+        descriptor, start, _ = self.journal.tail
+        os.pwrite(descriptor, os.pread(descriptor, SLOT, start), start + SLOT)
+
     def _begin(self) -> Program:
         self.journal = Journal(self._descriptor, self._spare)
         published = {"published": self.start_session()} if self._spare else {}
@@ -550,6 +555,15 @@ def test_a_file_that_the_session_opened_goes_on_as_often_as_it_was_opened(light:
     light.succeed()
     with pytest.raises(BadHandle):
         light.of_successor(files[0]).pread()
+
+
+def test_a_file_that_was_noted_in_two_places_goes_on_as_often_as_in_both(light: Line) -> None:
+    file = open_light(light, "a")
+    light.copy_slot()
+
+    light.succeed()
+
+    assert [light.last_read(file), light.last_read(file)] == [b"a" * 1000] * 2
 
 
 def test_it_goes_on_with_one_death_after_the_other(light: Line) -> None:

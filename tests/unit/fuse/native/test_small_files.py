@@ -397,7 +397,7 @@ def test_opens_of_a_plan_that_is_taken_back_are_noted_until_they_are_noted_elsew
 
     assert left is not None
     assert noted(notes) == opened(2)
-    volume.answers.forget_noted(left.slot)
+    volume.answers.forget_noted(left.slot, left.opens)
     assert noted(notes) == []
     volume.publish(FILE)
     volume.open()
