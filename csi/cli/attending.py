@@ -22,7 +22,8 @@ from csi.volume.units import Seconds
 
 DEADLINE = Seconds(60.0)
 """Of making the mount, and of handing credentials on."""
-_GLANCE = Seconds(1.0)
+GLANCE = Seconds(0.25)
+"""Programs wait while nobody has seen that a sidecar has died."""
 _CALM = Seconds(10.0)
 """A sidecar that served for so long is followed at once; others after a pause, which doubles with each."""
 _FIRST_PAUSE = Seconds(1.0)
@@ -59,7 +60,7 @@ class Attending:
     def attend(self) -> None:
         """Until the end is asked for, or somebody else has unmounted."""
         target = self._served.target
-        while not self._ending.wait(_GLANCE):
+        while not self._ending.wait(GLANCE):
             condition = self._mounts.condition(self._served.volume_id, target)
             if condition is None:
                 click.echo(f"{target} was unmounted by somebody else")

@@ -101,16 +101,21 @@ class Journal:
         descriptor, start, size = self.tail
         os.pwrite(descriptor, bytes(size), start)
 
-    def note(self, key: str, values: Iterable[object], *, least_left: float = 0.0) -> bool:
+    @property
+    def filled(self) -> float:
+        """How much of the room is taken by what is alive: 0 to 1."""
+        return self._held / self._most
+
+    def note(self, key: str, values: Iterable[object]) -> bool:
         """`values` (JSON has them) are what is to be known of `key`, whatever was noted of it before. False: there is
-        no room, or less than `least_left` of it would be left; nothing is noted of `key` then."""
+        no room; nothing is noted of `key` then."""
         body = json.dumps([key, *values], separators=(",", ":")).encode()
         with self._lock:
             if self._records.get(key) == body:
                 return True
             before = self._records.pop(key, None)
             held = self._held - (_FRAME.size + len(before) if before is not None else 0)
-            if held + _FRAME.size + len(body) > self._most * (1.0 - least_left):
+            if held + _FRAME.size + len(body) > self._most:
                 self._refused += 1
                 if before is not None:
                     self._held = held

@@ -45,8 +45,8 @@ _log = logging.getLogger(__name__)
 
 _PLACES = 1 << 22
 _HANDLES_OF_ONE = 1 << 40
-_FOR_FILES = 0.5
-"""Of the journal: directories are not noted there."""
+_FOR_DIRECTORIES = 0.5
+"""Of the journal; the rest is for what is open."""
 
 
 class NotedNode(NamedTuple):
@@ -101,8 +101,9 @@ class Succession:
     # --- what becomes of inodes ---
 
     def told(self, node: Node) -> None:
-        """The kernel is going to be told of a directory."""
-        self._note(node, least_left=_FOR_FILES)
+        """The kernel is going to be told of a directory. Most are never needed: who walks a path looks it up again."""
+        if self._journal.filled < _FOR_DIRECTORIES:
+            self._note(node)
 
     def changed(self, node: Node) -> None:
         """Something that is noted of `node`, if it is noted at all, is different."""
@@ -176,7 +177,7 @@ class Succession:
             if not self._is_noted(node):
                 self._note(node)
 
-    def _note(self, node: Node, least_left: float = 0.0) -> None:
+    def _note(self, node: Node) -> None:
         if node.parent is None:
             return
         draft, local = node.draft, node.local
@@ -190,10 +191,10 @@ class Succession:
             sorted(local.lineage) if local is not None else (),
             _encoded(node.facts),
         )
-        self._keep(_of_node(node.inode), values, least_left)
+        self._keep(_of_node(node.inode), values)
 
-    def _keep(self, key: str, values: Sequence[object], least_left: float = 0.0) -> None:
-        if not self._journal.note(key, values, least_left=least_left) and not self._full:
+    def _keep(self, key: str, values: Sequence[object]) -> None:
+        if not self._journal.note(key, values) and not self._full:
             self._full = True
             _log.warning(
                 "more is known than there is room to note: should this process be killed, programs may get ESTALE or "

@@ -8,7 +8,7 @@ from typing import cast
 
 import pytest
 
-from csi.cli.attending import Attending
+from csi.cli.attending import GLANCE, Attending
 from csi.cli.ending import Ending
 from csi.errors import CredentialsMissing, EndpointUnreachable, OssFuseError
 from csi.handover.types import PublishRequest, VolumeCondition, VolumeMounts
@@ -78,7 +78,7 @@ def test_a_sidecar_that_served_for_long_is_followed_at_once(capsys: pytest.Captu
     clock = Clock()
     mounts = attend(clock, [WELL] * 60 + [DEAD, WELL])
     assert mounts.published == [REQUEST]
-    assert clock.waits == [1.0] * 61 + [0.0] + [1.0]
+    assert clock.waits == [GLANCE] * 61 + [0.0] + [GLANCE]
     assert clock.served == 1
     said = capsys.readouterr()
     assert "mounted again on /nowhere (sidecar" in said.out
@@ -88,7 +88,7 @@ def test_a_sidecar_that_served_for_long_is_followed_at_once(capsys: pytest.Captu
 def test_sidecars_that_end_soon_are_followed_after_longer_and_longer_pauses() -> None:
     clock = Clock()
     attend(clock, [DEAD, WELL] + [DEAD, DEAD, WELL] * 8)
-    assert [wait for wait in clock.waits if wait != 1.0] == [0.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]
+    assert [wait for wait in clock.waits if wait != GLANCE] == [0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]
 
 
 def test_what_fails_is_tried_on_and_told_once_for_each_reason(capsys: pytest.CaptureFixture[str]) -> None:
@@ -96,7 +96,7 @@ def test_what_fails_is_tried_on_and_told_once_for_each_reason(capsys: pytest.Cap
     failures: list[OssFuseError] = [*[EndpointUnreachable("nobody")] * 3, CredentialsMissing("none")]
     mounts = attend(clock, [DEAD] * 5 + [WELL], failures)
     assert len(mounts.published) == 5
-    assert clock.waits == [1.0, 0.0, 1.0, 2.0, 4.0, 8.0, 1.0]
+    assert clock.waits == [GLANCE, 0.0, 1.0, 2.0, 4.0, 8.0, GLANCE]
     assert capsys.readouterr().err.splitlines()[1:] == [
         "Warning: /nowhere cannot be mounted again, which is tried on: nobody",
         "Warning: /nowhere cannot be mounted again, which is tried on: none",

@@ -99,13 +99,17 @@ def test_nothing_outdated_is_left_of_what_has_no_room_any_more(descriptor: int) 
     assert known(descriptor) == {}
 
 
-def test_some_of_the_room_can_be_left_for_others(descriptor: int) -> None:
+def test_how_much_room_is_taken_is_known(descriptor: int) -> None:
     journal = Journal(descriptor)
-    while journal.note(f"directory {journal.statistics().records}", ["x" * 100], least_left=0.5):
-        pass
+    assert journal.filled == 0
+    while journal.filled < 0.5:
+        journal.note(f"directory {journal.statistics().records}", ["x" * 100])
 
-    assert journal.statistics().held <= journal.statistics().room // 2
     assert journal.note("file", ["x" * 100])
+    for record in range(journal.statistics().records):
+        journal.drop(f"directory {record}")
+    journal.drop("file")
+    assert journal.filled == 0
 
 
 def test_a_file_that_is_no_journal_has_nothing_in_it_and_can_become_one(descriptor: int) -> None:
