@@ -140,20 +140,20 @@ class Handles:
             handle = self._handles.get(number)
         return handle
 
-    def _adopt(self, node: Node, opens: int) -> None:
-        """The kernel session has opened `node` for reading `opens` times; `InodeTable.lock` is held."""
+    def _adopt(self, node: Node, opens: int) -> bool:
+        """The kernel session has opened `node` for reading `opens` times; `InodeTable.lock` is held. False: there was
+        no room to note it."""
         number = FileHandle(LIGHT | node.inode)
-        self._keep(OpenHandle(number, node, readable=True, writable=False, appends=False, opens=opens))
+        return self._keep(OpenHandle(number, node, readable=True, writable=False, appends=False, opens=opens))
 
-    def _keep(self, handle: OpenHandle) -> None:
-        """A file was opened; `InodeTable.lock` is held."""
+    def _keep(self, handle: OpenHandle) -> bool:
+        """A file was opened; `InodeTable.lock` is held. False: there was no room to note it."""
         node = handle.node
         if node.facts is not None and (node.draft is None or node.draft.appendable):
             handle.facts, handle.version = node.facts, node.facts.version(self._table.key(node))
         self._handles[handle.id] = handle
         self._table.local(node).handles += 1
-        if self._succession is not None:
-            self._succession.opened(handle.id, node, handle)
+        return self._succession is None or self._succession.opened(handle.id, node, handle)
 
     def unbind(self, handle: OpenHandle) -> None:
         """The next version is this handle's own: it reads whatever is current once that is finished."""
@@ -186,8 +186,9 @@ class Handles:
             if draft is not None and draft.became is not None:
                 handle.version = draft.became.version(self._table.key(handle.node))
 
-    def restore(self, noted: NotedHandle, node: Node, lost: OssFuseError | None) -> None:
-        """What a predecessor opened. `lost`: why what was written through it will never be an object."""
+    def restore(self, noted: NotedHandle, node: Node, lost: OssFuseError | None) -> bool:
+        """What a predecessor opened. `lost`: why what was written through it will never be an object. False: there was
+        no room to note it."""
         facts = node.facts if noted.facts == node.facts else noted.facts
         handle = OpenHandle(
             *(noted.handle, node, noted.readable, noted.writable, noted.appends), failed=lost, opens=noted.opens
@@ -203,5 +204,4 @@ class Handles:
             self._table.local(node).handles += 1
             handle.facts = facts
             handle.version = facts.version(self._table.key(node)) if facts is not None else None
-            if self._succession is not None:
-                self._succession.opened(handle.id, node, handle)
+            return self._succession is None or self._succession.opened(handle.id, node, handle)

@@ -58,7 +58,7 @@ class InodeTable:
         self._absent: OrderedDict[tuple[InodeNumber, bytes], None] = OrderedDict()  # published absences
         self._nodes: dict[int, Node] = {ROOT_INODE: self.root}
         self._written: set[Node] = set()  # those with a draft
-        self.adopt: Callable[[Node, int], None] = lambda node, opens: None
+        self.adopt: Callable[[Node, int], bool] = lambda node, opens: True
         """Take over files that the kernel session opened by itself, with the lock held; set by `Handles`."""
         self._watched: tuple[int, Callable[[], None]] | None = None
         self.dropped = 0
@@ -430,9 +430,8 @@ class InodeTable:
             left = self.published.withdraw_plan(node.inode)
             if left is not None and left.opened and node.facts is not None:
                 self.local(node).opened = node.facts.etag
-            if left is not None and left.opens:
-                self.adopt(node, left.opens)
-            if left is not None and left.slot >= 0:
+            noted = left is None or not left.opens or self.adopt(node, left.opens)
+            if left is not None and left.slot >= 0 and noted:
                 self.published.forget_noted(left.slot, left.opens)
 
     def _retract(self, node: Node) -> None:

@@ -22,7 +22,6 @@ one server of the mount after the other.
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -84,15 +83,12 @@ class Succession:
     def __init__(self, journal: Journal, published: Published) -> None:
         self._journal = journal
         self._full = False
-        left = slots_in(journal.read_tail())
-        opens: Counter[InodeNumber] = Counter()
-        for light in left:
-            opens[light.inode] += light.opens
-            values = (opens[light.inode], decode(light.key), light.etag, light.size)
-            self._keep(f"light {light.inode}", values)
-        if left:
+        self.lights = self._lights_left()
+        """Opens that the predecessor's session answered by itself."""
+        noted = [self._note_light(light) for light in self.lights]
+        if noted and all(noted):
             journal.clear_tail()
-        self.notes_opens = bool(journal.tail[-1]) and published.note_opens(*journal.tail)
+        self.notes_opens = bool(journal.tail[-1]) and all(noted) and published.note_opens(*journal.tail)
         """Whether the kernel session notes what it opens by itself."""
         self.first = journal.place % _PLACES * _HANDLES_OF_ONE
         """Numbers of handles begin after it: none of a predecessor is given out again, not even a released one, whose
@@ -116,8 +112,9 @@ class Succession:
 
     # --- what becomes of handles ---
 
-    def opened(self, number: FileHandle, node: Node, handle: OpenHandle | None = None) -> None:
-        """`number` is going to be given out, or is bound to something else; `handle`: of a file."""
+    def opened(self, number: FileHandle, node: Node, handle: OpenHandle | None = None) -> bool:
+        """`number` is going to be given out, or is bound to something else; `handle`: of a file. False: there is no
+        room to note it."""
         self._note_way(node)
         if not self._is_noted(node):
             self._note(node)
@@ -125,11 +122,17 @@ class Succession:
         if handle is not None:
             lost = handle.failed is not None
             values = (handle.readable, handle.writable, handle.appends, lost, handle.opens, _encoded(handle.facts))
-        self._keep(f"handle {number}", (node.inode, *values))
+        key = f"handle {number}"
+        if not self._is_noted(node):
+            self._journal.drop(key)
+            return False
+        return self._keep(key, (node.inode, *values))
 
     def closed(self, number: FileHandle, node: Node) -> None:
         """`number` is released. A file that nobody has open is found by its path."""
         self._journal.drop(f"handle {number}")
+        if number & LIGHT:
+            self._journal.drop(_of_light(node.inode))
         if not node.is_directory and not (node.local is not None and node.local.handles):
             self.gone(node)
 
@@ -151,21 +154,31 @@ class Succession:
                 handles.append(NotedHandle._make((FileHandle(int(number)), *others, _decoded(facts))))
         return nodes, handles
 
-    def lights_left(self) -> list[LightOpen]:
-        """Opens that the predecessor's session answered by itself."""
-        found = []
-        for key, values in self._journal.left():
-            what, _, inode = key.partition(" ")
-            if what == "light":
-                opens, name, etag, size = values
-                found.append(LightOpen(InodeNumber(int(inode)), opens, encode(name), ETag(etag), Bytes(size)))
-        return found
-
     def took_over(self, light: LightOpen) -> None:
         """It is noted as a handle, or there is none."""
-        self._journal.drop(f"light {light.inode}")
+        self._journal.drop(_of_light(light.inode))
 
     # --- private ---
+
+    def _lights_left(self) -> list[LightOpen]:
+        """Of the tail, and of a predecessor that ended while it went on with them."""
+        found: dict[InodeNumber, LightOpen] = {}
+        for light in slots_in(self._journal.read_tail()):
+            before = found.get(light.inode)
+            found[light.inode] = light._replace(opens=light.opens + (before.opens if before is not None else 0))
+        for key, values in self._journal.left():
+            what, _, number = key.partition(" ")
+            if what == "light":
+                opens, name, etag, size = values
+                inode = InodeNumber(int(number))
+                before = found.get(inode)
+                if before is None or before.opens < opens:
+                    found[inode] = LightOpen(inode, opens, encode(name), ETag(etag), Bytes(size))
+        return list(found.values())
+
+    def _note_light(self, light: LightOpen) -> bool:
+        values = (light.opens, decode(light.key), light.etag, light.size)
+        return self._keep(_of_light(light.inode), values)
 
     def _is_noted(self, node: Node) -> bool:
         return node.parent is None or self._journal.has(_of_node(node.inode))
@@ -193,13 +206,15 @@ class Succession:
         )
         self._keep(_of_node(node.inode), values)
 
-    def _keep(self, key: str, values: Sequence[object]) -> None:
-        if not self._journal.note(key, values) and not self._full:
+    def _keep(self, key: str, values: Sequence[object]) -> bool:
+        noted = self._journal.note(key, values)
+        if not noted and not self._full:
             self._full = True
             _log.warning(
                 "more is known than there is room to note: should this process be killed, programs may get ESTALE or "
                 "EBADF for what they opened last"
             )
+        return noted
 
 
 def restore(succession: Succession, table: InodeTable, handles: Handles, directories: OpenDirectories) -> None:
@@ -217,11 +232,10 @@ def restore(succession: Succession, table: InodeTable, handles: Handles, directo
         else:
             handles.restore(noted, node, _lost(noted, nodes[noted.inode], table.path(node)))
     known = {noted.handle for noted in opened}
-    lights = succession.lights_left()
+    lights = succession.lights
     for light in lights:
-        if FileHandle(LIGHT | light.inode) not in known:
-            _restore_light(light, found, table, handles)
-        succession.took_over(light)
+        if FileHandle(LIGHT | light.inode) in known or _restore_light(light, found, table, handles):
+            succession.took_over(light)
     with table.lock:
         for node in found.values():
             succession.changed(node)
@@ -229,8 +243,9 @@ def restore(succession: Succession, table: InodeTable, handles: Handles, directo
         _log.info("went on with %d open files and directories of the process before", len(opened) + len(lights))
 
 
-def _restore_light(light: LightOpen, found: dict[InodeNumber, Node], table: InodeTable, handles: Handles) -> None:
-    """A file that was open by its key alone. Directories on its way have the numbers that they had."""
+def _restore_light(light: LightOpen, found: dict[InodeNumber, Node], table: InodeTable, handles: Handles) -> bool:
+    """A file that was open by its key alone. Directories on its way have the numbers that they had. False: there is no
+    room to note it as a handle."""
     path = decode(light.key).removeprefix(table.prefix)
     *way, name = (encode(part) for part in path.split("/"))
     facts = Facts(FileKind.FILE, light.size, light.etag, type="Normal")
@@ -247,7 +262,7 @@ def _restore_light(light: LightOpen, found: dict[InodeNumber, Node], table: Inod
         noted = NotedNode(light.inode, above.inode, name, FileKind.FILE, nowhere, nowhere, FileHandle(0), (), facts)
         node = found[light.inode] = table.restore(noted, above)
     handle = FileHandle(LIGHT | light.inode)
-    handles.restore(NotedHandle(handle, light.inode, True, False, False, False, light.opens, facts), node, None)
+    return handles.restore(NotedHandle(handle, light.inode, True, False, False, False, light.opens, facts), node, None)
 
 
 def _restore_way(
@@ -282,6 +297,10 @@ def _lost(handle: NotedHandle, node: NotedNode, path: str) -> FilesystemError | 
 
 def _of_node(inode: InodeNumber) -> str:
     return f"node {inode}"
+
+
+def _of_light(inode: InodeNumber) -> str:
+    return f"light {inode}"
 
 
 def _encoded(facts: Facts | None) -> Sequence[object] | None:

@@ -14,7 +14,7 @@ from csi.handover.inheritance import Inheritance
 from csi.handover.listener import SidecarListener
 from csi.handover.process import SidecarProcess
 from csi.handover.registrar import KernelFiles, LinuxKernelFiles, Registrar
-from csi.handover.wire import Failed, Hello, Ready
+from csi.handover.wire import Bye, Failed, Hello, Ready
 from csi.volume.units import Seconds
 
 _log = logging.getLogger(__name__)
@@ -121,9 +121,15 @@ class Attendant(Conversation):
     def _heard(self, message: object) -> None:
         if isinstance(message, Ready | Failed):
             self._give_up()
+        inheritance = self._inheritance
+        if inheritance is not None and isinstance(message, Ready):
+            inheritance.serves()
+        elif inheritance is not None and isinstance(message, Bye):
+            inheritance.drop()
 
     def _next_look(self) -> Seconds | None:
-        return self._inheritance.left if self._inheritance is not None else None
+        inheritance = self._inheritance
+        return inheritance.left if inheritance is not None else None
 
     def _look(self) -> None:
         inheritance = self._inheritance
@@ -133,8 +139,9 @@ class Attendant(Conversation):
 
     def _let_go(self) -> None:
         self._give_up()
-        if self._inheritance is not None:
-            self._inheritance.drop()
+        inheritance = self._inheritance
+        if inheritance is not None:
+            inheritance.drop()
 
     def _give_up(self) -> None:
         handover = self._take_handover()

@@ -75,11 +75,8 @@ class Handover:
     def __init__(self, frame: Mount, given: int | Bequest) -> None:
         self._frame = frame
         self._device, self._journal = (given, -1) if isinstance(given, int) else (given.device, given.journal)
-
-    @property
-    def is_heritage(self) -> bool:
+        self.is_heritage = self._journal >= 0
         """Only a sidecar that lasts can take it."""
-        return self._journal >= 0
 
     def give(self, channel: Channel) -> None:
         """Send it. Our copy is closed, whether or not the other side got it: what is under way in the socket is a copy
@@ -296,8 +293,7 @@ class Conversation:
             finally:
                 received.close()  # a copy of the device here would keep a dead sidecar's callers waiting
             return
-        if isinstance(message, Lasting) and self._inheritance is not None:
-            self._inheritance.keep(*received.descriptors)
+        if isinstance(message, Lasting) and self._keep(received):
             return
         if not isinstance(message, Ready | Failed | Health | Bye):
             received.close()
@@ -315,6 +311,14 @@ class Conversation:
             self._situation = now
             self._changed.notify_all()
         self._heard(message)
+
+    def _keep(self, received: Received) -> bool:
+        """Whether it was asked for, and is what it says."""
+        inheritance, left = self._inheritance, Bequest(*received.descriptors)
+        if inheritance is None or not left.is_one():
+            return False
+        inheritance.keep(left)
+        return True
 
     def _reply(self, channel: Channel, answer: Answer) -> None:
         status = open_status(answer.process, answer.started) if answer.process and self._watching else None
@@ -341,11 +345,17 @@ class Conversation:
             handover = self._hand_over(hello)
             if handover is None:
                 raise ProtocolError("a sidecar asks for a descriptor that was given away already")
-            self._say_session(channel, hello)
-            self._registrar.begin()
-            self._say_passing(channel, hello)
-            self._say_keeping(channel, hello)
-            handover.give(channel)
+            try:
+                self._say_session(channel, hello)
+                self._registrar.begin()
+                self._say_passing(channel, hello)
+                self._say_keeping(channel, hello)
+                handover.give(channel)
+            except BaseException:
+                if self._inheritance is not None and handover.is_heritage:
+                    self._inheritance.give_back()
+                handover.close()
+                raise
         self._watching = hello.watches
         if hello.asks:
             with contextlib.suppress(BrokenPipeError):  # it has refused and left: what it said is still to be read

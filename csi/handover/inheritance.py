@@ -3,24 +3,29 @@
 A kernel session lives for as long as somebody has its descriptor open. The node plugin keeps one, and the journal in
 which the sidecar noted what it promised: so the death of a sidecar is a pause for who uses the volume, and the next one
 goes on with what programs have open. The price is that they wait meanwhile, and that of whoever the dead one had begun
-to serve nobody can be killed. So it is given up `WAIT` after a death, and at once when one sidecar after the other dies
-soon: what kills them may be a request, and a successor is asked everything again that was not answered.
+to serve nobody can be killed. So it is given up where no other sidecar serves in time, and where one after the other
+dies soon: what kills them may be a request, and a successor is asked everything again that was not answered.
 """
 
 from __future__ import annotations
 
+import fcntl
 import math
 import os
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from csi.volume.units import Seconds
 
 WAIT: Final = Seconds(45.0)
-"""kubelet starts a sidecar again 1, 12 and 29 s after it died for the first, second and third time."""
+"""For each of them. kubelet starts a sidecar again 1, 12 and 29 s after it died for the first to the third time."""
+_LONGEST: Final = Seconds(300.0)
+"""In which none of them serves for `_CALM`."""
+_CALM: Final = Seconds(10.0)
 _SOON: Final = Seconds(0.5)
 _MOST: Final = 10
 """Sidecars, one after the other, that died soon."""
@@ -37,9 +42,17 @@ class Bequest:
         os.close(self.device)
         os.close(self.journal)
 
+    def is_one(self) -> bool:
+        """Whether these are what they should be. The files are not asked: they may be of a FUSE server that hangs."""
+        try:
+            fcntl.fcntl(self.journal, fcntl.F_GET_SEALS)  # memory alone has seals (memfd_create(2))
+        except OSError:
+            return False
+        return Path(f"/proc/self/fd/{self.device}").readlink().name == "fuse"
+
 
 class Inheritance:
-    """Of one volume; from any thread. `_lock` guards everything."""
+    """Of one volume; from any thread. `_lock` guards everything, and nothing is closed under it: that may wait."""
 
     def __init__(self, wait: Seconds = WAIT, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._wait = wait
@@ -49,44 +62,62 @@ class Inheritance:
         self._dead = False
         self._since = 0.0  # since when the sidecar serves; math.inf: not yet
         self._due = 0.0  # when it is given up; 0: a sidecar serves
+        self._unrest = 0.0  # the first death since one served for long
         self._strikes = 0
 
-    def keep(self, device: int, journal: int) -> None:
+    def keep(self, left: Bequest) -> None:
         """The sidecar serves: should it die, another one needs these descriptors, which are the caller's no more."""
         with self._lock:
-            self._close()
-            self._kept, self._since, self._due, self._dead = Bequest(device, journal), self._clock(), 0.0, False
+            before, self._kept = self._kept, left
+            self._serves()
+        if before is not None:
+            before.close()
+
+    def serves(self) -> None:
+        """A successor does, with what is kept."""
+        with self._lock:
+            if self._due and not self._dead:
+                self._serves()
 
     def died(self) -> bool:
         """The sidecar has ended, without having said so. True: who uses the volume waits for a successor."""
         with self._lock:
-            if self._kept is None:
-                return False
-            if not self._dead:
+            if self._kept is not None and not self._dead:
                 now = self._clock()
-                self._strikes = self._strikes + 1 if now - self._since < _SOON else 0
-                self._dead, self._due = True, self._due or now + self._wait
-            if self._strikes >= _MOST:
-                self._close()
-            return self._kept is not None
+                lasted = now - self._since
+                if lasted >= _CALM:
+                    self._unrest = now
+                self._strikes = self._strikes + 1 if lasted < _SOON else 0
+                self._dead, self._due = True, self._due or self._in_time(now)
+            over = self._take_kept() if self._strikes >= _MOST else None
+            waits = self._kept is not None
+        if over is not None:
+            over.close()
+        return waits
 
     def take(self) -> Bequest | None:
         """Copies of what the dead one left, for its successor, who has `WAIT` for its start; None if there is nothing
-        to go on with."""
+        to go on with. Raises OSError."""
         with self._lock:
             if self._kept is None or not self._dead:
                 return None
-            self._since, self._due, self._dead = math.inf, self._clock() + self._wait, False
             device = os.dup(self._kept.device)
             try:
-                return Bequest(device, os.dup(self._kept.journal))
+                copies = Bequest(device, os.dup(self._kept.journal))
             except OSError:
                 os.close(device)
                 raise
+            self._since, self._due, self._dead = math.inf, self._in_time(self._clock()), False
+            return copies
+
+    def give_back(self) -> None:
+        """What was taken did not come to the successor, who may come again."""
+        with self._lock:
+            self._dead = self._due > 0
 
     @property
     def left(self) -> Seconds | None:
-        """How long it is still waited for a successor, 0 if that is over; None if it is not."""
+        """How long it is still waited for a successor; None if it is not."""
         with self._lock:
             return Seconds(max(0.0, self._due - self._clock())) if self._kept is not None and self._due else None
 
@@ -99,9 +130,19 @@ class Inheritance:
     def drop(self) -> None:
         """Nobody goes on. Idempotent."""
         with self._lock:
-            self._close()
-
-    def _close(self) -> None:
-        kept, self._kept = self._kept, None
+            kept = self._take_kept()
         if kept is not None:
             kept.close()
+
+    # --- private; the lock is held ---
+
+    def _serves(self) -> None:
+        self._since, self._due, self._dead = self._clock(), 0.0, False
+        self._unrest = self._unrest or self._since
+
+    def _in_time(self, now: float) -> float:
+        return min(now + self._wait, self._unrest + _LONGEST)
+
+    def _take_kept(self) -> Bequest | None:
+        kept, self._kept = self._kept, None
+        return kept

@@ -105,14 +105,30 @@ class Publication:
         """The number of its connection, what the sidecar gets of it, and where that leaves it to the next."""
         inheritance = self._inheritance
         if inheritance is not None:
-            left = inheritance.take()
+            left = self._take(inheritance)
             if left is not None:
                 ours.callback(left.close)
-                return self._tools.unmounter.layers(self._target)[-1].minor, left, inheritance
+                return self._minor(), left, inheritance
         session = self._mount(undo)
         ours.callback(os.close, session.descriptor)
         make = self._tools.inheritances
         return session.minor, session.descriptor, make() if make is not None else None
+
+    def _take(self, inheritance: Inheritance) -> Bequest | None:
+        try:
+            return inheritance.take()
+        except OSError as error:
+            raise MountError(
+                f"another sidecar cannot go on at {self._target}: {error.strerror}",
+                errno=error.errno or 0,
+                hint="this process has too many files open: raise its limit",
+            ) from error
+
+    def _minor(self) -> int:
+        layers = self._tools.unmounter.layers(self._target)
+        if not layers:
+            raise MountError(f"{self._target} was unmounted while its sidecar was followed by another", hint="mount it")
+        return layers[-1].minor
 
     def _prepare_runtime(self, undo: contextlib.ExitStack) -> None:
         undo.callback(logged, self._runtime.remove)

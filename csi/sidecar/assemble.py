@@ -106,6 +106,8 @@ class ServedVolume:
         return self._legacy.bequeath(self.session) if self._legacy is not None else None
 
     def close(self) -> None:
+        if self._legacy is not None:
+            self._legacy.end()
         self._filesystem.close()
         self._engine.close()
         self._store.close()

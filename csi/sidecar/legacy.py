@@ -7,23 +7,25 @@ node plugin keeps copies of both (`csi/handover/inheritance.py`).
 from __future__ import annotations
 
 import os
+import threading
 from typing import Final
 
 from csi.fs import light_opens
-from csi.fs.journal import LEAST, SIZE, Journal, make
+from csi.fs.journal import SIZE, Journal, make
 from csi.fuse.protocol.constants import InitFlag
 from csi.fuse.protocol.negotiation import InitResult
 from csi.fuse.session import KernelSession, Resumable
-from csi.volume.units import Bytes
+from csi.volume.units import KIB, Bytes
 
 _SESSION: Final = "session"
-_SHARE: Final = 128
+_SHARE: Final = 64
+_ROUND: Final = 64 * KIB  # whole pages, wherever
 _OPENS: Final = light_opens.SIZE
 
 
 def journal_size(memory_limit: Bytes) -> Bytes:
     """Bytes of a new journal, whose memory counts as the sidecar's."""
-    return Bytes(max(LEAST, min(SIZE, memory_limit // _SHARE)))
+    return Bytes(max(_ROUND, min(SIZE, memory_limit // _SHARE // _ROUND * _ROUND)))
 
 
 class Legacy:
@@ -39,6 +41,8 @@ class Legacy:
         found = self.journal.find(_SESSION)
         self.resume = InitResult.from_json(found[0]) if found is not None else None
         self._device = os.dup(device)
+        self._lock = threading.Lock()
+        self._ended = False
 
     def bequeath(self, session: KernelSession) -> tuple[int, int] | None:
         """Once INIT is answered: the descriptors a successor of `session` needs, which stay ours. None if it can have
@@ -47,10 +51,20 @@ class Legacy:
         agreed = session.agreed if isinstance(session, Resumable) else None
         if agreed is None or not agreed.has(InitFlag.HAS_RESEND) or agreed.has(InitFlag.PASSTHROUGH):
             return None
-        return (self._device, self._descriptor) if self.journal.note(_SESSION, [agreed.to_json()]) else None
+        with self._lock:
+            if self._ended or not self.journal.note(_SESSION, [agreed.to_json()]):
+                return None
+            return self._device, self._descriptor
+
+    def end(self) -> None:
+        """The session is over: nobody shall wait for it because it is held here. Idempotent."""
+        with self._lock:
+            if not self._ended:
+                self._ended = True
+                os.close(self._device)
 
     def close(self) -> None:
-        """The session is over."""
+        """Nothing is noted any more."""
+        self.end()
         self.journal.close()
-        os.close(self._device)
         os.close(self._descriptor)

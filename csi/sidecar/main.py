@@ -211,7 +211,17 @@ def _serve(
 
 
 def _legacy(link: NodeLink, descriptor: int, memory_limit: Bytes) -> Legacy | None:
-    return Legacy(descriptor, link.take_left(), journal_size(memory_limit)) if link.keeps else None
+    """Without one it is served all the same, unless there is something to go on with."""
+    if not link.keeps:
+        return None
+    left = link.take_left()
+    try:
+        return Legacy(descriptor, left, journal_size(memory_limit))
+    except OSError as error:
+        if left >= 0:
+            raise
+        _log.warning("no other sidecar can go on should this one die: there is no journal: %s", error.strerror)
+        return None
 
 
 def _within(volume: Mount, limit: Bytes) -> Mount:

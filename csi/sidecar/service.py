@@ -89,9 +89,9 @@ class SidecarService:
     def started(self) -> None:
         """INIT is answered."""
         _log.info("ready %.2f s after this process began", _age())
-        self._announce()
-        self._bequeath()
         self._ready.set()
+        self._bequeath()
+        self._announce()
         self._link.send(Ready())
 
     def run(self, serving: Serving) -> int:
@@ -111,9 +111,9 @@ class SidecarService:
             reason = asked.reason if asked is not None else "the mount is gone"
             _log.info("leaving: %s", reason)
             leaver.join(asked.grace if asked is not None else None)
+            self._link.send(Bye(reason=reason))  # before what takes time: nobody shall wait for another sidecar
             serving.close()
             reports.close()
-            self._link.send(Bye(reason=reason))
         return 0
 
     def _returned(self) -> None:

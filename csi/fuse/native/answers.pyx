@@ -256,7 +256,7 @@ cdef class Answers:
         pthread_mutex_unlock(&self.tables.lock)
         if left == NULL:
             return None
-        self.settle()  # an answer that fails gives its open back to what is counted here
+        self.settle()  # an answer that fails gives its open back to what is counted here, and a release to the slot
         pthread_mutex_lock(&self.tables.lock)
         opens, opened, slot = left.opens, left.opened, left.slot
         left.slot = -1

@@ -272,6 +272,7 @@ cdef bint answer_end(Tables* tables, int descriptor, InHeader* header) noexcept 
     cdef Inode* inode
     cdef Plan* plan = NULL
     cdef Slot* slot = NULL
+    cdef unsigned int epoch = 0
     pthread_mutex_lock(&tables.lock)
     if handle & LIGHT:
         inode = <Inode*>find(&tables.inodes, header.node)
@@ -286,6 +287,7 @@ cdef bint answer_end(Tables* tables, int descriptor, InHeader* header) noexcept 
     if released and plan != NULL:
         end_open(tables, plan)
         slot = leave_slot(tables, plan)
+        epoch = enter(tables)  # what is counted down late is waited for before it is counted elsewhere
     elif released:
         file.opens -= 1
         tables.opens -= 1
@@ -294,6 +296,8 @@ cdef bint answer_end(Tables* tables, int descriptor, InHeader* header) noexcept 
     send(descriptor, header.unique, 0, NULL, 0)
     if slot != NULL:
         count_down(slot, 1)  # only now: a release that nobody heard of comes again
+    if released and plan != NULL:
+        leave(tables, epoch)
     return True
 
 

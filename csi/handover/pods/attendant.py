@@ -173,7 +173,10 @@ class PodAttendant(Conversation):
 
     def _heard(self, message: Ready | Failed | Health | Bye) -> None:
         if isinstance(message, Ready):
+            self._left.serves()
             self._is_ready()
+        elif isinstance(message, Bye):
+            self._left.drop()
         elif isinstance(message, Failed):
             self._report(self._incidents.failed(message))
         elif isinstance(message, Health):
@@ -202,8 +205,9 @@ class PodAttendant(Conversation):
         now = self.situation
         said = now.farewell or (now.failure.message if now.failure is not None else "")
         _log.info("sidecar %d of %s ended%s", process.pid, self._volume_id, f": {said}" if said else "")
+        told = self.waits
         waits = self._serving and not now.farewell and self._left.died()
-        if self._serving and not said:
+        if self._serving and not said and not (told and waits):
             self._report(self._incidents.ended(waits=waits))
         if not waits:
             self._end_session()
@@ -233,6 +237,7 @@ class PodAttendant(Conversation):
     def _look(self) -> None:
         if self._left.is_over:
             _log.warning("no sidecar goes on with %s: who waits for it is told", self._volume_id)
+            self._report(self._incidents.ended(waits=False))
             self._end_session()
         process = self._process
         if process is None or not self._serving:

@@ -622,6 +622,21 @@ def test_what_finds_no_room_in_the_notes_is_opened_by_this_process_and_goes_on_t
     assert [light.last_read(file) for file in files] == [name.encode() for name in names]
 
 
+@pytest.mark.parametrize("deaths", [1, 2, 3])
+def test_opens_for_which_the_journal_has_no_room_go_on_too(bucket: World, deaths: int) -> None:
+    names = [f"{number:03}{'x' * 240}" for number in range(100)]
+    for name in names:
+        bucket.store.seed(name, name.encode())
+    line = Line(bucket, size=LEAST, arguments=FAST, spare=128 * SLOT)
+    files = [open_light(line, name) for name in names]
+
+    for _ in range(deaths):
+        line.succeed()
+
+    assert [line.last_read(file) for file in files] == [name.encode() for name in names]
+    line.close()
+
+
 def test_a_key_that_is_too_long_for_a_slot_is_opened_by_this_process(light: Line, bucket: World) -> None:
     path = "/".join(["x" * 200] * 3)
     bucket.store.seed(path, b"deep")

@@ -353,6 +353,12 @@ def test_a_file_is_registered_and_given_back_and_no_descriptor_of_it_or_of_the_d
 # --- what it leaves to the next one ---
 
 
+@pytest.fixture(autouse=True)
+def _pipes_will_do(monkeypatch):
+    """They show when they are closed."""
+    monkeypatch.setattr(Bequest, "is_one", lambda self: True)
+
+
 def leave(stage, sidecar):
     """The sidecar says what it leaves; the ends that show whether somebody keeps it."""
     device, kept = os.pipe()

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from csi.handover.inheritance import WAIT, Inheritance
+from csi.handover.inheritance import WAIT, Bequest, Inheritance
 from csi.volume.units import Seconds
 
 
@@ -20,7 +20,7 @@ class Stage:
         """A sidecar lasts."""
         ends = [os.pipe(), os.pipe()]
         self.watched = [watched for watched, _ in ends]
-        self.inheritance.keep(*(kept for _, kept in ends))
+        self.inheritance.keep(Bequest(*(kept for _, kept in ends)))
 
     def is_kept(self):
         return [not _at_end(watched) for watched in self.watched]
@@ -29,7 +29,7 @@ class Stage:
         """A successor takes what is left, and lasts."""
         left = self.inheritance.take()
         assert left is not None
-        self.inheritance.keep(left.device, left.journal)
+        self.inheritance.keep(left)
 
 
 def _at_end(watched):
@@ -121,3 +121,49 @@ def test_one_that_dies_before_it_serves_counts_as_one_that_died_at_once(stage):
         assert stage.inheritance.died()
     stage.inheritance.take().close()
     assert not stage.inheritance.died()
+
+
+def test_a_successor_that_did_not_get_it_may_come_again(stage):
+    stage.serve()
+    stage.inheritance.died()
+    stage.inheritance.take().close()
+    assert stage.inheritance.take() is None
+    stage.inheritance.give_back()
+    stage.inheritance.take().close()
+
+
+def test_one_that_serves_is_not_waited_for_although_it_left_nothing_itself(stage):
+    stage.serve()
+    stage.now += 60
+    stage.inheritance.died()
+    stage.inheritance.take().close()
+    stage.inheritance.serves()
+    stage.now += 100
+    assert stage.inheritance.left is None
+    assert stage.is_kept() == [True, True]
+    assert stage.inheritance.died()
+
+
+def test_it_is_given_up_when_none_of_many_serves_for_long(stage):
+    stage.serve()
+    stage.now += 60
+    began = stage.now
+    while stage.inheritance.died() and not stage.inheritance.is_over:
+        stage.now += 20
+        if stage.inheritance.is_over:
+            break
+        stage.go_on()
+        stage.now += 5
+        assert stage.now - began < 1000
+    assert stage.now - began == pytest.approx(300, abs=25)
+
+
+def test_what_a_sidecar_leaves_has_to_be_a_device_and_memory(tmp_path):
+    memory, device, other = os.memfd_create("j"), os.open("/dev/fuse", os.O_RDWR), os.open(tmp_path, os.O_RDONLY)
+    file = os.open(tmp_path / "f", os.O_RDWR | os.O_CREAT)
+    pipe = os.pipe()
+    assert Bequest(device, memory).is_one()
+    assert [Bequest(one, memory).is_one() for one in (other, file, memory, *pipe)] == [False] * 5
+    assert [Bequest(device, one).is_one() for one in (other, device, *pipe)] == [False] * 4
+    for descriptor in (memory, device, other, file, *pipe):
+        os.close(descriptor)

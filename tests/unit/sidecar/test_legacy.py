@@ -79,6 +79,16 @@ def test_a_session_that_nobody_can_go_on_with_leaves_nothing(device: int, sessio
     legacy.close()
 
 
-@pytest.mark.parametrize(("limit", "size"), [(128 * MIB, MIB), (GIB, 8 * MIB), (8 * GIB, 8 * MIB), (MIB, 16 * KIB)])
+@pytest.mark.parametrize(
+    ("limit", "size"), [(128 * MIB, 2 * MIB), (200_000_000, 47 * 64 * KIB), (GIB, 8 * MIB), (MIB, 64 * KIB)]
+)
 def test_a_journal_takes_little_of_the_memory_limit(limit: int, size: int) -> None:
     assert journal_size(Bytes(limit)) == size
+
+
+def test_nothing_is_left_once_the_session_is_over(device: int) -> None:
+    legacy = Legacy(device, -1, SIZE)
+    legacy.end()
+
+    assert legacy.bequeath(Session()) is None
+    legacy.close()

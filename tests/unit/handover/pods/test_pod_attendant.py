@@ -9,6 +9,7 @@ import pytest
 from csi.errors import MountError
 from csi.handover.channel import Peer
 from csi.handover.fates import is_shown_ending
+from csi.handover.inheritance import Bequest
 from csi.handover.listener import SidecarListener
 from csi.handover.mounting import KernelSession, MountOrder
 from csi.handover.pods.attendant import PodAttendant, Surroundings
@@ -354,6 +355,12 @@ def test_one_of_a_volume_that_can_be_written_hears_nothing_of_that(stage):
 # --- what one sidecar leaves to the next ---
 
 
+@pytest.fixture(autouse=True)
+def _pipes_will_do(monkeypatch):
+    """They show when they are closed."""
+    monkeypatch.setattr(Bequest, "is_one", lambda self: True)
+
+
 def serve_lasting(stage, *heard):
     """A sidecar that lasts, and the ends that show whether what it leaves is kept."""
     sidecar = stage.sidecar().hello(lasts=True)
@@ -422,11 +429,26 @@ def test_one_that_cannot_go_on_gets_a_session_nobody_had_and_nobody_waits_for_th
     assert "files that were open fail with ENOTCONN" in restarted.message
 
 
-def test_nobody_waits_longer_than_for_a_while(stage):
+def test_a_successor_that_serves_is_not_waited_for_even_if_it_leaves_nothing(stage):
+    attendant = stage.attend(patience=0.3)
+    sidecar, _ = serve_lasting(stage)
+    die(stage, attendant, sidecar)
+    successor = stage.sidecar().hello(lasts=True)
+    assert [successor.hear() for _ in range(3)] == [Keeping(), Heritage(), NOTE.frame]
+    successor.say(Ready())
+    until(lambda: len(stage.connections.tuned) == 2)
+    assert attendant._left.left is None
+    assert not attendant.waits
+
+
+def test_nobody_waits_longer_than_for_a_while_and_that_is_told(stage):
     attendant = stage.attend(patience=0.2)
     sidecar, watched = serve_lasting(stage)
     die(stage, attendant, sidecar)
     until(lambda: stage.layers.ended == 1)
+    waiting, given_up = (incident.message for incident in stage.reporter.of(IncidentKind.SIDECAR_ENDED))
+    assert "accesses to the volume wait" in waiting
+    assert "accesses to the volume fail" in given_up
     assert [os.read(end, 1) for end in watched] == [b"", b""]
 
 
