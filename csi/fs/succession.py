@@ -154,6 +154,10 @@ class Succession:
                 handles.append(NotedHandle._make((FileHandle(int(number)), *others, _decoded(facts))))
         return nodes, handles
 
+    def forget(self, number: FileHandle) -> None:
+        """It is nobody's."""
+        self._journal.drop(f"handle {number}")
+
     def took_over(self, light: LightOpen) -> None:
         """It is noted as a handle, or there is none."""
         self._journal.drop(_of_light(light.inode))
@@ -227,6 +231,7 @@ def restore(succession: Succession, table: InodeTable, handles: Handles, directo
         node = found.get(noted.inode)
         if node is None:
             _log.error("the open file %d cannot be restored: its inode was not noted", noted.handle)
+            succession.forget(noted.handle)
         elif node.is_directory:
             directories.restore(noted.handle, node)
         else:

@@ -93,6 +93,10 @@ class Attendant(Conversation):
         self._inheritance = None
         return inheritance
 
+    def leave_inheritance(self) -> None:
+        """What is kept for the next one is somebody else's."""
+        self._inheritance = None
+
     # --- the thread ---
 
     def _refusal(self, peer: Peer) -> str:

@@ -43,7 +43,8 @@ Preflight = Callable[[PublishRequest, Seconds], None]
 
 
 class SidecarMounts:
-    """`_lock` guards `_served`; it is never held during a system call that can wait.
+    """`_lock` guards `_served` and `_waiting`, which is what dead sidecars left whose successors died too, before they
+    served; it is never held during a system call that can wait.
 
     `open` must be called first, `close` at the end. Several instances on one machine need different state directories.
     """
@@ -78,6 +79,7 @@ class SidecarMounts:
         self._tools = Tools(kernel, connections, room, launcher, self._unmounter, patience.grace, inheritances)
         self._lock = threading.Lock()
         self._served: dict[str, Served] = {}
+        self._waiting: dict[str, Inheritance] = {}
         self._exclusion = Exclusion()
 
     def open(self) -> None:
@@ -162,6 +164,9 @@ class SidecarMounts:
     def close(self) -> None:
         with self._lock:
             served, self._served = self._served, {}
+            waiting, self._waiting = self._waiting, {}
+        for left in waiting.values():
+            left.drop()
         for one in served.values():
             one.attendant.close()
             one.process.close()
@@ -234,7 +239,7 @@ class SidecarMounts:
             or served.process.poll() is not None
             or served.attendant.situation.farewell
         ):
-            _log.warning("volume %s at %s has no living sidecar: mounting it anew", request.volume_id, target)
+            _log.warning("volume %s at %s has no living sidecar", request.volume_id, target)
             return False
         if request.credentials is not None:
             self._state.runtime(name).credentials.write(request.credentials)
@@ -243,16 +248,25 @@ class SidecarMounts:
     def _left(self, name: str) -> Inheritance | None:
         """What the volume's sidecar, which is dead, left to the next one."""
         with self._lock:
-            served = self._served.get(name)
-        return served.attendant.bequeath() if served is not None else None
+            served, left = self._served.get(name), self._waiting.pop(name, None)
+        if left is None:
+            return served.attendant.bequeath() if served is not None else None
+        if not left.is_over:
+            return left
+        left.drop()
+        return None
 
     def _go_on(self, request: PublishRequest, target: str, name: str, end: float, left: Inheritance) -> None:
-        """Programs wait for it, so nothing is asked of the network before."""
+        """Programs wait for it, so nothing is asked of the network before. If it fails they wait on: for the next."""
         try:
             self._clear("", name)
             self._publish_anew(request, target, name, end, replacing=True, inheritance=left)
-        except BaseException:
-            left.drop()
+        except BaseException as error:
+            if isinstance(error, OssFuseError) and left.died():
+                with self._lock:
+                    self._waiting[name] = left
+            else:
+                left.drop()
             raise
 
     def _publish_anew(
@@ -277,5 +291,7 @@ class SidecarMounts:
         """Remove every trace of a volume: mounts (without a `target` they stay), processes, cgroup, runtime directory.
         Raises MountError."""
         with self._lock:
-            served = self._served.pop(name, None)
+            served, left = self._served.pop(name, None), self._waiting.pop(name, None)
+        if left is not None:
+            left.drop()
         self._removal.clear(target, self._state.runtime(name), served)

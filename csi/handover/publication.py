@@ -61,7 +61,7 @@ class Publication:
         inheritance: Inheritance | None = None,
     ) -> None:
         """`replacing`: there is a dead mount of the volume, and whatever fails there will be one. `inheritance`: what
-        is to be gone on with on that mount, which belongs to this from now on."""
+        is to be gone on with on that mount, which stays the caller's if this fails."""
         self._replacing = replacing
         self._inheritance = inheritance
         self._tools = tools
@@ -90,6 +90,8 @@ class Publication:
                 attendant = Attendant(attended, Handover(frame, given), inheritance=inheritance)
                 ours.pop_all()
             undo.callback(attendant.close)
+            if self._inheritance is not None:
+                undo.callback(attendant.leave_inheritance)  # it is the caller's again
             attendant.start()
             attendant.wait_ready(remaining())
             self._tools.connections.tune(minor)

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import signal
 import time
 from pathlib import Path
 
 import pytest
 
+from csi.errors import SidecarFailed
+from csi.handover.cgroup import MemoryCgroup
 from csi.handover.inheritance import Inheritance
+from csi.handover.process import Launcher, SidecarProcess
+from csi.volume.units import Bytes
 from tests.support.emulator import RunningEmulator
 from tests.support.journal import Expected, content
 from tests.support.node import Node
@@ -99,6 +105,56 @@ def test_programs_that_read_notice_nothing_when_another_sidecar_goes_on(node: No
         assert kills == 8
         assert (expected.errors, expected.wrong) == ([], [])
         assert node.minor() == connection
+
+
+class _DyingAtFirst:
+    """Starts sidecars of which the first few successors are killed before they serve."""
+
+    def __init__(self, launcher: Launcher, deaths: int) -> None:
+        self._launcher = launcher
+        self._left = deaths
+        self._started = 0
+
+    def launch(self, runtime: Path, memory: MemoryCgroup, limit: Bytes) -> SidecarProcess:
+        process = self._launcher.launch(runtime, memory, limit)
+        self._started += 1
+        if 1 < self._started <= 1 + self._left:
+            process.signal(signal.SIGKILL)
+        return process
+
+
+def test_a_successor_that_dies_before_it_serves_is_followed_by_another(node: Node, emulator: RunningEmulator) -> None:
+    plugin = node.start(launcher=_DyingAtFirst(node.real(), 3), inheritances=Inheritance)
+    volume = PublishedVolume(node, plugin, emulator, {})
+    volume.bucket.put("held", b"as it was")
+    volume.publish()
+    try:
+        held = os.open(volume.path / "held", os.O_RDONLY | os.O_DIRECT)
+        volume.kill_sidecar()
+        for _ in range(3):
+            with pytest.raises(SidecarFailed, match="ended before it was ready"):
+                volume.publish()
+        volume.publish()
+        assert os.pread(held, 100, 0) == b"as it was"
+        os.close(held)
+    finally:
+        volume.unpublish()
+
+
+def test_what_waits_for_a_successor_is_over_when_the_volume_is_taken_away(
+    node: Node, emulator: RunningEmulator
+) -> None:
+    plugin = node.start(launcher=_DyingAtFirst(node.real(), 3), inheritances=Inheritance)
+    volume = PublishedVolume(node, plugin, emulator, {})
+    volume.publish()
+    volume.kill_sidecar()
+    with pytest.raises(SidecarFailed):
+        volume.publish()
+
+    volume.unpublish()
+
+    assert volume.remains() == []
+    assert not any(link.readlink().name == "fuse" for link in Path("/proc/self/fd").iterdir() if link.is_symlink())
 
 
 @pytest.mark.parametrize("deaths", [1, 3])
