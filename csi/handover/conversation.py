@@ -293,7 +293,8 @@ class Conversation:
             finally:
                 received.close()  # a copy of the device here would keep a dead sidecar's callers waiting
             return
-        if isinstance(message, Lasting) and self._keep(received):
+        if isinstance(message, Lasting) and self._inheritance is not None:
+            self._keep(self._inheritance, Bequest(*received.descriptors))
             return
         if not isinstance(message, Ready | Failed | Health | Bye):
             received.close()
@@ -312,13 +313,12 @@ class Conversation:
             self._changed.notify_all()
         self._heard(message)
 
-    def _keep(self, received: Received) -> bool:
-        """Whether it was asked for, and is what it says."""
-        inheritance, left = self._inheritance, Bequest(*received.descriptors)
-        if inheritance is None or not left.is_one():
-            return False
-        inheritance.keep(left)
-        return True
+    def _keep(self, inheritance: Inheritance, left: Bequest) -> None:
+        if left.is_one():
+            inheritance.keep(left)
+            return
+        _log.warning("what the sidecar of %s leaves is of no use to another one", self._volume_id)
+        left.close()
 
     def _reply(self, channel: Channel, answer: Answer) -> None:
         status = open_status(answer.process, answer.started) if answer.process and self._watching else None

@@ -12,13 +12,14 @@ from __future__ import annotations
 import fcntl
 import math
 import os
+import stat
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
+from csi.handover.registrar import FUSE_DEVICE
 from csi.volume.units import Seconds
 
 WAIT: Final = Seconds(45.0)
@@ -43,12 +44,13 @@ class Bequest:
         os.close(self.journal)
 
     def is_one(self) -> bool:
-        """Whether these are what they should be. The files are not asked: they may be of a FUSE server that hangs."""
+        """Whether these are what they should be."""
         try:
             fcntl.fcntl(self.journal, fcntl.F_GET_SEALS)  # memory alone has seals (memfd_create(2))
+            found = os.fstat(self.device)
         except OSError:
             return False
-        return Path(f"/proc/self/fd/{self.device}").readlink().name == "fuse"
+        return stat.S_ISCHR(found.st_mode) and found.st_rdev == FUSE_DEVICE
 
 
 class Inheritance:

@@ -440,6 +440,16 @@ def test_a_sidecar_that_cannot_go_on_gets_nothing_of_what_was_left(stage):
     assert nobody_keeps(device, journal)
 
 
+def test_what_is_of_no_use_is_closed_and_the_sidecar_stays(stage, monkeypatch):
+    monkeypatch.setattr(Bequest, "is_one", lambda self: False)
+    attendant = stage.attend(patience=60.0)
+    sidecar = stage.sidecar().hello(lasts=True)
+    ends = leave(stage, sidecar)
+    assert nobody_keeps(*ends)
+    sidecar.say(Ready())
+    attendant.wait_ready(SOON)
+
+
 def test_what_nobody_comes_for_in_time_is_given_up(stage):
     attendant = stage.attend(patience=0.05)
     sidecar = stage.sidecar().hello(lasts=True)
