@@ -113,13 +113,13 @@ class Answerer:
         status = self._status(process)
         if status is None or status.started != started or not status.dies_of_signal:
             return False
-        return (process, started) in self._told_of or self._may_be_told(process)
+        return self._is_told_of(process, started)
 
     def holds(self, process: int, started: int, inode: int) -> bool:
-        """Whether `process`, which was told of, has a file of this number open for writing. Files of other mounts may
-        have the same number."""
+        """Whether `process`, if it is still the one that was started then, has a file of this number open for writing.
+        Files of other mounts may have the same number."""
         status = self._status(process)
-        if status is None or status.started != started or (process, started) not in self._told_of:
+        if status is None or status.started != started or not self._is_told_of(process, started):
             return False
         descriptors = self._proc / str(process) / "fdinfo"
         try:
@@ -135,6 +135,10 @@ class Answerer:
                 if status is not None and status.dies_of_signal and self._may_be_told(int(name)):
                     return True
         return False
+
+    def _is_told_of(self, process: int, started: int) -> bool:
+        """Here, or perhaps by a node plugin before this one."""
+        return (process, started) in self._told_of or self._may_be_told(process)
 
     def _may_be_told(self, process: int) -> bool:
         try:

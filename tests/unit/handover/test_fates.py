@@ -131,7 +131,10 @@ def test_a_process_holds_what_it_has_open_for_writing(tmp_path):
     with path.open("wb"):
         inode = path.stat().st_ino
         assert answerer.answer(Question(2, told.process, told.started, inode)) == Answer(2, holds=True)
-        assert Answerer(lambda pid: True).answer(Question(3, told.process, told.started, inode)) == Answer(3)
+        later = Answerer(lambda pid: True)  # of a node plugin that has told nothing yet
+        assert later.answer(Question(3, told.process, told.started, inode)) == Answer(3, holds=True)
+        of_another_pod = Answerer(lambda pid: False)
+        assert of_another_pod.answer(Question(3, told.process, told.started, inode)) == Answer(3)
     with path.open("rb"):
         assert answerer.answer(Question(4, told.process, told.started, inode)) == Answer(4)
 
