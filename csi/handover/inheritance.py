@@ -12,14 +12,13 @@ from __future__ import annotations
 import fcntl
 import math
 import os
-import stat
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from csi.handover.registrar import FUSE_DEVICE
+from csi.handover.registrar import is_fuse_device
 from csi.volume.units import Seconds
 
 WAIT: Final = Seconds(45.0)
@@ -47,10 +46,9 @@ class Bequest:
         """Whether these are what they should be."""
         try:
             fcntl.fcntl(self.journal, fcntl.F_GET_SEALS)  # memory alone has seals (memfd_create(2))
-            found = os.fstat(self.device)
+            return is_fuse_device(self.device)
         except OSError:
             return False
-        return stat.S_ISCHR(found.st_mode) and found.st_rdev == FUSE_DEVICE
 
 
 class Inheritance:

@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 
 _BACKING_OPEN: Final = 0x4010E501
 _BACKING_CLOSE: Final = 0x4004E502
-FUSE_DEVICE: Final = os.makedev(10, 229)
+_FUSE_DEVICE: Final = os.makedev(10, 229)
 _ALL_USERS: Final = ["0", "0", "4294967295"]
 _MOST: Final = 4096
 """Files of one sidecar at a time: the kernel holds them open, and counts them against nobody's limit."""
@@ -142,8 +142,7 @@ class Registrar:
     def _check(self, device: int) -> None:
         if not self._read_only:
             raise Refused(errno.EPERM, "the volume is not mounted read-only")
-        found = os.fstat(device)
-        if not stat.S_ISCHR(found.st_mode) or found.st_rdev != FUSE_DEVICE:
+        if not is_fuse_device(device):
             raise Refused(errno.EINVAL, "the device is not /dev/fuse")
         connection = _fields(device).get("fuse_connection")  # older kernels do not tell, Linux 6.18 does
         if connection is not None and not self._is_ours(int(connection)):
@@ -174,6 +173,12 @@ class Registrar:
         if now - self._complained >= _COMPLAINT:
             self._complained = now
             _log.warning("a file of the sidecar of %s is not registered with the kernel: %s", self._volume_id, reason)
+
+
+def is_fuse_device(descriptor: int) -> bool:
+    """Whether it is an open /dev/fuse. Raises OSError."""
+    found = os.fstat(descriptor)
+    return stat.S_ISCHR(found.st_mode) and found.st_rdev == _FUSE_DEVICE
 
 
 def _fields(descriptor: int) -> dict[str, str]:

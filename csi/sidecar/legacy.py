@@ -20,7 +20,6 @@ from csi.volume.units import KIB, Bytes
 _SESSION: Final = "session"
 _SHARE: Final = 64
 _ROUND: Final = 64 * KIB  # whole pages, wherever
-_OPENS: Final = light_opens.SIZE
 
 
 def journal_size(memory_limit: Bytes) -> Bytes:
@@ -34,10 +33,10 @@ class Legacy:
     def __init__(self, device: int, left: int, size: Bytes) -> None:
         """`device` stays the caller's, and a copy is made; `left` is the predecessor's journal, which is closed in the
         end, or -1: a new one of `size` is made. Raises OSError, and ValueError for a journal that is none."""
-        self._descriptor = left if left >= 0 else make(size + _OPENS)
+        self._descriptor = left if left >= 0 else make(size + light_opens.SIZE)
         self.size = Bytes(os.fstat(self._descriptor).st_size)
         """Of the journal, in bytes."""
-        self.journal = Journal(self._descriptor, _OPENS)
+        self.journal = Journal(self._descriptor, light_opens.SIZE)
         found = self.journal.find(_SESSION)
         self.resume = InitResult.from_json(found[0]) if found is not None else None
         self._device = os.dup(device)

@@ -21,7 +21,18 @@ from csi.volume.units import MIB
 from tests.support.emulator import RunningEmulator
 from tests.support.ending_programs import BEGINNING, CLOSED, KILLED, WRITTEN
 from tests.support.node import DEADLINE
-from tests.support.pods import REAL, SILENCE, Pod, PodNode, Sidecar, is_served, request_for, running_pod_node, serve
+from tests.support.pods import (
+    REAL,
+    SILENCE,
+    Application,
+    Pod,
+    PodNode,
+    Sidecar,
+    is_served,
+    request_for,
+    running_pod_node,
+    serve,
+)
 from tests.support.published_volume import Bucket, until
 
 LOST = ("ENOTCONN", "ECONNABORTED")
@@ -157,14 +168,20 @@ def test_programs_notice_nothing_but_a_pause_when_a_sidecar_is_killed_and_starte
     assert pod.layers() == 1
 
 
-def test_a_node_plugin_that_comes_later_keeps_what_a_sidecar_leaves_too(
-    pods: PodNode, emulator: RunningEmulator
-) -> None:
+def with_a_file_held(pods: PodNode, emulator: RunningEmulator) -> tuple[PodMounts, Pod, Sidecar, Application]:
+    """A program has `held` open, which says `as it was`."""
     plugin, pod = pods.start(), pods.pod(limit=256 * MIB)
     Bucket(emulator).put("held", b"as it was")
     sidecar = serve_real(plugin, pod, emulator)
     application = pod.start_application()
     assert application.ask("hold", "held") == "held"
+    return plugin, pod, sidecar, application
+
+
+def test_a_node_plugin_that_comes_later_keeps_what_a_sidecar_leaves_too(
+    pods: PodNode, emulator: RunningEmulator
+) -> None:
+    plugin, pod, sidecar, application = with_a_file_held(pods, emulator)
     plugin.close()
     plugin = pods.start()
     until(lambda: is_served(plugin, pod))
@@ -178,11 +195,7 @@ def test_a_node_plugin_that_comes_later_keeps_what_a_sidecar_leaves_too(
 def test_who_waits_for_another_sidecar_that_does_not_come_is_told_when_the_volume_is_taken_away(
     pods: PodNode, emulator: RunningEmulator
 ) -> None:
-    plugin, pod = pods.start(), pods.pod(limit=256 * MIB)
-    Bucket(emulator).put("held", b"as it was")
-    sidecar = serve_real(plugin, pod, emulator)
-    application = pod.start_application()
-    assert application.ask("hold", "held") == "held"
+    plugin, pod, sidecar, application = with_a_file_held(pods, emulator)
     sidecar.kill()
     application.say("again")
     until(lambda: "ended: accesses wait" in message_of(plugin, pod))
